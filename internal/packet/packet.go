@@ -1,0 +1,162 @@
+// Package packet reads and edits Ethernet frames in place: header decoding without allocation or error, the virtio
+// header that TAP devices and packet sockets carry, and incremental checksums (RFC 1624). It is pure.
+package packet
+
+import "encoding/binary"
+
+// Kind says what a frame is to a translator. Anything that cannot be handled is a value, never an error.
+type Kind uint8
+
+const (
+	Malformed  Kind = iota // truncated or contradictory headers
+	NotIP                  // another ethertype (IPv6, VLAN tags, LLDP, ...)
+	ARP                    // Ethernet ARP
+	TCP                    // a whole TCP segment, or a super-segment
+	UDP                    // a whole UDP datagram
+	ICMPQuery              // ICMP echo or timestamp, request or reply: both ports are the identifier
+	ICMPError              // ICMP error quoting another packet (RFC 792)
+	Fragment               // any fragment of an IPv4 datagram, also the first
+	OtherProto             // IPv4 with another protocol or another ICMP type
+)
+
+const (
+	EthernetLen = 14 // Ethernet header, bytes
+	minIPv4     = 20
+
+	ProtoICMP = 1
+	ProtoTCP  = 6
+	ProtoUDP  = 17
+
+	etherIPv4 = 0x0800
+	etherARP  = 0x0806
+)
+
+// TCP flag bits of Packet.TCPFlags.
+const (
+	FIN = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+)
+
+// ICMP types used by the translator (RFC 792).
+const (
+	ICMPEchoReply      = 0
+	ICMPUnreachable    = 3
+	ICMPEcho           = 8
+	ICMPTimeExceeded   = 11
+	ICMPParameter      = 12
+	ICMPTimestamp      = 13
+	ICMPTimestampReply = 14
+)
+
+// Packet locates the headers of one IPv4 packet. Offsets count from the start of the byte slice given to Decode.
+type Packet struct {
+	Src, Dst         uint32 // host order; valid for every IPv4 kind
+	SrcPort, DstPort uint16 // valid for TCP, UDP; ICMPQuery: the identifier in both
+	L3, L4           uint16 // offsets; L4 is valid for every IPv4 kind but later fragments carry no header there
+	Len              uint16 // IPv4 total length, bytes
+	Kind             Kind
+	Proto            uint8 // IPv4 protocol number
+	TCPFlags         uint8 // valid for TCP
+	ICMPType         uint8 // valid for ICMPQuery, ICMPError
+	TTL              uint8
+	DontFragment     bool
+	Options          bool // the IPv4 header is longer than 20 bytes
+}
+
+// Decode fills p from an Ethernet frame. It never allocates and reads only inside frame.
+func (p *Packet) Decode(frame []byte) {
+	*p = Packet{}
+	if len(frame) < EthernetLen {
+		return
+	}
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case etherIPv4:
+		p.DecodeIPv4(frame, EthernetLen)
+	case etherARP:
+		p.Kind = ARP
+	default:
+		p.Kind = NotIP
+	}
+}
+
+// DecodeIPv4 fills p from an IPv4 packet that starts at offset l3 of b.
+func (p *Packet) DecodeIPv4(b []byte, l3 int) {
+	*p = Packet{}
+	if len(b) < l3+minIPv4 || b[l3]>>4 != 4 {
+		return
+	}
+	ip := b[l3:]
+	ihl, total := int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
+	if ihl < minIPv4 || total < ihl || total > len(ip) {
+		return
+	}
+	p.L3, p.L4, p.Len = uint16(l3), uint16(l3+ihl), uint16(total)
+	p.Proto, p.TTL, p.Options = ip[9], ip[8], ihl > minIPv4
+	p.Src, p.Dst = binary.BigEndian.Uint32(ip[12:]), binary.BigEndian.Uint32(ip[16:])
+	frag := binary.BigEndian.Uint16(ip[6:])
+	p.DontFragment = frag&0x4000 != 0
+	if frag&0x3fff != 0 {
+		p.Kind = Fragment
+		return
+	}
+	p.decodeL4(ip[ihl:total])
+}
+
+// decodeL4 reads ports, flags and ICMP type from the payload of a whole datagram.
+func (p *Packet) decodeL4(l4 []byte) {
+	switch {
+	case p.Proto == ProtoTCP && len(l4) >= 20:
+		p.Kind, p.TCPFlags = TCP, l4[13]
+		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
+		if off := int(l4[12]>>4) * 4; off < 20 || off > len(l4) {
+			p.Kind = Malformed
+		}
+	case p.Proto == ProtoUDP && len(l4) >= 8:
+		p.Kind = UDP
+		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
+		if n := int(binary.BigEndian.Uint16(l4[4:])); n < 8 || n > len(l4) {
+			p.Kind = Malformed
+		}
+	case p.Proto == ProtoICMP && len(l4) >= 8:
+		p.decodeICMP(l4)
+	case p.Proto == ProtoTCP || p.Proto == ProtoUDP || p.Proto == ProtoICMP:
+		p.Kind = Malformed
+	default:
+		p.Kind = OtherProto
+	}
+}
+
+func (p *Packet) decodeICMP(l4 []byte) {
+	p.ICMPType = l4[0]
+	switch l4[0] {
+	case ICMPEcho, ICMPEchoReply, ICMPTimestamp, ICMPTimestampReply:
+		p.Kind = ICMPQuery
+		p.SrcPort = binary.BigEndian.Uint16(l4[4:])
+		p.DstPort = p.SrcPort
+	case ICMPUnreachable, ICMPTimeExceeded, ICMPParameter:
+		p.Kind = ICMPError
+	default:
+		p.Kind = OtherProto
+	}
+}
+
+// IsReply reports whether an ICMPQuery packet is the answer of a query.
+func (p *Packet) IsReply() bool {
+	return p.ICMPType == ICMPEchoReply || p.ICMPType == ICMPTimestampReply
+}
+
+// ChecksumOffset is where the transport checksum of p lies in the frame; zero when the protocol has none we know.
+func (p *Packet) ChecksumOffset() int {
+	switch p.Proto {
+	case ProtoTCP:
+		return int(p.L4) + 16
+	case ProtoUDP:
+		return int(p.L4) + 6
+	case ProtoICMP:
+		return int(p.L4) + 2
+	}
+	return 0
+}

@@ -1,0 +1,80 @@
+package uplinks
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Facts is what the kernel says at one moment: everything discovery and policy routing are computed from. The Linux edge
+// (rtnl) fills it anew after each netlink event.
+type Facts struct {
+	Links      []Link
+	Addresses  []Address
+	Routes     []Route
+	Neighbours []Neighbour
+}
+
+// Link is one network device.
+type Link struct {
+	Index        int
+	Name         string
+	MTU          int
+	MAC          [6]byte // zero when the device has no Ethernet header
+	Up           bool    // administratively up
+	Carrier      bool    // IFF_LOWER_UP
+	Loopback     bool
+	PointToPoint bool
+	HeaderLess   bool   // frames start with the IP header (TUN, PPP, WWAN)
+	Speed        uint64 // bits per second as the driver says, 0 when it does not
+	Kind         string // rtnl link kind ("veth", "tun", "bridge", ...), "" for plain hardware
+}
+
+// Address is one IPv4 address of a device.
+type Address struct {
+	Index  int // of the link
+	Prefix netip.Prefix
+	Peer   netip.Addr // other end of a point-to-point link, or invalid
+}
+
+// Route is one IPv4 unicast route. The same type describes routes found and routes wanted.
+type Route struct {
+	Table    int
+	Dst      netip.Prefix // 0.0.0.0/0 for a default route
+	Gateway  netip.Addr   // invalid when on-link
+	Source   netip.Addr   // preferred source, or invalid
+	Index    int          // of the output link
+	Metric   int
+	Protocol int
+	OnLink   bool // the gateway is reachable on the link although no prefix covers it
+}
+
+// Neighbour is one resolved entry of the ARP table.
+type Neighbour struct {
+	Index int
+	Addr  netip.Addr
+	MAC   [6]byte
+	State int // NUD_* bits
+}
+
+// Rule is one policy routing rule: traffic from Source looks up Table.
+type Rule struct {
+	Priority int
+	Source   netip.Prefix // invalid matches everything
+	Table    int
+	// SuppressDefault makes the rule skip default routes of its table (suppress_prefixlength 0).
+	SuppressDefault bool
+}
+
+// Counters are the interface totals that load is measured from.
+type Counters struct {
+	RxBytes, TxBytes uint64
+}
+
+// Health is what a prober says of one uplink.
+type Health struct {
+	Known  bool // at least one round has finished
+	Usable bool
+	RTT    time.Duration
+	Loss   float64 // 0–1
+	Reason string  // one clause for people, empty when all is well
+}
