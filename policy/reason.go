@@ -1,0 +1,31 @@
+package policy
+
+// Reason says in one byte why a session uses what it uses, so that a session record can keep it.
+type Reason uint8
+
+// The reasons. Numbers are stable: records outlive the process that wrote them.
+const (
+	ReasonUnknown    Reason = iota // not recorded
+	ReasonScheduler                // the scheduler's choice among several
+	ReasonOnly                     // the only usable candidate
+	ReasonOnlyInTier               // the only usable candidate of the lowest tier; others wait in higher tiers
+	ReasonMapping                  // the inside endpoint's mapping lives there (RFC 4787 REQ-1)
+	ReasonRebind                   // moved there after its first choice failed
+)
+
+var reasonTexts = [...]string{
+	ReasonUnknown:    "unknown",
+	ReasonScheduler:  "chosen by the scheduler",
+	ReasonOnly:       "only candidate",
+	ReasonOnlyInTier: "only candidate of the preferred tier",
+	ReasonMapping:    "endpoint's mapping",
+	ReasonRebind:     "rebound after failure",
+}
+
+// String is the reason as a clause for people; unknown numbers are "unknown".
+func (r Reason) String() string {
+	if int(r) >= len(reasonTexts) {
+		return reasonTexts[ReasonUnknown]
+	}
+	return reasonTexts[r]
+}

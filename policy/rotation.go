@@ -1,0 +1,29 @@
+package policy
+
+// rotation hands out turns in proportion to shares and spreads them evenly (smooth weighted round robin). Turns are
+// counted as fractions of one, so credit stays within a few turns even when candidates come and go or shares change scale.
+type rotation struct {
+	credit [maxCandidates]float64 // turns owed, by candidate ID
+	share  [maxCandidates]float64 // of the current call, by candidate ID; 0 takes no part
+}
+
+// next returns the index of the candidate whose turn it is; at least one share must be positive.
+func (r *rotation) next(c []Candidate) int {
+	total := 0.0
+	for i := range c {
+		total += r.share[c[i].ID]
+	}
+	best := -1
+	for i := range c {
+		id := c[i].ID
+		if r.share[id] <= 0 {
+			continue
+		}
+		r.credit[id] += r.share[id] / total
+		if best < 0 || r.credit[id] > r.credit[c[best].ID] {
+			best = i
+		}
+	}
+	r.credit[c[best].ID]--
+	return best
+}

@@ -1,0 +1,15 @@
+package policy
+
+// weighted gives every candidate its configured share of the sessions, whatever their load.
+type weighted struct{ turns rotation }
+
+func newWeighted() Scheduler { return &weighted{} }
+
+func (*weighted) Name() string { return "weighted" }
+
+func (s *weighted) Pick(c []Candidate) int {
+	for i := range c {
+		s.turns.share[c[i].ID] = c[i].weight()
+	}
+	return s.turns.next(c)
+}
