@@ -1,0 +1,55 @@
+# tapgw: `make demo` shows it, `make test` proves it. Both use sudo by themselves when they are not root.
+SHELL   := /bin/bash
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+SUDO    := $(shell test "$$(id -u)" = 0 || echo sudo -E env "PATH=$$PATH")
+# Test binaries are compiled by the caller and run as root, so that no file of root's ends up in the caller's caches.
+EXEC    := $(if $(SUDO),-exec "$(SUDO)")
+LINT     = bin/golangci-lint
+FUZZTIME ?= 5s
+SOAKTIME ?= 10m
+
+.PHONY: all build demo test lint unit e2e fuzz soak bench clean help
+
+all: build
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+build: ## build bin/tapgw
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tapgw ./cmd/tapgw
+
+demo: build ## two shaped ISPs, one is cut and returns, in namespaces of its own
+	$(SUDO) ./bin/tapgw demo
+
+test: build lint unit e2e fuzz ## all tests
+	@echo "all tests passed"
+
+$(LINT): tools/go.mod tools/go.sum
+	cd tools && $(GO) build -o ../$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+lint: $(LINT) ## go vet, staticcheck and others
+	$(GO) vet ./...
+	$(LINT) run ./...
+
+unit: ## tests of the packages, with the race detector
+	$(GO) test -race $(EXEC) $$($(GO) list ./... | grep -v /e2e)
+
+e2e: build ## the daemon on real packets
+	$(GO) test $(EXEC) -timeout 15m ./e2e/...
+
+fuzz: ## every fuzzer for FUZZTIME
+	@set -e; for pkg in $$(grep -rl --include=*_test.go '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	  for f in $$(grep -h '^func Fuzz' $$pkg/*_test.go | sed -E 's/func (Fuzz[A-Za-z0-9_]*).*/\1/'); do \
+	    echo "fuzz $$pkg $$f"; $(GO) test $(EXEC) -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+soak: build ## the daemon under load and faults for SOAKTIME
+	TAPGW_SOAK=$(SOAKTIME) $(GO) test $(EXEC) -timeout 0 -run Soak ./e2e/...
+
+bench: build ## the figures of bench/README.md: ratios to the kernel's own masquerade
+	$(GO) build -o bin/tapgw-bench ./bench
+	$(SUDO) ./bin/tapgw-bench
+
+clean: ## remove what was built
+	rm -rf bin

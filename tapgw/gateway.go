@@ -1,0 +1,83 @@
+// Package tapgw is the data plane: it decides for each frame that comes out of the TAP or in by an uplink what it becomes
+// and where it goes. Read gateway, then outbound and inbound. It is pure: buffers and time come in as arguments, verdicts
+// go out; the folders below it hold the devices.
+package tapgw
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"tapgw/nat"
+	"tapgw/policy"
+	"tapgw/uplinks"
+)
+
+// Config is what the gateway needs to know beside the table and the uplinks.
+type Config struct {
+	TAPMAC     [6]byte // of the TAP device: destination of everything delivered
+	GatewayMAC [6]byte // of the imaginary router behind the TAP
+	GatewayIP  netip.Addr
+	// Held reports whether a socket of the host has this port of an uplink's address, so that packets without a
+	// session are returned to it. It may make a system call; it is asked only off the hot path.
+	Held func(proto uint8, addr uint32, port uint16) bool
+}
+
+// Gateway translates frames. All methods may be called from several goroutines at once.
+type Gateway struct {
+	cfg        Config
+	table      *nat.Table
+	meters     *uplinks.Meters
+	snap       atomic.Pointer[uplinks.Snapshot]
+	drops      [numReasons]atomic.Uint64
+	originated rateLimit // of packets we originate towards the inside
+
+	mu         sync.Mutex // guards the choice of an uplink for a new session
+	scheduler  policy.Scheduler
+	candidates []policy.Candidate
+}
+
+// New returns a gateway without uplinks; SetUplinks must follow.
+func New(cfg Config, table *nat.Table, meters *uplinks.Meters, s policy.Scheduler) *Gateway {
+	g := &Gateway{cfg: cfg, table: table, meters: meters, scheduler: s}
+	g.candidates = make([]policy.Candidate, 0, uplinks.MaxUplinks)
+	g.snap.Store(uplinks.NewSnapshot(nil))
+	return g
+}
+
+// SetUplinks publishes a new view of the uplinks; frames under way may still use the one before.
+func (g *Gateway) SetUplinks(s *uplinks.Snapshot) { g.snap.Store(s) }
+
+// SetScheduler replaces the way uplinks are chosen for new sessions.
+func (g *Gateway) SetScheduler(s policy.Scheduler) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.scheduler = s
+}
+
+// rateLimit bounds how many packets we originate: at most perTick in each tick of the clock.
+type rateLimit struct {
+	state atomic.Uint64 // tick<<32 | count
+}
+
+const perTick = 64 // about 1,000 a second
+
+func (r *rateLimit) allow(now nat.Tick) bool {
+	for {
+		old := r.state.Load()
+		next := uint64(now)<<32 | 1
+		if old>>32 == uint64(now) {
+			if uint32(old) >= perTick {
+				return false
+			}
+			next = old + 1
+		}
+		if r.state.CompareAndSwap(old, next) {
+			return true
+		}
+	}
+}
+
+func addrOf(a uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
+}

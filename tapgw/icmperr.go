@@ -1,0 +1,34 @@
+package tapgw
+
+import (
+	"tapgw/internal/craft"
+	"tapgw/internal/packet"
+	"tapgw/nat"
+)
+
+// refuse drops a packet from the inside and, within the rate limit, tells its sender why.
+func (g *Gateway) refuse(why Reason, b []byte, p *packet.Packet, mtu int, now nat.Tick) Result {
+	res := g.drop(why)
+	if isHost(p.Src) && g.originated.allow(now) {
+		res.Reply = g.answer(why, b, p, mtu)
+	}
+	return res
+}
+
+// answer builds what tells the sender: RFC 1812 §5.2.7.1 code 0 where there is no way to the destination, RFC 5508 REQ-8
+// code 13 where the translator has no room, RFC 1191 where the packet does not fit, and a reset for TCP we do not know, so
+// that the application connects again at once.
+func (g *Gateway) answer(why Reason, b []byte, p *packet.Packet, mtu int) []byte {
+	l := craft.Link{Source: g.cfg.GatewayMAC, Destination: g.cfg.TAPMAC}
+	ip := b[packet.VnetLen+int(p.L3):][:p.Len]
+	switch why {
+	case NotSYN:
+		return craft.Reset(l, ip[p.L4-p.L3:], addrOf(p.Dst), addrOf(p.Src))
+	case TooBig:
+		return craft.Unreachable(l, g.cfg.GatewayIP, ip, addrOf(p.Src), craft.CodeFragNeeded, mtu)
+	case NoUplink:
+		return craft.Unreachable(l, g.cfg.GatewayIP, ip, addrOf(p.Src), craft.CodeNet, 0)
+	default:
+		return craft.Unreachable(l, g.cfg.GatewayIP, ip, addrOf(p.Src), craft.CodeAdminProhibited, 0)
+	}
+}

@@ -1,0 +1,94 @@
+package tapgw
+
+import (
+	"tapgw/internal/packet"
+	"tapgw/nat"
+)
+
+// Inbound handles one frame received by an uplink: b is its virtio header followed by the Ethernet frame, rewritten in
+// place when the verdict is Deliver.
+func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
+	if len(b) < packet.VnetLen {
+		return g.drop(BadPacket)
+	}
+	var p packet.Packet
+	p.Decode(b[packet.VnetLen:])
+	switch p.Kind {
+	case packet.TCP, packet.UDP:
+		return g.inboundSession(b, &p, uplink, now)
+	case packet.ICMPQuery:
+		if p.IsReply() {
+			return g.inboundSession(b, &p, uplink, now)
+		}
+	case packet.ICMPError:
+		return g.inboundError(b, &p, uplink)
+	case packet.Malformed:
+		return g.drop(BadPacket)
+	}
+	return Result{Verdict: Ignore}
+}
+
+// inboundSession translates a reply back to its inside endpoint.
+func (g *Gateway) inboundSession(b []byte, p *packet.Packet, uplink uint8, now nat.Tick) Result {
+	ref := g.table.FindIn(inboundKey(p, uplink))
+	if ref == 0 {
+		return g.inboundMiss(p, uplink)
+	}
+	tr := g.table.Translation(ref)
+	if u := g.snap.Load().ByID(uplink); u == nil || u.Generation != tr.Generation {
+		return g.drop(StaleSession)
+	}
+	vnet := packet.VnetHeader(b)
+	nat.RewriteIn(b[packet.VnetLen:], p, &tr, vnet.NeedsCsum())
+	g.table.CountIn(ref, now, int(p.Len), segments(vnet, p), p)
+	g.address(b)
+	return Result{Verdict: Deliver}
+}
+
+// inboundMiss decides about a packet without a session: dropped when the port is ours, else the host's.
+func (g *Gateway) inboundMiss(p *packet.Packet, uplink uint8) Result {
+	if p.Kind == packet.ICMPQuery {
+		return Result{Verdict: Ignore}
+	}
+	ours := g.table.Owned(uplink, p.Proto, p.Dst, p.DstPort) != nat.Free
+	if ours && !g.cfg.Held(p.Proto, p.Dst, p.DstPort) {
+		return g.drop(NoSession)
+	}
+	return Result{Verdict: GiveBack, Uplink: uplink}
+}
+
+// inboundError translates an ICMP error about a packet we sent, found by the packet it quotes (RFC 5508 REQ-4). Errors
+// about other packets are the host's, which has a copy.
+func (g *Gateway) inboundError(b []byte, p *packet.Packet, uplink uint8) Result {
+	frame := b[packet.VnetLen:]
+	key, ok := nat.QuotedKeyIn(frame, p, uplink)
+	if !ok {
+		return Result{Verdict: Ignore}
+	}
+	ref := g.table.FindIn(key)
+	if ref == 0 {
+		return Result{Verdict: Ignore}
+	}
+	tr := g.table.Translation(ref)
+	if u := g.snap.Load().ByID(uplink); u == nil || u.Generation != tr.Generation {
+		return g.drop(StaleSession)
+	}
+	nat.RewriteErrorIn(frame, p, &tr)
+	g.address(b)
+	return Result{Verdict: Deliver}
+}
+
+// address makes the frame one that the imaginary router sends to the TAP.
+func (g *Gateway) address(b []byte) {
+	copy(b[packet.VnetLen:], g.cfg.TAPMAC[:])
+	copy(b[packet.VnetLen+6:], g.cfg.GatewayMAC[:])
+}
+
+// inboundKey is the table key of a packet from the outside. An ICMP query has its identifier on our side only.
+func inboundKey(p *packet.Packet, uplink uint8) nat.InKey {
+	k := nat.InKey{Outside: p.Dst, Remote: p.Src, OutsidePort: p.DstPort, RemotePort: p.SrcPort, Proto: p.Proto, Uplink: uplink}
+	if p.Kind == packet.ICMPQuery {
+		k.RemotePort = 0
+	}
+	return k
+}

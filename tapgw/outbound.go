@@ -1,0 +1,179 @@
+package tapgw
+
+import (
+	"tapgw/internal/packet"
+	"tapgw/nat"
+	"tapgw/uplinks"
+)
+
+// Outbound handles one frame read from the TAP: b is its virtio header followed by the Ethernet frame, rewritten in place
+// when the verdict is Send.
+func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
+	if len(b) < packet.VnetLen {
+		return g.drop(BadPacket)
+	}
+	var p packet.Packet
+	p.Decode(b[packet.VnetLen:])
+	switch p.Kind {
+	case packet.TCP, packet.UDP, packet.ICMPQuery:
+		return g.outboundSession(b, &p, now)
+	case packet.ICMPError:
+		return g.outboundError(b, &p, now)
+	case packet.ARP:
+		return g.answerARP(b[packet.VnetLen:])
+	case packet.NotIP:
+		return g.drop(NotIPv4)
+	case packet.Malformed:
+		return g.drop(BadPacket)
+	}
+	if u := g.snap.Load().Owner(addrOf(p.Src)); u != nil {
+		return g.own(b, &p, u, now)
+	}
+	return g.drop(UnknownProtocol)
+}
+
+// outboundSession translates a packet of a session, opening the session when it is the first.
+func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Result {
+	key := outboundKey(p)
+	ref := g.table.FindOut(key)
+	if ref == 0 {
+		return g.outboundMiss(b, p, key, now)
+	}
+	tr := g.table.Translation(ref)
+	u := g.snap.Load().ByID(tr.Uplink)
+	if u == nil || u.Generation != tr.Generation || g.movable(u, &tr, p) {
+		return g.outboundMiss(b, p, key, now)
+	}
+	return g.sendTranslated(b, p, ref, &tr, u, now)
+}
+
+// movable reports whether a session of an uplink that is not usable may be bound anew: everything but TCP beyond its
+// opening, which cannot survive another outside address.
+func (g *Gateway) movable(u *uplinks.Uplink, tr *nat.Translation, p *packet.Packet) bool {
+	if u.State.Usable() || u.State == uplinks.Probing {
+		return false
+	}
+	if p.Kind == packet.TCP && (p.TCPFlags&(packet.SYN|packet.ACK) != packet.SYN || tr.State != nat.Opening) {
+		return false
+	}
+	return g.anotherUsable(u)
+}
+
+// anotherUsable reports whether an uplink other than u takes new sessions.
+func (g *Gateway) anotherUsable(u *uplinks.Uplink) bool {
+	for _, o := range g.snap.Load().Uplinks {
+		if o.ID != u.ID && o.State.Usable() && o.Ready() {
+			return true
+		}
+	}
+	return false
+}
+
+// sendTranslated rewrites b by the translation and sends it, or answers with frag-needed when it cannot fit.
+func (g *Gateway) sendTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *nat.Translation, u *uplinks.Uplink, now nat.Tick) Result {
+	if !u.Ready() {
+		return g.drop(NotReady)
+	}
+	if tooBig(b, p, u) {
+		return g.refuse(TooBig, b, p, u.MTU, now)
+	}
+	vnet := packet.VnetHeader(b)
+	nat.RewriteOut(b[packet.VnetLen:], p, tr, vnet.NeedsCsum())
+	g.table.CountOut(ref, now, int(p.Len), segments(vnet, p), p)
+	return Result{Verdict: Send, Uplink: u.ID}
+}
+
+// outboundMiss handles a packet without a usable session: it opens one, or says why not.
+func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.Tick) Result {
+	if u := g.snap.Load().Owner(addrOf(p.Src)); u != nil {
+		return g.own(b, p, u, now)
+	}
+	if !isHost(p.Src) || !isHost(p.Dst) {
+		return g.drop(BadAddress)
+	}
+	switch {
+	case p.Kind == packet.TCP && p.TCPFlags&(packet.SYN|packet.ACK|packet.RST) != packet.SYN:
+		return g.refuse(NotSYN, b, p, 0, now)
+	case p.Kind == packet.ICMPQuery && p.IsReply():
+		return g.drop(NoSession)
+	}
+	ref, u, why := g.open(key, now)
+	if why != NoReason {
+		return g.refuse(why, b, p, 0, now)
+	}
+	tr := g.table.Translation(ref)
+	return g.sendTranslated(b, p, ref, &tr, u, now)
+}
+
+// own sends a packet that already carries an uplink's own address by that uplink, unchanged: replies of the host's port
+// forwards and services.
+func (g *Gateway) own(b []byte, p *packet.Packet, u *uplinks.Uplink, now nat.Tick) Result {
+	if !u.Ready() {
+		return g.drop(NotReady)
+	}
+	if tooBig(b, p, u) {
+		return g.refuse(TooBig, b, p, u.MTU, now)
+	}
+	return Result{Verdict: Send, Uplink: u.ID}
+}
+
+// outboundError translates an ICMP error that an inside host sends about a packet it received (RFC 5508 REQ-5).
+func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result {
+	frame := b[packet.VnetLen:]
+	snap := g.snap.Load()
+	if u := snap.Owner(addrOf(p.Src)); u != nil {
+		return g.own(b, p, u, now)
+	}
+	key, ok := nat.QuotedKeyOut(frame, p)
+	if !ok {
+		return g.drop(BadICMP)
+	}
+	ref := g.table.FindOut(key)
+	if ref == 0 {
+		return g.drop(NoSession)
+	}
+	tr := g.table.Translation(ref)
+	u := snap.ByID(tr.Uplink)
+	if u == nil || u.Generation != tr.Generation {
+		return g.drop(StaleSession)
+	}
+	if !u.Ready() {
+		return g.drop(NotReady)
+	}
+	nat.RewriteErrorOut(frame, p, &tr)
+	return Result{Verdict: Send, Uplink: u.ID}
+}
+
+// outboundKey is the table key of a packet from the inside. An ICMP query has its identifier on the inside only.
+func outboundKey(p *packet.Packet) nat.Key {
+	k := nat.Key{Inside: p.Src, Remote: p.Dst, InsidePort: p.SrcPort, RemotePort: p.DstPort, Proto: p.Proto}
+	if p.Kind == packet.ICMPQuery {
+		k.RemotePort = 0
+	}
+	return k
+}
+
+// tooBig reports whether an ordinary packet exceeds the uplink's MTU; super-packets are cut to it by the device.
+func tooBig(b []byte, p *packet.Packet, u *uplinks.Uplink) bool {
+	return packet.VnetHeader(b).GSOType() == packet.GSONone && int(p.Len) > u.MTU
+}
+
+// segments is how many packets a super-packet becomes on the wire.
+func segments(v packet.VnetHeader, p *packet.Packet) int {
+	size := int(v.GSOSize())
+	if v.GSOType() == packet.GSONone || size == 0 {
+		return 1
+	}
+	return (int(p.Len) + size - 1) / size
+}
+
+// isHost reports whether a can be one host's address beyond this link.
+func isHost(a uint32) bool {
+	switch {
+	case a>>24 == 0, a>>24 == 127, a>>28 >= 14: // this network, loopback, multicast, reserved and broadcast
+		return false
+	case a>>16 == 169<<8|254:
+		return false
+	}
+	return true
+}

@@ -1,0 +1,68 @@
+package tapgw
+
+// Verdict is what to do with a frame after the gateway has looked at it and, where needed, rewritten it in place.
+type Verdict uint8
+
+const (
+	// Drop discards the frame; Result.Reason says why.
+	Drop Verdict = iota
+	// Send transmits the frame by the uplink Result.Uplink, which fills in the Ethernet addresses.
+	Send
+	// Deliver writes the frame to the TAP, where the host's stack receives it.
+	Deliver
+	// GiveBack returns the frame to the host's stack as if it had just come in by the uplink.
+	GiveBack
+	// Ignore leaves the frame alone: the host's stack has a copy of its own.
+	Ignore
+)
+
+// Reason says why a frame was dropped; each has a counter. The text form is the metric's label.
+type Reason uint8
+
+// Reasons of drops.
+const (
+	NoReason        Reason = iota
+	BadPacket              // malformed headers
+	NotIPv4                // another ethertype
+	BadAddress             // multicast, broadcast, loopback, link-local or unspecified where a host is needed
+	UnknownProtocol        // an IPv4 protocol or ICMP type that is not translated
+	NoUplink               // no usable uplink for a new session
+	TableFull              // nat.max_sessions reached
+	NoPort                 // no outside port free on any usable uplink
+	NotSYN                 // TCP without a session that does not open one
+	NoSession              // reply to one of our ports without a session
+	StaleSession           // its uplink has lost the address the session was bound to
+	TooBig                 // larger than the uplink's MTU
+	NotReady               // the session's uplink cannot send now
+	BadICMP                // ICMP error with a wrong checksum or an unusable quote
+	FragmentLost           // fragment whose first part never came
+	numReasons
+)
+
+var reasonText = [numReasons]string{
+	"", "bad_packet", "not_ipv4", "bad_address", "unknown_protocol", "no_uplink", "table_full", "no_port", "not_syn",
+	"no_session", "stale_session", "too_big", "uplink_not_ready", "bad_icmp", "fragment_lost",
+}
+
+func (r Reason) String() string { return reasonText[r] }
+
+// Result is the outcome for one frame.
+type Result struct {
+	Verdict Verdict
+	Uplink  uint8
+	Reason  Reason
+	Reply   []byte // a whole buffer for the TAP (virtio header and frame), answering the sender, or nil
+}
+
+// drop counts and returns the reason.
+func (g *Gateway) drop(r Reason) Result {
+	g.drops[r].Add(1)
+	return Result{Reason: r}
+}
+
+// Drops calls yield with each reason and the number of frames dropped for it since the start.
+func (g *Gateway) Drops(yield func(reason string, n uint64)) {
+	for r := Reason(1); r < numReasons; r++ {
+		yield(r.String(), g.drops[r].Load())
+	}
+}
