@@ -20,9 +20,9 @@ func (s *leastLoad) Pick(c []Candidate) int {
 		lowest = math.Min(lowest, c[i].load())
 	}
 	for i := range c {
-		s.turns.share[c[i].ID] = 0
+		s.turns.share[i] = 0
 		if c[i].load() <= lowest+loadNoise {
-			s.turns.share[c[i].ID] = c[i].capacity()
+			s.turns.share[i] = c[i].capacity()
 		}
 	}
 	return s.turns.next(c)

@@ -16,9 +16,9 @@ func (s *leastSessions) Pick(c []Candidate) int {
 		fewest = math.Min(fewest, crowding(&c[i]))
 	}
 	for i := range c {
-		s.turns.share[c[i].ID] = 0
+		s.turns.share[i] = 0
 		if crowding(&c[i]) <= fewest {
-			s.turns.share[c[i].ID] = c[i].capacity()
+			s.turns.share[i] = c[i].capacity()
 		}
 	}
 	return s.turns.next(c)

@@ -21,7 +21,7 @@ type Candidate struct {
 // Scheduler chooses among candidates of one tier. It may keep state, so calls need one lock around them.
 type Scheduler interface {
 	Name() string
-	// Pick returns an index into c, which is never empty. It must not allocate, change c or keep it.
+	// Pick returns an index into c, which holds 1 to 256 candidates. It must not allocate, change c or keep it.
 	Pick(c []Candidate) int
 }
 
@@ -34,16 +34,16 @@ var constructors = []func() Scheduler{newLeastLoad, newWeighted, newRoundRobin, 
 // Names lists the schedulers, the default first.
 func Names() []string {
 	names := make([]string, len(constructors))
-	for i, make := range constructors {
-		names[i] = make().Name()
+	for i, build := range constructors {
+		names[i] = build().Name()
 	}
 	return names
 }
 
 // New returns a fresh scheduler by name.
 func New(name string) (Scheduler, error) {
-	for _, make := range constructors {
-		if s := make(); s.Name() == name {
+	for _, build := range constructors {
+		if s := build(); s.Name() == name {
 			return s, nil
 		}
 	}

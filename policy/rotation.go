@@ -4,23 +4,26 @@ package policy
 // counted as fractions of one, so credit stays within a few turns even when candidates come and go or shares change scale.
 type rotation struct {
 	credit [maxCandidates]float64 // turns owed, by candidate ID
-	share  [maxCandidates]float64 // of the current call, by candidate ID; 0 takes no part
+	share  [maxCandidates]float64 // of the current call, by position; 0 takes no part
 }
+
+// rounding keeps the order of equals steady, as a third is no exact float.
+const rounding = 1e-9
 
 // next returns the index of the candidate whose turn it is; at least one share must be positive.
 func (r *rotation) next(c []Candidate) int {
 	total := 0.0
 	for i := range c {
-		total += r.share[c[i].ID]
+		total += r.share[i]
 	}
 	best := -1
 	for i := range c {
 		id := c[i].ID
-		if r.share[id] <= 0 {
+		if r.share[i] <= 0 {
 			continue
 		}
-		r.credit[id] += r.share[id] / total
-		if best < 0 || r.credit[id] > r.credit[c[best].ID] {
+		r.credit[id] += r.share[i] / total
+		if best < 0 || r.credit[id] > r.credit[c[best].ID]+rounding {
 			best = i
 		}
 	}

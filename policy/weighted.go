@@ -9,7 +9,7 @@ func (*weighted) Name() string { return "weighted" }
 
 func (s *weighted) Pick(c []Candidate) int {
 	for i := range c {
-		s.turns.share[c[i].ID] = c[i].weight()
+		s.turns.share[i] = c[i].weight()
 	}
 	return s.turns.next(c)
 }
