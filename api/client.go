@@ -1,0 +1,229 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// DefaultSocket is where the daemon listens unless told otherwise.
+const DefaultSocket = "/run/tapgw/tapgw.sock"
+
+// SocketEnv is the environment variable that names another socket.
+const SocketEnv = "TAPGW_SOCKET"
+
+// Limits that keep a misbehaving server from filling our memory or holding us up.
+const (
+	callTimeout  = 15 * time.Second
+	maxAnswer    = 16 << 20
+	maxSessions  = 1 << 30 // bytes of a session list: two million sessions take about half
+	maxEventLine = 64 << 10
+	maxError     = 64 << 10
+)
+
+// Socket returns the socket that the environment names, else DefaultSocket.
+func Socket(getenv func(string) string) string {
+	if s := getenv(SocketEnv); s != "" {
+		return s
+	}
+	return DefaultSocket
+}
+
+// Client talks to a running daemon. The zero value uses DefaultSocket; it may be used concurrently.
+type Client struct {
+	Socket string // path of the unix socket
+}
+
+// Filter narrows a list of sessions; zero fields match everything.
+type Filter struct {
+	Uplink string     // name
+	Proto  string     // tcp, udp or icmp
+	Inside netip.Addr // address of the inside endpoint
+	Limit  int        // at most so many
+}
+
+// Status returns the state of the daemon and its uplinks.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := c.get(ctx, "/v1/status", maxAnswer, &s)
+	return s, err
+}
+
+// Version returns the version of the running daemon, which may differ from the caller's.
+func (c *Client) Version(ctx context.Context) (string, error) {
+	var v Version
+	err := c.get(ctx, "/v1/version", maxAnswer, &v)
+	return v.Version, err
+}
+
+// Sessions returns the sessions that match f, in no particular order; the list is never nil.
+func (c *Client) Sessions(ctx context.Context, f Filter) ([]Session, error) {
+	list := []Session{}
+	path := "/v1/sessions"
+	if q := f.query(); q != "" {
+		path += "?" + q
+	}
+	err := c.get(ctx, path, maxSessions, &list)
+	return list, err
+}
+
+func (f Filter) query() string {
+	q := url.Values{}
+	if f.Uplink != "" {
+		q.Set("uplink", f.Uplink)
+	}
+	if f.Proto != "" {
+		q.Set("proto", f.Proto)
+	}
+	if f.Inside.IsValid() {
+		q.Set("inside", f.Inside.String())
+	}
+	if f.Limit > 0 {
+		q.Set("limit", strconv.Itoa(f.Limit))
+	}
+	return q.Encode()
+}
+
+// Config returns the configuration in force, as YAML.
+func (c *Client) Config(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	body, err := c.do(ctx, http.MethodGet, "/v1/config")
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(io.LimitReader(body, maxAnswer))
+}
+
+// SetUplink enables or disables the uplink called name; ErrUnknownUplink when there is none.
+func (c *Client) SetUplink(ctx context.Context, name string, enabled bool) error {
+	verb := "disable"
+	if enabled {
+		verb = "enable"
+	}
+	return c.post(ctx, "/v1/uplinks/"+url.PathEscape(name)+"/"+verb)
+}
+
+// Reload makes the daemon read its configuration again; ErrBadConfig when it is wrong and the old one stays.
+func (c *Client) Reload(ctx context.Context) error { return c.post(ctx, "/v1/reload") }
+
+// Events calls fn for every event until ctx ends (then it returns nil) or the stream does (ErrStreamEnded). The first
+// events are the present states of all uplinks (EventSnapshot).
+func (c *Client) Events(ctx context.Context, fn func(Event)) error {
+	body, err := c.do(ctx, http.MethodGet, "/v1/events")
+	if err != nil {
+		return orNil(ctx, err)
+	}
+	defer body.Close()
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, maxEventLine)
+	for lines.Scan() {
+		var e Event
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			return fmt.Errorf("read an event: %w", err)
+		}
+		fn(e)
+	}
+	return orNil(ctx, errors.Join(ErrStreamEnded, lines.Err()))
+}
+
+func orNil(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (c *Client) get(ctx context.Context, path string, limit int64, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	body, err := c.do(ctx, http.MethodGet, path)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(io.LimitReader(body, limit)).Decode(into); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) post(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	body, err := c.do(ctx, http.MethodPost, path)
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
+// do sends one request and returns the body of a good answer, which the caller closes.
+func (c *Client) do(ctx context.Context, method, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://tapgw"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.http().Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if answer.StatusCode < 300 {
+		return answer.Body, nil
+	}
+	defer answer.Body.Close()
+	return nil, readError(answer)
+}
+
+// http uses one connection per call: calls are rare, and nothing idles behind the caller's back.
+func (c *Client) http() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", c.socket())
+		},
+	}}
+}
+
+func (c *Client) socket() string {
+	if c.Socket == "" {
+		return DefaultSocket
+	}
+	return c.Socket
+}
+
+// explain turns a failed request into what it means and what to do.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w on %s; start it with \"sudo tapgw run\" or \"sudo systemctl start tapgw\"", ErrNoDaemon, c.socket())
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w to open %s; check the modes of its folders", ErrDenied, c.socket())
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("%w: the daemon closed %s; close other clients of this user, or see its log", ErrBusy, c.socket())
+	}
+	return fmt.Errorf("ask the daemon on %s: %w", c.socket(), err)
+}
+
+func readError(answer *http.Response) error {
+	e := &Error{Code: answer.StatusCode}
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxError))
+	if err != nil || json.Unmarshal(body, e) != nil || e.Message == "" {
+		e.Message = fmt.Sprintf("the daemon answered %s: %s", answer.Status, bytes.TrimSpace(body))
+	}
+	return e
+}

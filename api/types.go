@@ -1,0 +1,118 @@
+// Package api is the local control interface of a running tapgw: the JSON types on the wire and a client for them. It
+// speaks HTTP/1.1 over a unix socket, and needs only the standard library, so that any Go program may use it.
+package api
+
+import (
+	"encoding/json"
+	"math"
+	"net/netip"
+	"time"
+)
+
+// Status is the answer to "is everything all right": GET /v1/status and `tapgw status --json`.
+type Status struct {
+	Version  string   `json:"version"`
+	Datapath string   `json:"datapath"` // DatapathUserspace or DatapathKernel
+	UptimeS  int64    `json:"uptime_s"` // seconds since the daemon started
+	Sessions int      `json:"sessions"` // translated sessions now
+	Uplinks  []Uplink `json:"uplinks"`  // never null
+}
+
+// The datapaths that Status.Datapath names.
+const (
+	DatapathUserspace = "userspace"
+	DatapathKernel    = "kernel"
+)
+
+// Uplink is one way to the Internet, as people and scripts see it.
+type Uplink struct {
+	Name      string       `json:"name"`
+	Interface string       `json:"interface"`
+	State     string       `json:"state"`     // one of the State constants
+	Addresses []netip.Addr `json:"addresses"` // never null
+	Gateway   netip.Addr   `json:"gateway"`   // "" on a point-to-point link
+	RxBps     float64      `json:"rx_bps"`    // bits per second, received
+	TxBps     float64      `json:"tx_bps"`    // bits per second, sent
+	Load      float64      `json:"load"`      // 0–1 of capacity
+	Sessions  int          `json:"sessions"`
+	RTTMs     float64      `json:"rtt_ms"` // milliseconds, 0 while not measured
+	Loss      float64      `json:"loss"`   // 0–1 of the probes
+	Reason    string       `json:"reason"` // why State is not StateUp, else ""
+	Since     time.Time    `json:"since"`  // of State
+}
+
+// The states of an uplink.
+const (
+	StateProbing  = "probing"
+	StateUp       = "up"
+	StateDegraded = "degraded"
+	StatePortal   = "portal"
+	StateDown     = "down"
+	StateDisabled = "disabled"
+)
+
+// Usable reports whether the uplink takes new sessions.
+func (u *Uplink) Usable() bool { return u.State == StateUp || u.State == StateDegraded }
+
+// Session is one translated session: GET /v1/sessions returns a list of them.
+type Session struct {
+	Proto    string         `json:"proto"`   // tcp, udp or icmp
+	Inside   netip.AddrPort `json:"inside"`  // who started it; for icmp the port is the echo identifier
+	Remote   netip.AddrPort `json:"remote"`  // whom it talks to
+	Outside  netip.AddrPort `json:"outside"` // what the remote sees
+	Uplink   string         `json:"uplink"`  // name
+	State    string         `json:"state"`
+	AgeS     int64          `json:"age_s"`  // seconds since the first packet
+	IdleS    int64          `json:"idle_s"` // seconds since the last packet
+	BytesOut uint64         `json:"bytes_out"`
+	BytesIn  uint64         `json:"bytes_in"`
+}
+
+// Event is one thing that happened, a line of GET /v1/events.
+type Event struct {
+	Time    time.Time `json:"time"`
+	Kind    string    `json:"kind"`    // one of the Event constants; readers must accept others
+	Uplink  string    `json:"uplink"`  // name, or "" when it concerns no single uplink
+	From    string    `json:"from"`    // state before, of EventState
+	To      string    `json:"to"`      // state after, of EventState and EventSnapshot
+	Message string    `json:"message"` // one clause for people
+}
+
+// The kinds of events.
+const (
+	EventSnapshot = "snapshot" // the present state of one uplink; a stream begins with these
+	EventState    = "state"    // an uplink changed its state
+	EventAdded    = "added"    // an uplink appeared
+	EventRemoved  = "removed"  // an uplink disappeared
+	EventChanged  = "changed"  // address or gateway of an uplink changed
+	EventReload   = "reload"   // a new configuration is in force
+	EventRepair   = "repair"   // something of ours in the kernel was deleted by others and put back
+)
+
+// Version is the answer to GET /v1/version.
+type Version struct {
+	Version string `json:"version"` // of the running daemon
+}
+
+// MarshalJSON keeps lists from becoming null.
+func (s Status) MarshalJSON() ([]byte, error) {
+	type plain Status
+	if s.Uplinks == nil {
+		s.Uplinks = []Uplink{}
+	}
+	return json.Marshal(plain(s))
+}
+
+// MarshalJSON keeps lists from becoming null, and numbers that JSON cannot express from spoiling the whole answer.
+func (u Uplink) MarshalJSON() ([]byte, error) {
+	type plain Uplink
+	if u.Addresses == nil {
+		u.Addresses = []netip.Addr{}
+	}
+	for _, f := range []*float64{&u.RxBps, &u.TxBps, &u.Load, &u.RTTMs, &u.Loss} {
+		if math.IsNaN(*f) || math.IsInf(*f, 0) {
+			*f = 0
+		}
+	}
+	return json.Marshal(plain(u))
+}

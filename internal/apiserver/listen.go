@@ -1,0 +1,102 @@
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/netutil"
+)
+
+// ErrInUse means that another daemon answers on the socket.
+var ErrInUse = errors.New("another tapgw is running")
+
+const (
+	dialTimeout   = 2 * time.Second
+	maxMetricsTCP = 16 // connections at once
+	socketMode    = 0o666
+	socketDirMode = 0o755
+)
+
+// listenUnix listens on path. A socket file left by a crash is removed, a living one never.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), socketDirMode); err != nil {
+		return nil, fmt.Errorf("make the folder of the control socket (set api.socket or --socket): %w", err)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen on the control socket (set api.socket or --socket): %w", err)
+	}
+	if err := os.Chmod(path, socketMode); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open the control socket to local users: %w", err)
+	}
+	return newPeerListener(l), nil
+}
+
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at the control socket: %w", err)
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s is not a socket; remove it, or set api.socket or --socket", path)
+	}
+	c, err := net.DialTimeout("unix", path, dialTimeout)
+	if err == nil {
+		c.Close()
+	}
+	// Only a refusal proves that nobody listens: a full backlog or a timeout is a busy daemon.
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%w: it answers on %s; stop it first, or give this one a socket of its own", ErrInUse, path)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove the stale control socket: %w", err)
+	}
+	return nil
+}
+
+// listenLoopback listens on a TCP address of this host only: metrics are for a collector beside us.
+func listenLoopback(address string) (net.Listener, error) {
+	if !isLoopback(address) {
+		return nil, fmt.Errorf("api.metrics: %q is not a loopback address and port; use for example 127.0.0.1:9473", address)
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for metrics (set api.metrics): %w", err)
+	}
+	return netutil.LimitListener(l, maxMetricsTCP), nil
+}
+
+func isLoopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// hostCheck refuses requests that a web page sent to a name of its own that resolves to loopback (DNS rebinding).
+func hostCheck(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isLoopback(r.Host) {
+			writeError(w, http.StatusForbidden, "this address answers only to its loopback name", "ask for http://127.0.0.1:PORT/metrics")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}

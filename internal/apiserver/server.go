@@ -1,0 +1,162 @@
+// Package apiserver serves the local API (package api) over a unix socket, and metrics also on a loopback address.
+//
+// Who may do what is decided by the peer's credentials: every local user may read; root, the daemon's own user and
+// members of the group "tapgw" may change things.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os/user"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tapgw/api"
+)
+
+// Reader is what everybody may ask the daemon.
+type Reader interface {
+	Status() api.Status
+	// Sessions calls yield for every session until it returns false. A slow reader of the API may hold yield up for
+	// seconds, so no lock may be held around it.
+	Sessions(yield func(api.Session) bool)
+	// Config returns the configuration in force, as YAML.
+	Config() ([]byte, error)
+}
+
+// Changer is what only the privileged may ask. Errors that wrap those of package api become their HTTP status.
+type Changer interface {
+	SetUplink(name string, enabled bool) error
+	Reload() error
+}
+
+// Feed hands out events as they happen. The channel is closed when the follower is too slow or the feed ends; stop
+// releases it. Hub is one.
+type Feed interface {
+	Subscribe() (events <-chan api.Event, stop func())
+}
+
+// Backend is the daemon behind the API. All methods may be called concurrently.
+type Backend interface {
+	Reader
+	Changer
+	Feed
+}
+
+// Group is the name of the group whose members may change things.
+const Group = "tapgw"
+
+// Options says where to listen.
+type Options struct {
+	Socket         string       // path of the unix socket
+	MetricsAddress string       // loopback host:port that serves /metrics too, or ""
+	Metrics        http.Handler // serves /metrics
+	Logger         *slog.Logger
+}
+
+// Server serves the API of one backend. Make it with New.
+type Server struct {
+	backend   Backend
+	opts      Options
+	log       *slog.Logger
+	ready     chan struct{}
+	followers chan struct{} // one token per follower of events
+	groupID   func() (uint32, error)
+	now       func() time.Time
+}
+
+// Times and sizes that bound what a client can hold on to.
+const (
+	headerTimeout = 5 * time.Second
+	answerTimeout = 30 * time.Second // without progress
+	idleTimeout   = 30 * time.Second
+	stopTimeout   = time.Second
+	maxHeader     = 16 << 10
+	maxBody       = 4 << 10 // no request of ours has one
+	maxFollowers  = 64
+)
+
+// New returns a server that does nothing until Run.
+func New(b Backend, o Options) *Server {
+	return &Server{
+		backend:   b,
+		opts:      o,
+		log:       o.Logger,
+		ready:     make(chan struct{}),
+		followers: make(chan struct{}, maxFollowers),
+		groupID:   lookupGroup,
+		now:       time.Now,
+	}
+}
+
+// Ready is closed once the server listens.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx ends and then returns nil. It fails at once when another daemon answers on the socket
+// (ErrInUse) or an address cannot be listened on.
+func (s *Server) Run(ctx context.Context) error {
+	control, err := listenUnix(s.opts.Socket)
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	var loopback net.Listener
+	if s.opts.MetricsAddress != "" {
+		if loopback, err = listenLoopback(s.opts.MetricsAddress); err != nil {
+			return err
+		}
+		defer loopback.Close()
+	}
+	close(s.ready)
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error { return s.serve(ctx, control, s.handler()) })
+	if loopback != nil {
+		tasks.Go(func() error { return s.serve(ctx, loopback, hostCheck(s.metricsOnly())) })
+	}
+	return tasks.Wait()
+}
+
+// serve answers on l until ctx ends; what is still open then gets a moment to finish.
+func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	web := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withPeer,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		grace, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		if web.Shutdown(grace) != nil {
+			web.Close()
+		}
+	}()
+	err := web.Serve(l)
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	<-stopped
+	return nil
+}
+
+// lookupGroup is asked on every change, so that the group may be made while the daemon runs.
+func lookupGroup() (uint32, error) {
+	g, err := user.LookupGroup(Group)
+	if err != nil {
+		return 0, err
+	}
+	id, err := strconv.ParseUint(g.Gid, 10, 32)
+	return uint32(id), err
+}

@@ -1,0 +1,150 @@
+// Package metrics exposes the daemon's counters in the Prometheus format. It asks for them when it is scraped and does
+// nothing in between.
+package metrics
+
+import (
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Source is where the numbers come from; it is called once per scrape, perhaps concurrently.
+type Source interface {
+	Metrics() Snapshot
+}
+
+// Snapshot is all numbers at one moment. Counters count from the start of the daemon and never fall.
+type Snapshot struct {
+	Datapath      string // userspace or kernel
+	Sessions      int
+	SessionsLimit int
+	Uplinks       []Uplink
+	Drops         map[string]uint64 // packets dropped, by reason
+	Refused       map[string]uint64 // sessions refused, by reason
+}
+
+// Uplink is the part of a Snapshot about one uplink.
+type Uplink struct {
+	Name, Interface  string
+	State            string // one of the states of package api
+	RxBytes, TxBytes uint64 // interface totals
+	Load             float64
+	Sessions         int
+	RTT              time.Duration // 0 while not measured
+	Loss             float64       // 0–1
+}
+
+// states has the order of package uplinks; every uplink exposes all of them, one being 1.
+var states = []string{"probing", "up", "degraded", "portal", "down", "disabled"}
+
+const maxConcurrentScrapes = 4
+
+// Handler serves the metrics of src, of the Go runtime and of the process.
+func Handler(src Source, version string) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		&collector{src: src},
+		buildInfo(version),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: maxConcurrentScrapes,
+	})
+}
+
+func buildInfo(version string) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "tapgw_build_info",
+		Help:        "Always 1; the labels say which tapgw this is.",
+		ConstLabels: prometheus.Labels{"version": label(version), "goversion": runtime.Version()},
+	})
+	g.Set(1)
+	return g
+}
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+var (
+	datapathInfo  = describe("tapgw_datapath_info", "Always 1; the label says which datapath carries known sessions.", "datapath")
+	sessions      = describe("tapgw_sessions", "Translated sessions in the table.")
+	sessionsLimit = describe("tapgw_sessions_limit", "Sessions the table has room for.")
+	drops         = describe("tapgw_packets_dropped_total", "Packets dropped, by reason.", "reason")
+	refused       = describe("tapgw_sessions_refused_total", "New sessions refused, by reason.", "reason")
+
+	uplinkInfo     = describe("tapgw_uplink_info", "Always 1; the labels say which interface an uplink has.", "uplink", "interface")
+	uplinkState    = describe("tapgw_uplink_state", "1 for the state that the uplink is in, 0 for the others.", "uplink", "state")
+	uplinkRx       = describe("tapgw_uplink_receive_bytes_total", "Bytes received by the uplink's interface.", "uplink")
+	uplinkTx       = describe("tapgw_uplink_transmit_bytes_total", "Bytes sent by the uplink's interface.", "uplink")
+	uplinkLoad     = describe("tapgw_uplink_load_ratio", "Measured load of the uplink, 1 being its capacity.", "uplink")
+	uplinkSessions = describe("tapgw_uplink_sessions", "Translated sessions on the uplink.", "uplink")
+	uplinkRTT      = describe("tapgw_uplink_rtt_seconds", "Round-trip time of the probes; absent while not measured.", "uplink")
+	uplinkLoss     = describe("tapgw_uplink_loss_ratio", "Share of the probes that were lost.", "uplink")
+)
+
+type collector struct{ src Source }
+
+// Describe sends nothing: which series exist depends on the uplinks of the moment (an unchecked collector).
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads one snapshot.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	s := c.src.Metrics()
+	gauge(out, datapathInfo, 1, s.Datapath)
+	gauge(out, sessions, float64(s.Sessions))
+	gauge(out, sessionsLimit, float64(s.SessionsLimit))
+	for reason, n := range s.Drops {
+		counter(out, drops, n, reason)
+	}
+	for reason, n := range s.Refused {
+		counter(out, refused, n, reason)
+	}
+	for _, u := range s.Uplinks {
+		collectUplink(out, u)
+	}
+}
+
+func collectUplink(out chan<- prometheus.Metric, u Uplink) {
+	gauge(out, uplinkInfo, 1, u.Name, u.Interface)
+	for _, state := range states {
+		is := 0.0
+		if u.State == state {
+			is = 1
+		}
+		gauge(out, uplinkState, is, u.Name, state)
+	}
+	counter(out, uplinkRx, u.RxBytes, u.Name)
+	counter(out, uplinkTx, u.TxBytes, u.Name)
+	gauge(out, uplinkLoad, u.Load, u.Name)
+	gauge(out, uplinkSessions, float64(u.Sessions), u.Name)
+	gauge(out, uplinkLoss, u.Loss, u.Name)
+	if u.RTT > 0 {
+		gauge(out, uplinkRTT, u.RTT.Seconds(), u.Name)
+	}
+}
+
+func gauge(out chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
+	emit(out, d, prometheus.GaugeValue, v, labels)
+}
+
+func counter(out chan<- prometheus.Metric, d *prometheus.Desc, v uint64, labels ...string) {
+	emit(out, d, prometheus.CounterValue, float64(v), labels)
+}
+
+func emit(out chan<- prometheus.Metric, d *prometheus.Desc, kind prometheus.ValueType, v float64, labels []string) {
+	for i := range labels {
+		labels[i] = label(labels[i])
+	}
+	out <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+}
+
+// label makes s acceptable to the library, which panics on anything but UTF-8.
+func label(s string) string { return strings.ToValidUTF8(s, "?") }
