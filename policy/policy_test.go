@@ -84,7 +84,7 @@ func TestPickSequences(t *testing.T) {
 		{"overload compares too", "least-load", loads(1.4, 1.2, 1.3), []int{1, 1}},
 		{"equals take turns", "least-load", loads(0.2, 0.2, 0.9), []int{0, 1, 0, 1}},
 		{"noise is equal", "least-load", loads(0.004, 0, 0.004), []int{0, 1, 2, 0, 1, 2}},
-		{"idle in proportion, largest first", "least-load", candidates(20, 100), []int{1, 1, 1, 0, 1, 1, 1, 1, 1, 0}},
+		{"idle in proportion, largest first", "least-load", candidates(20, 100), []int{1, 1, 0, 1, 1, 1, 1, 1, 0}},
 		{"NaN is no recommendation", "least-load", loads(math.NaN(), 0.99, math.Inf(1)), []int{1, 1}},
 		{"all NaN still answers", "least-load", loads(math.NaN(), math.NaN(), math.NaN()), []int{0, 1, 2}},
 		{"negative is idle", "least-load", loads(math.Inf(-1), 0, 0.5), []int{0, 1, 0, 1}},
