@@ -1,0 +1,238 @@
+// Package icmp probes an uplink with ICMP echo requests (RFC 792).
+package icmp
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+
+	"tapgw/probe"
+	"tapgw/probe/bound"
+)
+
+// errClosed is what waiting probes get when their socket is replaced or closed.
+var errClosed = errors.New("the probe socket was closed")
+
+// Prober pings the targets of one uplink over one raw socket, opened at the first probe and replaced when the Link changes or
+// the socket fails. The zero value is ready; Close releases the socket.
+type Prober struct {
+	mu   sync.Mutex
+	sock *socket
+}
+
+// Probe sends one echo request and returns its round-trip time. Only a reply from the target with the identifier, sequence
+// number and random payload of the request counts. An ICMP error that quotes the request fails the probe at once.
+func (p *Prober) Probe(ctx context.Context, link probe.Link, target probe.Target) (time.Duration, error) {
+	s, err := p.socket(ctx, link)
+	if err != nil {
+		return 0, err
+	}
+	e, err := s.send(target.Addr)
+	if err != nil {
+		p.drop(s)
+		return 0, err
+	}
+	defer s.forget(e)
+	select {
+	case a := <-e.answer:
+		return a.at.Sub(e.sent), a.err
+	case <-s.closed:
+		return 0, errClosed
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// Close releases the socket. Probes under way fail; a later one opens a new socket.
+func (p *Prober) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sock != nil {
+		p.sock.close()
+		p.sock = nil
+	}
+	return nil
+}
+
+// socket returns the socket for link, and opens it when there is none that works.
+func (p *Prober) socket(ctx context.Context, link probe.Link) (*socket, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sock != nil && p.sock.link == link && !p.sock.failed() {
+		return p.sock, nil
+	}
+	if p.sock != nil {
+		p.sock.close()
+		p.sock = nil
+	}
+	s, err := open(ctx, link)
+	if err != nil {
+		return nil, err
+	}
+	p.sock = s
+	return s, nil
+}
+
+// drop closes s, so that the next probe opens a new one.
+func (p *Prober) drop(s *socket) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.close()
+	if p.sock == s {
+		p.sock = nil
+	}
+}
+
+// socket is a raw ICMP socket on one uplink and the requests that wait for an answer on it.
+type socket struct {
+	link   probe.Link
+	conn   net.PacketConn
+	id     uint16
+	closed chan struct{} // when the reader has ended
+
+	mu      sync.Mutex
+	seq     uint16
+	waiting map[uint16]*echo // by sequence number
+}
+
+// echo is one request under way.
+type echo struct {
+	seq     uint16
+	dst     netip.Addr
+	request []byte // the ICMP message as sent
+	sent    time.Time
+	answer  chan answer
+}
+
+type answer struct {
+	at  time.Time
+	err error
+}
+
+func open(ctx context.Context, link probe.Link) (*socket, error) {
+	if err := bound.Check(link); err != nil {
+		return nil, err
+	}
+	id, seq := identity()
+	lc := net.ListenConfig{Control: bound.Control(link)}
+	conn, err := lc.ListenPacket(ctx, "ip4:icmp", link.Source.String())
+	if err != nil {
+		return nil, cause(err)
+	}
+	if err := ipv4.NewPacketConn(conn).SetBPF(filter(id)); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	s := &socket{link: link, conn: conn, id: id, seq: seq, closed: make(chan struct{}), waiting: make(map[uint16]*echo)}
+	go s.read()
+	return s, nil
+}
+
+// identity draws an unpredictable identifier and first sequence number. The identifier comes from the ephemeral ports, which
+// the NAT leaves to the host, so that a reply is never mistaken for one to a translated ping.
+func identity() (id, seq uint16) {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return firstID + binary.BigEndian.Uint16(b[:])%lastID0, binary.BigEndian.Uint16(b[2:])
+}
+
+func (s *socket) close() { _ = s.conn.Close() }
+
+func (s *socket) failed() bool {
+	select {
+	case <-s.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *socket) send(dst netip.Addr) (*echo, error) {
+	e, err := s.prepare(dst)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.conn.WriteTo(e.request, &net.IPAddr{IP: dst.AsSlice()}); err != nil {
+		s.forget(e)
+		return nil, cause(err)
+	}
+	return e, nil
+}
+
+// prepare registers a request before it is sent, since the reply may be faster than the return of the system call.
+func (s *socket) prepare(dst netip.Addr) (*echo, error) {
+	cookie := make([]byte, 16)
+	_, _ = rand.Read(cookie) // never fails
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seq++
+	message := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(s.id), Seq: int(s.seq), Data: cookie}}
+	request, err := message.Marshal(nil)
+	if err != nil {
+		return nil, err
+	}
+	e := &echo{seq: s.seq, dst: dst, request: request, sent: time.Now(), answer: make(chan answer, 1)}
+	s.waiting[e.seq] = e
+	return e, nil
+}
+
+func (s *socket) forget(e *echo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting[e.seq] == e {
+		delete(s.waiting, e.seq)
+	}
+}
+
+// read hands answers to the requests they belong to until the socket is closed or fails.
+func (s *socket) read() {
+	defer close(s.closed)
+	buf := make([]byte, 1500)
+	for {
+		n, from, err := s.conn.ReadFrom(buf)
+		if err != nil {
+			s.close()
+			return
+		}
+		if a, ok := from.(*net.IPAddr); ok {
+			addr, _ := netip.AddrFromSlice(a.IP)
+			s.deliver(buf[:n], addr.Unmap(), time.Now())
+		}
+	}
+}
+
+func (s *socket) deliver(message []byte, from netip.Addr, at time.Time) {
+	seq, ok := sequence(message)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.waiting[seq]
+	if e == nil {
+		return
+	}
+	ours, err := e.judge(message, from, s.link.Source)
+	if !ours {
+		return
+	}
+	delete(s.waiting, seq)
+	e.answer <- answer{at, err} // buffered, and only one is ever sent
+}
+
+// cause drops the addresses that net puts around an errno: the verdict names the target already.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}

@@ -1,0 +1,119 @@
+// Package probe finds out whether an uplink works: which targets to ask and when, and how to judge what they answer. It is
+// pure; the sockets are in icmp, tcp and arp.
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Bounds of a Plan. MaxTargets keeps the answers of a round in one word; the times keep probing from becoming a flood or
+// from never deciding.
+const (
+	MaxTargets  = 16
+	MaxRounds   = 100 // of Fall and Rise
+	MinInterval = 100 * time.Millisecond
+	MaxInterval = time.Hour
+	MinTimeout  = 50 * time.Millisecond
+	MaxTimeout  = 10 * time.Second
+
+	// maxOverlap bounds how many rounds may be open at once: Timeout ≤ maxOverlap × Interval.
+	maxOverlap = 4
+)
+
+// ErrPlan is wrapped by every error of Plan.Validate.
+var ErrPlan = errors.New("unusable probe settings")
+
+// Plan says what to ask how often, and how much silence is too much. All targets are asked in parallel once per round.
+//
+// An uplink that stops passing packets is called unusable at most Fall × Interval + Timeout after the last reply came in:
+// 2.6 s with the defaults.
+type Plan struct {
+	Interval time.Duration // from the beginning of a round to the beginning of the next
+	Timeout  time.Duration // how long a round waits; may be longer than Interval, then rounds overlap
+	Targets  []Target
+	Quorum   int // how many targets must be heard for a round to be good
+	Fall     int // consecutive failed rounds that make an uplink unusable
+	Rise     int // consecutive good rounds that make it usable again
+}
+
+// DefaultPlan asks two resolvers of different operators by ICMP and a third one by TCP, so that neither a dead target nor a
+// provider that drops ICMP takes the uplink down. The gateway is not among them: it may answer while nothing behind it does.
+func DefaultPlan() Plan {
+	return Plan{
+		Interval: 800 * time.Millisecond,
+		Timeout:  time.Second,
+		Targets: []Target{
+			{Kind: ICMP, Addr: netip.AddrFrom4([4]byte{1, 1, 1, 1})},
+			{Kind: ICMP, Addr: netip.AddrFrom4([4]byte{8, 8, 8, 8})},
+			{Kind: TCP, Addr: netip.AddrFrom4([4]byte{9, 9, 9, 9}), Port: 443},
+		},
+		Quorum: 1,
+		Fall:   2,
+		Rise:   2,
+	}
+}
+
+// Validate says what is wrong with a plan, and the bounds that hold.
+func (p Plan) Validate() error {
+	switch {
+	case p.Interval < MinInterval || p.Interval > MaxInterval:
+		return fmt.Errorf("%w: interval %s is not between %s and %s", ErrPlan, p.Interval, MinInterval, MaxInterval)
+	case p.Timeout < MinTimeout || p.Timeout > MaxTimeout:
+		return fmt.Errorf("%w: timeout %s is not between %s and %s", ErrPlan, p.Timeout, MinTimeout, MaxTimeout)
+	case p.Timeout > maxOverlap*p.Interval:
+		return fmt.Errorf("%w: timeout %s is more than %d times the interval %s", ErrPlan, p.Timeout, maxOverlap, p.Interval)
+	case p.Fall < 1 || p.Fall > MaxRounds:
+		return fmt.Errorf("%w: fall %d is not between 1 and %d", ErrPlan, p.Fall, MaxRounds)
+	case p.Rise < 1 || p.Rise > MaxRounds:
+		return fmt.Errorf("%w: rise %d is not between 1 and %d", ErrPlan, p.Rise, MaxRounds)
+	}
+	return p.validateTargets()
+}
+
+func (p Plan) validateTargets() error {
+	if len(p.Targets) < 1 || len(p.Targets) > MaxTargets {
+		return fmt.Errorf("%w: %d targets, 1 to %d are possible", ErrPlan, len(p.Targets), MaxTargets)
+	}
+	if p.Quorum < 1 || p.Quorum > len(p.Targets) {
+		return fmt.Errorf("%w: quorum %d cannot be reached with %d targets", ErrPlan, p.Quorum, len(p.Targets))
+	}
+	seen := make(map[Target]bool, len(p.Targets))
+	for _, t := range p.Targets {
+		if _, err := ParseTarget(t.String()); err != nil {
+			return fmt.Errorf("%w: %w", ErrPlan, err)
+		}
+		if seen[t] {
+			return fmt.Errorf("%w: target %s is listed twice, the quorum would count it twice", ErrPlan, t)
+		}
+		seen[t] = true
+	}
+	return nil
+}
+
+// Link is what a probe must know of the uplink it tests. It is comparable: a socket made for one Link serves no other.
+type Link struct {
+	Name       string
+	Index      int        // of the interface
+	Source     netip.Addr // own IPv4 address that probes carry
+	Gateway    netip.Addr // invalid on point-to-point links
+	HeaderLess bool       // frames start with the IP header, so there is no ARP
+}
+
+// Prober asks one target once by one uplink, and never by another. It returns the round-trip time, or as soon as it is
+// certain why there will be none; it returns promptly when ctx ends. It must be safe for concurrent use.
+type Prober interface {
+	Probe(ctx context.Context, link Link, target Target) (time.Duration, error)
+}
+
+// Verdict is what is known of an uplink.
+type Verdict struct {
+	Known  bool          // false until the first good round or Fall failed ones
+	Usable bool          // packets come back
+	RTT    time.Duration // smoothed, of the fastest target; 0 until one answered
+	Loss   float64       // 0–1, share of probes unanswered within Timeout by the target that answers best
+	Reason string        // why not Usable, one clause for people; empty when usable
+}
