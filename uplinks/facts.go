@@ -29,7 +29,7 @@ type Link struct {
 	Kind         string // rtnl link kind ("veth", "tun", "bridge", ...), "" for plain hardware
 }
 
-// Address is one IPv4 address of a device.
+// Address is one IPv4 address of a device, of global scope (the edge leaves out the others), primary ones before secondary.
 type Address struct {
 	Index  int // of the link
 	Prefix netip.Prefix

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// MaxUplinks bounds uplink IDs (0 … MaxUplinks-1), so that tables may be plain arrays.
+// MaxUplinks bounds uplink IDs (0 … MaxUplinks-1), so that tables may be plain arrays. Devices beyond it are not used.
 const MaxUplinks = 32
 
 // State is the condition of an uplink; its text form is part of the API.
@@ -47,7 +47,8 @@ type Uplink struct {
 	Weight                   int    // ≥ 1
 	Tier                     int    // lower is preferred
 
-	// Generation changes whenever sessions made before can no longer work (address gone, interface gone).
+	// Generation, from 1, changes whenever sessions made before can no longer work: an address they use was lost. While
+	// there is no address at all the verdict waits, so that the same address after a re-dial or re-plug keeps them.
 	Generation uint32
 	Health     Health
 }

@@ -1,0 +1,243 @@
+package uplinks
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Numbers that mark what is ours in the kernel, so that cleaning up finds exactly that.
+const (
+	Protocol        = 73   // of every route we add
+	SuppressRule    = 5099 // priority of the rule that keeps main's specific routes in front of ours
+	RuleBase        = 5100 // priority of an uplink's rules, plus its ID; up to RuleLast
+	RuleLast        = 5199
+	TableBase       = 7300 // table of an uplink, plus its ID
+	TableMain       = 254
+	CaptureMetric   = 75 // of the default route through the TAP when nothing is lower
+	giveBackSuffix  = "u"
+	usableNeighbour = 0x02 | 0x04 | 0x08 | 0x10 | 0x80 // NUD_REACHABLE, STALE, DELAY, PROBE, PERMANENT
+)
+
+// tunnelKinds are device kinds that VPNs use.
+var tunnelKinds = []string{"wireguard", "tun", "ipip", "gre", "sit", "vti", "xfrm", "ip6tnl"}
+
+// fancifulKinds are device kinds whose drivers report a link speed that means nothing.
+var fancifulKinds = append([]string{"veth", "dummy", "ppp", "ifb"}, tunnelKinds...)
+
+func isTunnel(l Link) bool { return slices.Contains(tunnelKinds, l.Kind) }
+
+// inFront reports whether a default route by l with that metric is a VPN's that stays before ours by choice: a tunnel
+// whose metric is below our usual one (NetworkManager gives VPNs 50). It is no uplink: what it encapsulates comes to us.
+func inFront(l Link, metric int) bool { return isTunnel(l) && metric < CaptureMetric }
+
+// trustedSpeed is the link speed where it says something of the capacity.
+func trustedSpeed(l Link) uint64 {
+	if slices.Contains(fancifulKinds, l.Kind) {
+		return 0
+	}
+	return l.Speed
+}
+
+func nonZero(a, b uint64) uint64 {
+	if a != 0 {
+		return a
+	}
+	return b
+}
+
+// view is Facts indexed for the questions asked here.
+type view struct {
+	links      []Link
+	byIndex    map[int]Link
+	addresses  map[int][]Address
+	defaults   map[int]Route // the one with the lowest metric of each link, never ours
+	neighbours map[neighbourKey]Neighbour
+}
+
+type neighbourKey struct {
+	index int
+	addr  netip.Addr
+}
+
+func newView(f Facts) *view {
+	v := &view{links: f.Links, byIndex: make(map[int]Link), addresses: make(map[int][]Address),
+		defaults: make(map[int]Route), neighbours: make(map[neighbourKey]Neighbour)}
+	for _, l := range f.Links {
+		v.byIndex[l.Index] = l
+	}
+	for _, a := range f.Addresses {
+		v.addresses[a.Index] = append(v.addresses[a.Index], a)
+	}
+	for _, r := range f.Routes {
+		if !isForeignDefault(r) {
+			continue
+		}
+		if best, ok := v.defaults[r.Index]; !ok || r.Metric < best.Metric {
+			v.defaults[r.Index] = r
+		}
+	}
+	for _, n := range f.Neighbours {
+		v.neighbours[neighbourKey{n.Index, n.Addr}] = n
+	}
+	return v
+}
+
+func isForeignDefault(r Route) bool {
+	return r.Table == TableMain && r.Protocol != Protocol && r.Dst.IsValid() && r.Dst.Bits() == 0 && r.Index != 0
+}
+
+// byName finds the link with that name.
+func (v *view) byName(name string) (Link, bool) {
+	i := slices.IndexFunc(v.links, func(l Link) bool { return l.Name == name })
+	if i < 0 {
+		return Link{}, false
+	}
+	return v.links[i], true
+}
+
+// pool lists the usable addresses of a link, the default route's preferred source first.
+func (v *view) pool(index int) []netip.Addr {
+	var pool []netip.Addr
+	for _, a := range v.addresses[index] {
+		addr := a.Prefix.Addr()
+		if usableAddress(addr) && !slices.Contains(pool, addr) {
+			pool = append(pool, addr)
+		}
+	}
+	if i := slices.Index(pool, v.defaults[index].Source); i > 0 {
+		first := pool[i]
+		pool = slices.Insert(slices.Delete(pool, i, i+1), 0, first)
+	}
+	return pool
+}
+
+func usableAddress(a netip.Addr) bool { return a.Is4() && a.IsGlobalUnicast() }
+
+// covered reports whether addr lies in a subnet of the link.
+func (v *view) covered(index int, addr netip.Addr) bool {
+	return slices.ContainsFunc(v.addresses[index], func(a Address) bool { return onLinkPrefix(a).Contains(addr) })
+}
+
+// onLinkPrefix is the destination that an address makes directly reachable.
+func onLinkPrefix(a Address) netip.Prefix {
+	if a.Peer.IsValid() && a.Peer != a.Prefix.Addr() {
+		return netip.PrefixFrom(a.Peer, a.Prefix.Bits()).Masked()
+	}
+	return a.Prefix.Masked()
+}
+
+// matchLinks gives every known uplink its link: by name, else (renamed) by index, else (re-plugged under another name) by
+// MAC address.
+func (t *Tracker) matchLinks() {
+	claimed := make(map[int]bool)
+	matched := make(map[*tracked]Link)
+	for _, find := range []func(*tracked) (Link, bool){t.linkByName, t.linkByIndex, t.linkByMAC} {
+		for _, u := range t.list {
+			if u == nil || matched[u].Index != 0 {
+				continue
+			}
+			if l, ok := find(u); ok && !claimed[l.Index] && !t.ours(l) {
+				claimed[l.Index], matched[u] = true, l
+			}
+		}
+	}
+	for _, u := range t.list {
+		if u != nil {
+			u.attach(matched[u])
+		}
+	}
+}
+
+func (t *Tracker) linkByName(u *tracked) (Link, bool) {
+	if l, ok := t.view.byName(u.spec.Interface); ok && u.configured {
+		return l, true
+	}
+	return t.view.byName(u.iface)
+}
+
+func (t *Tracker) linkByIndex(u *tracked) (Link, bool) {
+	l, ok := t.view.byIndex[u.link.Index]
+	return l, ok && l.MAC == u.link.MAC
+}
+
+// linkByMAC serves discovered uplinks only, for a Spec names its interface. The link must look like an uplink, because
+// VLANs, bridges and bonds share addresses with their parts.
+func (t *Tracker) linkByMAC(u *tracked) (Link, bool) {
+	if u.configured || u.link.MAC == [6]byte{} {
+		return Link{}, false
+	}
+	for _, l := range t.view.links {
+		if _, has := t.view.defaults[l.Index]; has && l.MAC == u.link.MAC {
+			return l, true
+		}
+	}
+	return Link{}, false
+}
+
+// attach moves u to l; a zero l means that the interface is gone. The MAC address is remembered for its return.
+func (u *tracked) attach(l Link) {
+	if l.Index != u.link.Index {
+		u.gateway, u.gatewayMAC = netip.Addr{}, [6]byte{}
+	}
+	if l.Index == 0 {
+		u.link = Link{MAC: u.link.MAC}
+		return
+	}
+	u.link, u.iface, u.seen = l, l.Name, true
+}
+
+func (t *Tracker) ours(l Link) bool {
+	return l.Loopback || t.cfg.TapName != "" && (l.Name == t.cfg.TapName || l.Name == t.cfg.TapName+giveBackSuffix)
+}
+
+// discover adds uplinks for links that qualify and are not known yet.
+func (t *Tracker) discover() {
+	if len(t.cfg.Specs) > 0 {
+		return
+	}
+	known := make(map[int]bool)
+	for _, u := range t.list {
+		if u != nil {
+			known[u.link.Index] = true
+		}
+	}
+	for _, l := range t.view.links {
+		if known[l.Index] || !t.qualifies(l) {
+			continue
+		}
+		if u := t.addEvicting(t.freeName(l.Name)); u != nil {
+			u.attach(l)
+		}
+	}
+}
+
+// freeName avoids the name of a known uplink whose interface was renamed and has given its name to another.
+func (t *Tracker) freeName(name string) string {
+	taken := func(n string) bool {
+		return slices.ContainsFunc(t.list[:], func(u *tracked) bool { return u != nil && u.name == n })
+	}
+	free := name
+	for n := 2; taken(free); n++ {
+		free = fmt.Sprintf("%s-%d", name, n)
+	}
+	return free
+}
+
+func (t *Tracker) qualifies(l Link) bool {
+	if t.ours(l) {
+		return false
+	}
+	if r, ok := t.view.defaults[l.Index]; ok {
+		return !inFront(l, r.Metric)
+	}
+	// A tunnel without a default route is a split tunnel unless its address is a public one.
+	return l.PointToPoint && slices.ContainsFunc(t.view.pool(l.Index), func(a netip.Addr) bool {
+		return !isTunnel(l) || isPublic(a)
+	})
+}
+
+// sharedSpace is carrier-grade NAT (RFC 6598), which overlay VPNs use too.
+var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
+
+func isPublic(a netip.Addr) bool { return !a.IsPrivate() && !sharedSpace.Contains(a) }

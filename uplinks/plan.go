@@ -1,0 +1,184 @@
+package uplinks
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// Capture says where captured traffic goes.
+type Capture struct {
+	TapIndex   int        // 0 while there is no TAP
+	TapAddress netip.Addr // the host's address on it, source of captured host traffic
+	TapGateway netip.Addr // the gateway's address on it
+}
+
+// Wanted is everything that we want in the kernel, in the order in which it is to be installed: routes of the uplinks'
+// tables, rules, routes of main (the one through the TAP last), demotions. Removal goes the other way round.
+type Wanted struct {
+	Rules  []Rule
+	Routes []Route
+	Demote []Demotion
+}
+
+// Demotion asks to re-add a default route of somebody else with a higher metric, so that ours comes before it.
+type Demotion struct {
+	Route  Route // as it is now
+	Metric int   // as it shall be
+}
+
+var (
+	everywhere       = netip.MustParsePrefix("0.0.0.0/0")
+	multicast        = netip.MustParsePrefix("224.0.0.0/4")
+	limitedBroadcast = netip.MustParsePrefix("255.255.255.255/32")
+)
+
+// Plan computes what must be in the kernel for these uplinks. Without a TAP or an uplink nothing is captured and no
+// foreign route is touched.
+func Plan(s *Snapshot, f Facts, c Capture) Wanted {
+	v := newView(f)
+	w := Wanted{}
+	for _, u := range s.Uplinks {
+		w.Routes = append(w.Routes, uplinkRoutes(v, u)...)
+	}
+	w.Rules = rules(v, s)
+	if c.TapIndex == 0 || len(s.Uplinks) == 0 {
+		return w
+	}
+	capture := planCapture(f, v, s)
+	w.Routes = append(w.Routes, multicastRoutes(f, v, capture.metric)...)
+	w.Routes = append(w.Routes, Route{Table: TableMain, Dst: everywhere, Gateway: c.TapGateway, Source: c.TapAddress,
+		Index: c.TapIndex, Metric: capture.metric, Protocol: Protocol})
+	w.Demote = capture.demote
+	return w
+}
+
+// rules sends what carries an uplink's own address by that uplink, healthy or not, so that replies, probes and bound
+// sockets never meet the TAP. Behind them main's specific routes must win, or local replies would go to the ISP.
+func rules(v *view, s *Snapshot) []Rule {
+	var list []Rule
+	taken := make(map[netip.Addr]bool)
+	for _, u := range s.Uplinks {
+		for _, a := range append(v.pool(u.Index), u.Addresses...) {
+			if u.Index == 0 || taken[a] {
+				continue
+			}
+			taken[a] = true
+			list = append(list, Rule{Priority: RuleBase + int(u.ID), Source: netip.PrefixFrom(a, a.BitLen()),
+				Table: TableBase + int(u.ID)})
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return append([]Rule{{Priority: SuppressRule, Table: TableMain, SuppressDefault: true}}, list...)
+}
+
+// uplinkRoutes is the uplink's own table: its subnets, then everything else by its gateway. The kernel takes no route for a
+// device that is switched off.
+func uplinkRoutes(v *view, u *Uplink) []Route {
+	if u.Index == 0 || !v.byIndex[u.Index].Up {
+		return nil
+	}
+	var list []Route
+	base := Route{Table: TableBase + int(u.ID), Index: u.Index, Protocol: Protocol}
+	for _, a := range v.addresses[u.Index] {
+		r := base
+		r.Dst = onLinkPrefix(a)
+		if r.Dst.Addr() == a.Prefix.Addr() && r.Dst.IsSingleIP() || r.Dst.Bits() == 0 ||
+			slices.ContainsFunc(list, func(o Route) bool { return o.Dst == r.Dst }) {
+			continue
+		}
+		list = append(list, r)
+	}
+	exit := base
+	exit.Dst = everywhere
+	if !u.HeaderLess {
+		exit.Gateway = u.Gateway
+		exit.OnLink = u.Gateway.IsValid() && !v.covered(u.Index, u.Gateway)
+	}
+	if (u.HeaderLess || exit.Gateway.IsValid()) && len(v.addresses[u.Index]) > 0 {
+		list = append(list, exit)
+	}
+	return list
+}
+
+// capturePlan is the metric of our default route and what must be moved behind it.
+type capturePlan struct {
+	metric int
+	demote []Demotion
+}
+
+// planCapture finds a metric below that of every default route but those of VPNs in front: CaptureMetric, or one less
+// than the lowest. Metric 0 cannot be ours, so routes that leave no room (0 and 1) are moved to the first free metric
+// behind ours, where they stay in front of the others as before.
+func planCapture(f Facts, v *view, s *Snapshot) capturePlan {
+	var rivals []Route
+	used := make(map[int]bool)
+	for _, r := range f.Routes {
+		if !isForeignDefault(r) {
+			continue
+		}
+		used[r.Metric] = true
+		if uplinkByIndex(s, r.Index) || !inFront(v.byIndex[r.Index], r.Metric) {
+			rivals = append(rivals, r)
+		}
+	}
+	slices.SortStableFunc(rivals, func(a, b Route) int { return cmp.Compare(a.Metric, b.Metric) })
+	p := capturePlan{metric: CaptureMetric}
+	for _, r := range rivals {
+		if r.Metric > 1 {
+			p.metric = min(p.metric, r.Metric-1)
+			break
+		}
+	}
+	for used[p.metric] && p.metric > 1 {
+		p.metric--
+	}
+	next := p.metric + 1
+	for _, r := range rivals {
+		if r.Metric > 1 {
+			break
+		}
+		for used[next] {
+			next++
+		}
+		used[next] = true
+		p.demote = append(p.demote, Demotion{Route: r, Metric: next})
+	}
+	return p
+}
+
+func uplinkByIndex(s *Snapshot, index int) bool {
+	return slices.ContainsFunc(s.Uplinks, func(u *Uplink) bool { return u.Index == index })
+}
+
+// multicastRoutes keep multicast and limited broadcast on the device they had, or discovery breaks. A route of somebody
+// else for the same destination already does.
+func multicastRoutes(f Facts, v *view, metric int) []Route {
+	device := bestDefault(f, v)
+	if device == 0 {
+		return nil
+	}
+	var list []Route
+	for _, dst := range []netip.Prefix{multicast, limitedBroadcast} {
+		foreign := slices.ContainsFunc(f.Routes, func(r Route) bool {
+			return r.Table == TableMain && r.Protocol != Protocol && r.Dst == dst
+		})
+		if !foreign {
+			list = append(list, Route{Table: TableMain, Dst: dst, Index: device, Metric: metric, Protocol: Protocol})
+		}
+	}
+	return list
+}
+
+// bestDefault is the device of the default route that would be used without us, 0 when there is none.
+func bestDefault(f Facts, v *view) int {
+	best := Route{}
+	for _, r := range f.Routes {
+		if isForeignDefault(r) && v.byIndex[r.Index].Up && (best.Index == 0 || r.Metric < best.Metric) {
+			best = r
+		}
+	}
+	return best.Index
+}

@@ -1,0 +1,244 @@
+package uplinks
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// ErrUnknown is returned for an uplink name or ID that the tracker does not have.
+var ErrUnknown = errors.New("no such uplink (see `tapgw uplinks`)")
+
+// Spec is what the configuration says of one uplink. Zero fields are found out from the kernel.
+type Spec struct {
+	Name      string       // defaults to Interface
+	Interface string       // defaults to Name
+	Gateway   netip.Addr   // overrides the default route's
+	Addresses []netip.Addr // overrides the interface's
+
+	CapacityUp, CapacityDown uint64 // bits per second
+	Weight                   int
+	Tier                     int
+	Disabled                 bool
+}
+
+// TrackerConfig is what a Tracker works by.
+type TrackerConfig struct {
+	Specs   []Spec // when given, only these are uplinks
+	TapName string // never an uplink, nor is the give-back device TapName+"u"
+	// AssumeHealthy makes a ready uplink up without any probe: for a configuration without probe targets.
+	AssumeHealthy bool
+}
+
+// Tracker turns facts into uplinks with stable IDs and states. It is not safe for concurrent use; its snapshots are.
+//
+// Without Specs an uplink is every device with an IPv4 default route in table main, and every point-to-point device with
+// a global address, that is neither ours nor loopback nor a VPN's (see inFront). Once known it stays known.
+type Tracker struct {
+	cfg         TrackerConfig
+	list        [MaxUplinks]*tracked
+	generations [MaxUplinks]uint32 // last used per ID, so that a reused ID never repeats one
+	disabled    map[string]bool    // by command, overriding the configuration
+	view        *view
+}
+
+// tracked is what the tracker remembers of one uplink between updates.
+type tracked struct {
+	id         uint8
+	name       string
+	spec       Spec
+	configured bool // spec comes from the configuration
+	iface      string
+	link       Link // Index 0 while the interface is gone
+	seen       bool // the interface has existed
+	goneSince  time.Time
+
+	addresses  []netip.Addr
+	held       []netip.Addr // addresses the sessions of this generation may use
+	generation uint32
+	gateway    netip.Addr
+	gatewayMAC [6]byte
+	health     Health
+
+	state  State // "" until published
+	reason string
+	since  time.Time
+}
+
+// NewTracker returns a tracker that knows no facts yet.
+func NewTracker(cfg TrackerConfig) *Tracker {
+	t := &Tracker{disabled: make(map[string]bool), view: newView(Facts{})}
+	t.cfg = normalised(cfg)
+	return t
+}
+
+func normalised(cfg TrackerConfig) TrackerConfig {
+	cfg.Specs = slices.Clone(cfg.Specs)
+	for i := range cfg.Specs {
+		s := &cfg.Specs[i]
+		if s.Name == "" {
+			s.Name = s.Interface
+		}
+		if s.Interface == "" {
+			s.Interface = s.Name
+		}
+	}
+	return cfg
+}
+
+// Configure replaces the configuration. An uplink keeps its ID and sessions when its name or its interface stays; the
+// change shows at the next Update or Refresh.
+func (t *Tracker) Configure(cfg TrackerConfig) { t.cfg = normalised(cfg) }
+
+// Update takes new facts and returns the uplinks as of now and what changed since the last call.
+func (t *Tracker) Update(now time.Time, f Facts) (*Snapshot, []Event) {
+	t.view = newView(f)
+	return t.Refresh(now)
+}
+
+// Refresh is Update with the facts of the last one, for after SetHealth, SetDisabled or Configure.
+func (t *Tracker) Refresh(now time.Time) (*Snapshot, []Event) {
+	events := t.applySpecs(now)
+	t.matchLinks()
+	t.discover()
+	var list []*Uplink
+	for _, u := range t.list {
+		if u == nil {
+			continue
+		}
+		events = append(events, t.refresh(now, u)...)
+		list = append(list, u.publish())
+	}
+	return NewSnapshot(list), events
+}
+
+// SetHealth stores what a prober says of an uplink. It must be called after every round, changed or not, because a new
+// address makes the old verdict void. An error wraps ErrUnknown.
+func (t *Tracker) SetHealth(id uint8, h Health) error {
+	if int(id) >= len(t.list) || t.list[id] == nil {
+		return fmt.Errorf("uplink %d: %w", id, ErrUnknown)
+	}
+	t.list[id].health = h
+	return nil
+}
+
+// SetDisabled switches an uplink off or on by command; it overrides the configuration until the daemon ends. An error
+// wraps ErrUnknown.
+func (t *Tracker) SetDisabled(name string, disabled bool) error {
+	for _, u := range t.list {
+		if u != nil && u.name == name {
+			t.disabled[name] = disabled
+			return nil
+		}
+	}
+	return fmt.Errorf("uplink %q: %w", name, ErrUnknown)
+}
+
+// applySpecs makes the list follow the configuration: configured uplinks exist whatever the kernel says, others leave.
+func (t *Tracker) applySpecs(now time.Time) []Event {
+	if len(t.cfg.Specs) == 0 {
+		for _, u := range t.list {
+			if u != nil {
+				u.configured, u.spec = false, Spec{}
+			}
+		}
+		return nil
+	}
+	var kept [MaxUplinks]bool
+	for _, s := range t.cfg.Specs {
+		u := t.forSpec(s)
+		if u == nil {
+			u = t.add(s.Name)
+		}
+		if u == nil {
+			continue // more Specs than MaxUplinks: the configuration's validation says so
+		}
+		if !u.configured || u.spec.Interface != s.Interface {
+			u.iface = s.Interface
+		}
+		u.name, u.spec, u.configured = s.Name, s, true
+		kept[u.id] = true
+	}
+	return t.dropExcept(now, kept)
+}
+
+// forSpec finds the uplink that s describes: by name, else by interface unless another Spec has that uplink's name.
+func (t *Tracker) forSpec(s Spec) *tracked {
+	for _, u := range t.list {
+		if u != nil && u.name == s.Name {
+			return u
+		}
+	}
+	for _, u := range t.list {
+		if u != nil && u.iface == s.Interface && !t.hasSpec(u.name) {
+			return u
+		}
+	}
+	return nil
+}
+
+func (t *Tracker) hasSpec(name string) bool {
+	return slices.ContainsFunc(t.cfg.Specs, func(s Spec) bool { return s.Name == name })
+}
+
+func (t *Tracker) dropExcept(now time.Time, kept [MaxUplinks]bool) (events []Event) {
+	for id, u := range t.list {
+		if u == nil || kept[id] {
+			continue
+		}
+		t.list[id] = nil
+		events = append(events, Event{Time: now, Kind: Vanished, ID: u.id, Uplink: u.name, From: u.state, To: Down,
+			Reason: "no longer configured"})
+	}
+	return events
+}
+
+// add makes an uplink with the lowest free ID, or nil when there is none.
+func (t *Tracker) add(name string) *tracked {
+	for id, u := range t.list {
+		if u == nil {
+			return t.put(uint8(id), name)
+		}
+	}
+	return nil
+}
+
+func (t *Tracker) put(id uint8, name string) *tracked {
+	t.generations[id]++
+	t.list[id] = &tracked{id: id, name: name, iface: name, generation: t.generations[id]}
+	return t.list[id]
+}
+
+// addEvicting is add for discovered uplinks: when every ID is taken, the one gone the longest makes room.
+func (t *Tracker) addEvicting(name string) *tracked {
+	if u := t.add(name); u != nil {
+		return u
+	}
+	var oldest *tracked
+	for _, u := range t.list {
+		if u.link.Index == 0 && (oldest == nil || u.goneSince.Before(oldest.goneSince)) {
+			oldest = u
+		}
+	}
+	if oldest == nil {
+		return nil
+	}
+	return t.put(oldest.id, name)
+}
+
+func (u *tracked) publish() *Uplink {
+	up, down := u.spec.CapacityUp, u.spec.CapacityDown
+	if speed := trustedSpeed(u.link); speed != 0 {
+		up, down = nonZero(up, speed), nonZero(down, speed)
+	}
+	return &Uplink{
+		ID: u.id, Name: u.name, Interface: u.iface, Index: u.link.Index,
+		State: u.state, Reason: u.reason, Since: u.since,
+		Addresses: slices.Clone(u.addresses), Gateway: u.gateway, GatewayMAC: u.gatewayMAC, MAC: u.link.MAC,
+		HeaderLess: u.link.HeaderLess, MTU: u.link.MTU,
+		CapacityUp: up, CapacityDown: down, Weight: max(1, u.spec.Weight), Tier: u.spec.Tier,
+		Generation: u.generation, Health: u.health,
+	}
+}

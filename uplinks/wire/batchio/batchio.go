@@ -1,0 +1,159 @@
+// Package batchio reads packets from descriptors that hand out one per system call (TAP queues, packet sockets) in
+// batches: as many as there are without blocking, then one poll(2) when there are none. Reads skip the Go scheduler, as
+// they never block; only the poll tells it. Closing from another goroutine is safe and wakes the reader.
+package batchio
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxBytes ends a batch: what was read is still in the second-level cache when it is written out again.
+const MaxBytes = 192 << 10
+
+// BufferLen holds the largest packet there is: virtio header, Ethernet header and 64 KiB, rounded up.
+const BufferLen = 65536 + 64
+
+// Buffers returns n buffers of BufferLen bytes. Their starts fall on different cache sets, which buffers at a power of
+// two apart would not.
+func Buffers(n int) [][]byte {
+	const stride = BufferLen + 64*3
+	arena := make([]byte, n*stride)
+	bufs := make([][]byte, n)
+	for i := range bufs {
+		bufs[i] = arena[i*stride : i*stride+BufferLen : i*stride+BufferLen]
+	}
+	return bufs
+}
+
+// File is a nonblocking descriptor with packet boundaries.
+type File struct {
+	life   sync.RWMutex // held for reading while fd is in use, for writing to close it
+	closed atomic.Bool
+	fd     int
+	wake   int // eventfd, readable once closed
+	poll   [2]unix.PollFd
+	failed unix.Errno // found behind the packets of the last batch
+}
+
+// New takes over fd, which must be nonblocking; when it fails, fd is closed.
+func New(fd int) (*File, error) {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	f := &File{fd: fd, wake: wake}
+	f.poll = [2]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
+	return f, nil
+}
+
+// Close wakes the reader, waits until nobody uses the descriptor and closes it. A second call does nothing.
+func (f *File) Close() error {
+	if f.closed.Swap(true) {
+		return nil
+	}
+	if _, err := unix.Write(f.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
+		return err
+	}
+	f.life.Lock()
+	defer f.life.Unlock()
+	_ = unix.Close(f.wake)
+	return unix.Close(f.fd)
+}
+
+// Acquire returns the descriptor and keeps it open until Release; after Close it returns net.ErrClosed.
+func (f *File) Acquire() (int, error) {
+	f.life.RLock()
+	if f.closed.Load() {
+		f.life.RUnlock()
+		return -1, net.ErrClosed
+	}
+	return f.fd, nil
+}
+
+// Release ends what Acquire began.
+func (f *File) Release() { f.life.RUnlock() }
+
+// ReadBatch blocks until a packet is there, then reads packets until there is none, bufs is full or MaxBytes are
+// exceeded. Packet i lies at bufs[i][skip:], sizes[i] bytes long. It is for one goroutine at a time, best one locked to
+// its thread. Errors are net.ErrClosed or a unix.Errno.
+func (f *File) ReadBatch(bufs [][]byte, sizes []int, skip int) (int, error) {
+	fd, err := f.Acquire()
+	if err != nil {
+		return 0, err
+	}
+	defer f.Release()
+	for {
+		if errno := f.failed; errno != 0 {
+			f.failed = 0
+			return 0, errno
+		}
+		if n := f.drain(fd, bufs, sizes, skip); n > 0 || f.failed != 0 {
+			if n > 0 {
+				return n, nil
+			}
+			continue
+		}
+		if err := f.wait(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// drain reads without blocking; an error other than "nothing there" is left in f.failed.
+func (f *File) drain(fd int, bufs [][]byte, sizes []int, skip int) (n int) {
+	for total := 0; n < len(bufs) && total < MaxBytes; {
+		b := bufs[n][skip:]
+		r, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		switch errno {
+		case 0:
+			sizes[n] = int(r)
+			total += int(r)
+			n++
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return n
+		default:
+			f.failed = errno
+			return n
+		}
+	}
+	return n
+}
+
+// wait blocks until there is something to read, an error included, or the file is closed.
+func (f *File) wait() error {
+	for {
+		_, err := unix.Ppoll(f.poll[:], nil, nil)
+		if f.closed.Load() {
+			return net.ErrClosed
+		}
+		if err != unix.EINTR { //nolint:errorlint // a bare errno
+			return err
+		}
+	}
+}
+
+// Write writes one packet without blocking. Errors are net.ErrClosed or a unix.Errno.
+func (f *File) Write(b []byte) error {
+	fd, err := f.Acquire()
+	if err != nil {
+		return err
+	}
+	defer f.Release()
+	for {
+		_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"tapgw/internal/packet"
+)
+
+// PortRange is a range of ports, both ends included.
+type PortRange struct{ First, Last uint16 }
+
+// FilterConfig says which received packets may be ours.
+type FilterConfig struct {
+	Addresses []netip.Addr // IPv4 addresses of the uplink; none lets nothing pass
+	Ports     []PortRange  // of the NAT pool
+	Secret    [6]byte      // source address of frames given back to the host (GiveBackMAC)
+}
+
+// Bounds of FilterConfig: the program stays far below the kernel's 4,096 instructions.
+const (
+	MaxFilterAddresses = 64
+	MaxFilterPorts     = 512
+)
+
+// ErrFilter is returned for a FilterConfig beyond its bounds.
+var ErrFilter = errors.New("socket filter out of bounds")
+
+// ICMP types a translator can be addressed by: answers to queries, and errors.
+var icmpOurs = []uint32{packet.ICMPEchoReply, packet.ICMPTimestampReply, packet.ICMPUnreachable, packet.ICMPTimeExceeded, packet.ICMPParameter}
+
+const (
+	etherIPv4 = 0x0800
+	accept    = 0x40000 // more bytes than any packet has
+)
+
+// program builds the filter: IPv4 for this host, to one of the addresses, not given back; TCP and UDP with a destination
+// port of the pool; ICMP answers and errors; any fragment. Each refusal returns in place, so no jump is long.
+func program(c FilterConfig, headerLess bool) ([]bpf.Instruction, error) {
+	if len(c.Addresses) > MaxFilterAddresses || len(c.Ports) > MaxFilterPorts {
+		return nil, fmt.Errorf("%d addresses and %d port ranges, at most %d and %d are allowed: %w",
+			len(c.Addresses), len(c.Ports), MaxFilterAddresses, MaxFilterPorts, ErrFilter)
+	}
+	var a assembler
+	l3 := uint32(packet.EthernetLen)
+	if headerLess {
+		l3 = 0
+	}
+	a.forHost(headerLess)
+	a.notGivenBack(c.Secret, headerLess)
+	a.toAddress(c.Addresses, l3)
+	a.transport(c.Ports, l3)
+	return a.code, nil
+}
+
+type assembler struct{ code []bpf.Instruction }
+
+func (a *assembler) add(i ...bpf.Instruction) { a.code = append(a.code, i...) }
+
+// require refuses the packet unless the comparison with the accumulator holds.
+func (a *assembler) require(cond bpf.JumpTest, val uint32) {
+	a.add(bpf.JumpIf{Cond: cond, Val: val, SkipTrue: 1}, bpf.RetConstant{})
+}
+
+// when runs an instruction only if the comparison holds.
+func (a *assembler) when(cond bpf.JumpTest, val uint32, then bpf.Instruction) {
+	a.add(bpf.JumpIf{Cond: cond, Val: val, SkipFalse: 1}, then)
+}
+
+// forHost leaves out other machines' packets (promiscuous mode) and those of VLANs above the device.
+func (a *assembler) forHost(headerLess bool) {
+	a.add(bpf.LoadExtension{Num: bpf.ExtType})
+	a.require(bpf.JumpEqual, unix.PACKET_HOST)
+	a.add(bpf.LoadExtension{Num: bpf.ExtVLANTagPresent})
+	a.require(bpf.JumpEqual, 0)
+	a.add(bpf.LoadExtension{Num: bpf.ExtProto})
+	a.require(bpf.JumpEqual, etherIPv4)
+	if headerLess { // a frame given back keeps its Ethernet header here, and that begins with no IPv4 version
+		a.add(bpf.LoadAbsolute{Off: 0, Size: 1}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4})
+		a.require(bpf.JumpEqual, 4)
+	}
+}
+
+func (a *assembler) notGivenBack(secret [6]byte, headerLess bool) {
+	if headerLess {
+		return
+	}
+	a.add(
+		bpf.LoadAbsolute{Off: 6, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(secret[:]), SkipTrue: 3},
+		bpf.LoadAbsolute{Off: 10, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(binary.BigEndian.Uint16(secret[4:])), SkipTrue: 1},
+		bpf.RetConstant{},
+	)
+}
+
+func (a *assembler) toAddress(addrs []netip.Addr, l3 uint32) {
+	a.add(bpf.LoadAbsolute{Off: l3 + 16, Size: 4})
+	for i, addr := range addrs {
+		rest := uint32(len(addrs)-i-1)*2 + 1 // further comparisons, and the refusal
+		b := addr.Unmap().As4()
+		a.when(bpf.JumpEqual, binary.BigEndian.Uint32(b[:]), bpf.Jump{Skip: rest})
+	}
+	a.add(bpf.RetConstant{})
+}
+
+func (a *assembler) transport(ports []PortRange, l3 uint32) {
+	a.add(bpf.LoadAbsolute{Off: l3 + 6, Size: 2})
+	a.when(bpf.JumpBitsSet, 0x3fff, bpf.RetConstant{Val: accept}) // a fragment: offset or more to come
+	a.add(bpf.LoadMemShift{Off: l3}, bpf.LoadAbsolute{Off: l3 + 9, Size: 1})
+	a.when(bpf.JumpEqual, packet.ProtoICMP, bpf.Jump{Skip: 5 + uint32(len(ports))*3})
+	a.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoTCP, SkipTrue: 2})
+	a.require(bpf.JumpEqual, packet.ProtoUDP)
+	a.add(bpf.LoadIndirect{Off: l3 + 2, Size: 2})
+	for _, r := range ports {
+		a.add(bpf.JumpIf{Cond: bpf.JumpLessThan, Val: uint32(r.First), SkipTrue: 2})
+		a.when(bpf.JumpLessOrEqual, uint32(r.Last), bpf.RetConstant{Val: accept})
+	}
+	a.add(bpf.RetConstant{})
+	a.add(bpf.LoadIndirect{Off: l3, Size: 1})
+	for _, t := range icmpOurs {
+		a.when(bpf.JumpEqual, t, bpf.RetConstant{Val: accept})
+	}
+	a.add(bpf.RetConstant{})
+}
+
+// refuseAll lets nothing pass.
+var refuseAll = []bpf.Instruction{bpf.RetConstant{}}
+
+// attach makes prog the filter of a socket, in place of the one before.
+func attach(fd int, prog []bpf.Instruction) error {
+	raw, err := bpf.Assemble(prog)
+	if err != nil {
+		return fmt.Errorf("assemble socket filter: %w", err)
+	}
+	fprog := unix.SockFprog{Len: uint16(len(raw)), Filter: (*unix.SockFilter)(unsafe.Pointer(&raw[0]))}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &fprog); err != nil {
+		return fmt.Errorf("attach socket filter: %w", err)
+	}
+	return nil
+}
