@@ -26,21 +26,18 @@ var (
 	ErrNoGateway  = errors.New("the link has no gateway to ask for: use icmp:// or tcp:// targets")
 )
 
-var errClosed = errors.New("the probe socket was closed")
-
 const etherARP = 0x0806
 
 // Prober asks for the gateway of one uplink over one packet socket, opened at the first probe and replaced when the Link
 // changes or the socket fails. The zero value is ready; Close releases the socket.
 type Prober struct {
-	mu   sync.Mutex
-	sock *socket
+	slot bound.Slot[*socket]
 }
 
 // Probe sends one ARP request for the gateway and returns how long the answer took. Any ARP reply from the gateway's address
 // counts, also one to somebody else's question.
 func (p *Prober) Probe(ctx context.Context, link probe.Link, _ probe.Target) (time.Duration, error) {
-	s, err := p.socket(link)
+	s, err := p.slot.Get(link, func() (*socket, error) { return open(link) })
 	if err != nil {
 		return 0, err
 	}
@@ -48,59 +45,22 @@ func (p *Prober) Probe(ctx context.Context, link probe.Link, _ probe.Target) (ti
 	sent := time.Now()
 	s.wait(w)
 	defer s.forget(w)
-	if err := s.client.WriteTo(s.request, ethernet.Broadcast); err != nil {
-		p.drop(s)
+	send := func() error { return s.client.WriteTo(s.request, ethernet.Broadcast) }
+	if err := p.slot.Send(ctx, s, send); err != nil {
 		return 0, fmt.Errorf("send ARP request: %w", err)
 	}
 	select {
 	case at := <-w:
 		return at.Sub(sent), nil
 	case <-s.closed:
-		return 0, errClosed
+		return 0, bound.ErrClosed
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
 }
 
 // Close releases the socket. Probes under way fail; a later one opens a new socket.
-func (p *Prober) Close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sock != nil {
-		p.sock.close()
-		p.sock = nil
-	}
-	return nil
-}
-
-// socket returns the socket for link, and opens it when there is none that works.
-func (p *Prober) socket(link probe.Link) (*socket, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sock != nil && p.sock.link == link && !p.sock.failed() {
-		return p.sock, nil
-	}
-	if p.sock != nil {
-		p.sock.close()
-		p.sock = nil
-	}
-	s, err := open(link)
-	if err != nil {
-		return nil, err
-	}
-	p.sock = s
-	return s, nil
-}
-
-// drop closes s, so that the next probe opens a new one.
-func (p *Prober) drop(s *socket) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s.close()
-	if p.sock == s {
-		p.sock = nil
-	}
-}
+func (p *Prober) Close() error { return p.slot.Close() }
 
 // waiter gets the time of the gateway's answer.
 type waiter chan time.Time
@@ -152,16 +112,11 @@ func usable(link probe.Link) error {
 	return bound.Check(link)
 }
 
-func (s *socket) close() { _ = s.client.Close() }
+// Close ends the reader.
+func (s *socket) Close() error { return s.client.Close() }
 
-func (s *socket) failed() bool {
-	select {
-	case <-s.closed:
-		return true
-	default:
-		return false
-	}
-}
+// Done is closed when the reader has ended.
+func (s *socket) Done() <-chan struct{} { return s.closed }
 
 func (s *socket) wait(w waiter) {
 	s.mu.Lock()
@@ -181,7 +136,7 @@ func (s *socket) read() {
 	for {
 		reply, _, err := s.client.Read()
 		if err != nil {
-			s.close()
+			_ = s.client.Close() // of no use any more, or closed already
 			return
 		}
 		if reply.Operation == arp.OperationReply && reply.SenderIP == s.link.Gateway {

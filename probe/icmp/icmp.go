@@ -18,78 +18,39 @@ import (
 	"tapgw/probe/bound"
 )
 
-// errClosed is what waiting probes get when their socket is replaced or closed.
-var errClosed = errors.New("the probe socket was closed")
-
 // Prober pings the targets of one uplink over one raw socket, opened at the first probe and replaced when the Link changes or
 // the socket fails. The zero value is ready; Close releases the socket.
 type Prober struct {
-	mu   sync.Mutex
-	sock *socket
+	slot bound.Slot[*socket]
 }
 
 // Probe sends one echo request and returns its round-trip time. Only a reply from the target with the identifier, sequence
 // number and random payload of the request counts. An ICMP error that quotes the request fails the probe at once.
 func (p *Prober) Probe(ctx context.Context, link probe.Link, target probe.Target) (time.Duration, error) {
-	s, err := p.socket(ctx, link)
+	s, err := p.slot.Get(link, func() (*socket, error) { return open(ctx, link) })
 	if err != nil {
 		return 0, err
 	}
-	e, err := s.send(target.Addr)
+	e, err := s.prepare(target.Addr)
 	if err != nil {
-		p.drop(s)
 		return 0, err
 	}
 	defer s.forget(e)
+	if err := p.slot.Send(ctx, s, func() error { return s.send(e) }); err != nil {
+		return 0, err
+	}
 	select {
 	case a := <-e.answer:
 		return a.at.Sub(e.sent), a.err
 	case <-s.closed:
-		return 0, errClosed
+		return 0, bound.ErrClosed
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
 }
 
 // Close releases the socket. Probes under way fail; a later one opens a new socket.
-func (p *Prober) Close() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sock != nil {
-		p.sock.close()
-		p.sock = nil
-	}
-	return nil
-}
-
-// socket returns the socket for link, and opens it when there is none that works.
-func (p *Prober) socket(ctx context.Context, link probe.Link) (*socket, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sock != nil && p.sock.link == link && !p.sock.failed() {
-		return p.sock, nil
-	}
-	if p.sock != nil {
-		p.sock.close()
-		p.sock = nil
-	}
-	s, err := open(ctx, link)
-	if err != nil {
-		return nil, err
-	}
-	p.sock = s
-	return s, nil
-}
-
-// drop closes s, so that the next probe opens a new one.
-func (p *Prober) drop(s *socket) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s.close()
-	if p.sock == s {
-		p.sock = nil
-	}
-}
+func (p *Prober) Close() error { return p.slot.Close() }
 
 // socket is a raw ICMP socket on one uplink and the requests that wait for an answer on it.
 type socket struct {
@@ -141,30 +102,18 @@ func open(ctx context.Context, link probe.Link) (*socket, error) {
 func identity() (id, seq uint16) {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails
-	return firstID + binary.BigEndian.Uint16(b[:])%lastID0, binary.BigEndian.Uint16(b[2:])
+	return firstID + binary.BigEndian.Uint16(b[:])%countID, binary.BigEndian.Uint16(b[2:])
 }
 
-func (s *socket) close() { _ = s.conn.Close() }
+// Close ends the reader.
+func (s *socket) Close() error { return s.conn.Close() }
 
-func (s *socket) failed() bool {
-	select {
-	case <-s.closed:
-		return true
-	default:
-		return false
-	}
-}
+// Done is closed when the reader has ended.
+func (s *socket) Done() <-chan struct{} { return s.closed }
 
-func (s *socket) send(dst netip.Addr) (*echo, error) {
-	e, err := s.prepare(dst)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.conn.WriteTo(e.request, &net.IPAddr{IP: dst.AsSlice()}); err != nil {
-		s.forget(e)
-		return nil, cause(err)
-	}
-	return e, nil
+func (s *socket) send(e *echo) error {
+	_, err := s.conn.WriteTo(e.request, &net.IPAddr{IP: e.dst.AsSlice()})
+	return cause(err)
 }
 
 // prepare registers a request before it is sent, since the reply may be faster than the return of the system call.
@@ -199,7 +148,7 @@ func (s *socket) read() {
 	for {
 		n, from, err := s.conn.ReadFrom(buf)
 		if err != nil {
-			s.close()
+			_ = s.conn.Close() // of no use any more, or closed already
 			return
 		}
 		if a, ok := from.(*net.IPAddr); ok {

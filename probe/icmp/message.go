@@ -27,7 +27,7 @@ const (
 
 	// Identifiers lie in the ephemeral port range of Linux.
 	firstID = 32768
-	lastID0 = 60999 - firstID + 1
+	countID = 60999 - firstID + 1
 )
 
 // sequence finds the sequence number of the request that a reply answers or an error quotes.
