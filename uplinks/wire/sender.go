@@ -57,6 +57,9 @@ func (s *Sender) setAddress() {
 // "fragmentation needed" or fragments.
 func (s *Sender) Fits(frame []byte) bool {
 	mtu := s.port.hop.Load().mtu
+	if len(frame) < minFrame {
+		return true
+	}
 	switch h := packet.VnetHeader(frame); h.GSOType() &^ packet.GSOECN {
 	case packet.GSOTCPv4:
 		return true
@@ -70,7 +73,7 @@ func (s *Sender) Fits(frame []byte) bool {
 // Queue adds a translated frame, which must stay untouched until Flush: its Ethernet addresses and virtio header are
 // rewritten in place for this uplink. A full queue is flushed first.
 func (s *Sender) Queue(frame []byte) {
-	if len(frame) < packet.VnetLen+packet.EthernetLen+minIPv4 {
+	if len(frame) < minFrame {
 		s.port.count.refused.Add(1)
 		return
 	}
@@ -92,7 +95,8 @@ func (s *Sender) Queue(frame []byte) {
 	s.n++
 }
 
-const minIPv4 = 20
+// minFrame is a frame with nothing behind the shortest IPv4 header.
+const minFrame = packet.VnetLen + packet.EthernetLen + 20
 
 // headerLen is the length of the Ethernet, IPv4 and transport headers of a super-packet in front of the payload, bytes.
 func headerLen(frame []byte) int {
@@ -180,7 +184,7 @@ func (s *Sender) flush() error {
 func (s *Sender) sent(from, to int) {
 	bytes := 0
 	for i := from; i < to; i++ {
-		bytes += int(s.msgs[i].len) - packet.VnetLen
+		bytes += int(s.iovs[i].Len) - packet.VnetLen
 	}
 	s.port.count.sent.Add(uint64(to - from))
 	s.port.count.sentBytes.Add(uint64(bytes))

@@ -1,0 +1,145 @@
+package tapdev
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// queueLen is how many frames wait in the device for the daemon.
+const queueLen = 1000
+
+// configure does what Check repairs, and what nobody else touches.
+func (d *Device) configure() error {
+	if err := disableIPv6(d.cfg.Name); err != nil {
+		return err
+	}
+	link, err := d.handle.LinkByIndex(d.index)
+	if err != nil {
+		return fmt.Errorf("find it again: %w", err)
+	}
+	if err := d.handle.LinkSetTxQLen(link, queueLen); err != nil {
+		return fmt.Errorf("set queue length: %w", err)
+	}
+	_, err = d.Check(d.cfg.MTU)
+	return err
+}
+
+// disableIPv6 keeps the kernel from sending router solicitations and multicast reports into a device without IPv6.
+func disableIPv6(name string) error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0o644)
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // the kernel may have no IPv6 at all
+		return fmt.Errorf("disable IPv6: %w", err)
+	}
+	return nil
+}
+
+// Check puts back what someone changed: MAC, MTU (bytes, the one now wanted), address, neighbour entry and up; a new name is
+// kept. It returns what it repaired, one clause each, and ErrGone when the device no longer exists.
+func (d *Device) Check(mtu int) (repaired []string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cfg.MTU = mtu
+	link, err := d.handle.LinkByIndex(d.index)
+	var none netlink.LinkNotFoundError
+	if errors.As(err, &none) {
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("TAP device %s: %w", d.name, err)
+	}
+	if now := link.Attrs().Name; now != d.name {
+		repaired = append(repaired, fmt.Sprintf("name: %s is now %s", d.name, now))
+		d.name = now
+	}
+	for _, step := range []func(netlink.Link) (string, error){d.checkMAC, d.checkMTU, d.checkUp, d.checkAddress, d.checkNeighbour} {
+		what, err := step(link)
+		if err != nil {
+			return repaired, fmt.Errorf("TAP device %s: %w", d.name, err)
+		}
+		if what != "" {
+			repaired = append(repaired, what)
+		}
+	}
+	return repaired, nil
+}
+
+func (d *Device) checkMAC(link netlink.Link) (string, error) {
+	want := net.HardwareAddr(d.cfg.MAC[:])
+	if bytes.Equal(link.Attrs().HardwareAddr, want) {
+		return "", nil
+	}
+	if err := d.handle.LinkSetHardwareAddr(link, want); err != nil {
+		return "", fmt.Errorf("set MAC address: %w", err)
+	}
+	return "MAC address", nil
+}
+
+func (d *Device) checkMTU(link netlink.Link) (string, error) {
+	if link.Attrs().MTU == d.cfg.MTU {
+		return "", nil
+	}
+	if err := d.handle.LinkSetMTU(link, d.cfg.MTU); err != nil {
+		return "", fmt.Errorf("set MTU %d: %w", d.cfg.MTU, err)
+	}
+	return fmt.Sprintf("MTU %d", d.cfg.MTU), nil
+}
+
+func (d *Device) checkUp(link netlink.Link) (string, error) {
+	if link.Attrs().Flags&net.FlagUp != 0 {
+		return "", nil
+	}
+	if err := d.handle.LinkSetUp(link); err != nil {
+		return "", fmt.Errorf("bring up: %w", err)
+	}
+	return "up", nil
+}
+
+func (d *Device) checkAddress(link netlink.Link) (string, error) {
+	if !d.cfg.Address.IsValid() {
+		return "", nil
+	}
+	have, err := d.handle.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return "", fmt.Errorf("list addresses: %w", err)
+	}
+	want, err := netlink.ParseAddr(d.cfg.Address.String())
+	if err != nil {
+		return "", err
+	}
+	for _, a := range have {
+		if a.IPNet.String() == want.IPNet.String() {
+			return "", nil
+		}
+	}
+	if err := d.handle.AddrReplace(link, want); err != nil {
+		return "", fmt.Errorf("set address %s: %w", d.cfg.Address, err)
+	}
+	return "address " + d.cfg.Address.String(), nil
+}
+
+func (d *Device) checkNeighbour(netlink.Link) (string, error) {
+	if !d.cfg.Gateway.IsValid() {
+		return "", nil
+	}
+	have, err := d.handle.NeighList(d.index, netlink.FAMILY_V4)
+	if err != nil {
+		return "", fmt.Errorf("list neighbours: %w", err)
+	}
+	want := &netlink.Neigh{LinkIndex: d.index, Family: netlink.FAMILY_V4, State: unix.NUD_PERMANENT,
+		IP: d.cfg.Gateway.AsSlice(), HardwareAddr: d.cfg.GatewayMAC[:]}
+	for _, n := range have {
+		if n.State == unix.NUD_PERMANENT && n.IP.Equal(want.IP) && bytes.Equal(n.HardwareAddr, want.HardwareAddr) {
+			return "", nil
+		}
+	}
+	if err := d.handle.NeighSet(want); err != nil {
+		return "", fmt.Errorf("set neighbour %s: %w", d.cfg.Gateway, err)
+	}
+	return "neighbour " + d.cfg.Gateway.String(), nil
+}

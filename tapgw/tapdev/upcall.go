@@ -1,0 +1,110 @@
+package tapdev
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"tapgw/internal/packet"
+	"tapgw/uplinks/wire"
+)
+
+// upcallMTU is that of the upcall device, bytes; nothing is routed there.
+const upcallMTU = 1500
+
+// Upcall is a TAP device by which packets captured on an uplink are given back to the host's stack. A tc filter for each
+// uplink, on the secret source address of wire.GiveBackMAC, moves them to the ingress of that uplink, so that firewall
+// rules, port forwards and sockets see them as received there.
+type Upcall struct {
+	*Device
+	seed uint64
+
+	mu    sync.Mutex
+	bound map[uint8]int // uplink → interface index
+}
+
+// CreateUpcall makes the device. seed is the one given to wire.GiveBackMAC by whoever lets the frames pass.
+func CreateUpcall(name string, mac [6]byte, seed uint64) (*Upcall, error) {
+	d, err := Create(Config{Name: name, MAC: mac, MTU: upcallMTU, Queues: 1})
+	if err != nil {
+		return nil, err
+	}
+	u := &Upcall{Device: d, seed: seed, bound: make(map[uint8]int)}
+	// Without a filter frames are delivered as received here, where a strict check of the source would drop them all.
+	err = os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte("2"), 0o644)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("TAP device %s: relax rp_filter: %w", name, err), d.Close())
+	}
+	return u, nil
+}
+
+// BindUplink makes frames given back by uplink id appear on the device with that index, 0 for none. When it fails, or before it
+// is called, they appear on the upcall device itself, which reaches local sockets but no rule that names the uplink.
+func (u *Upcall) BindUplink(id uint8, index int) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err := u.unbind(id); err != nil || index == 0 {
+		return err
+	}
+	if err := u.bind(id, index); err != nil {
+		return fmt.Errorf("upcall device: redirect to device %d: %w", index, err)
+	}
+	u.bound[id] = index
+	return nil
+}
+
+func (u *Upcall) unbind(id uint8) error {
+	if _, ok := u.bound[id]; !ok {
+		return nil
+	}
+	err := u.handle.FilterDel(u.filter(id, u.bound[id]))
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) { // someone else was faster
+		return fmt.Errorf("upcall device: delete filter of uplink %d: %w", id, err)
+	}
+	delete(u.bound, id)
+	return nil
+}
+
+func (u *Upcall) bind(id uint8, index int) error {
+	qdisc := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: u.index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+	if err := u.handle.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return u.handle.FilterAdd(u.filter(id, index))
+}
+
+// filter matches the six bytes of the source address, at −8 from the IP header.
+func (u *Upcall) filter(id uint8, index int) *netlink.U32 {
+	mac := wire.GiveBackMAC(u.seed, id)
+	redirect := netlink.NewMirredAction(index)
+	redirect.MirredAction = netlink.TCA_INGRESS_REDIR
+	return &netlink.U32{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: u.index, Parent: netlink.HANDLE_MIN_INGRESS,
+			Priority: uint16(id) + 1, Protocol: unix.ETH_P_IP},
+		Sel: &netlink.TcU32Sel{Flags: netlink.TC_U32_TERMINAL, Nkeys: 2, Keys: []netlink.TcU32Key{
+			{Mask: 0xffffffff, Val: binary.BigEndian.Uint32(mac[:]), Off: -8},
+			{Mask: 0xffff0000, Val: uint32(binary.BigEndian.Uint16(mac[4:])) << 16, Off: -4},
+		}},
+		Actions: []netlink.Action{redirect},
+	}
+}
+
+// GiveBack hands a frame received by uplink id (virtio header, Ethernet header, IPv4) to the host's stack as if it had not
+// been captured. The Ethernet addresses are overwritten.
+func (u *Upcall) GiveBack(id uint8, frame []byte) error {
+	if len(frame) < packet.VnetLen+packet.EthernetLen {
+		return nil
+	}
+	mac := wire.GiveBackMAC(u.seed, id)
+	eth := frame[packet.VnetLen:]
+	copy(eth, u.cfg.MAC[:])
+	copy(eth[6:], mac[:])
+	return u.queues[0].Write(frame)
+}
