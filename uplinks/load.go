@@ -13,10 +13,11 @@ const (
 	demandDecay = 10 * time.Second        // time constant of what a session is expected to need
 	minInterval = 10 * time.Millisecond   // samples closer together measure noise
 
-	// A session is expected to need a share of the largest capacity: at first 1/400, learned within 1/1000 … 1/10.
+	// A session is expected to need a share of the largest capacity: at first 1/400, learned within 1/2000 … 1/200. The
+	// bounds are narrow because rates include traffic that is not ours, and idle sessions say nothing of the next one.
 	demandInitial = 1.0 / 400
-	demandMin     = 1.0 / 1000
-	demandMax     = 1.0 / 10
+	demandMin     = 1.0 / 2000
+	demandMax     = 1.0 / 200
 	// chargeScale is the fixed-point unit of pending charges, so that they add up atomically.
 	chargeScale = 1 << 16
 )
@@ -24,11 +25,11 @@ const (
 // Demand is what one more session is expected to need, learned from all meters together: the same bits per second on every
 // uplink, for a rate learned per uplink would call sessions cheap where a slow uplink throttles them.
 type Demand struct {
-	mu      sync.Mutex
-	meters  map[*Meter]contribution
-	down    float64 // bits per second and session
-	up      float64
-	updated time.Time
+	mu       sync.Mutex
+	meters   map[*Meter]contribution
+	updated  time.Time
+	learned  bool        // sessions have been seen
+	down, up atomicFloat // bits per second and session
 }
 
 // contribution is the last reading of one meter.
@@ -39,10 +40,15 @@ type contribution struct {
 }
 
 // NewDemand returns the estimate to be shared by the meters of one gateway.
-func NewDemand() *Demand { return &Demand{meters: make(map[*Meter]contribution)} }
+func NewDemand() *Demand {
+	d := &Demand{meters: make(map[*Meter]contribution)}
+	d.down.store(DefaultCapacity * demandInitial)
+	d.up.store(DefaultCapacity * demandInitial)
+	return d
+}
 
-// learn takes a meter's reading and returns the expected needs in bits per second.
-func (d *Demand) learn(now time.Time, m *Meter, c contribution) (down, up float64) {
+// learn takes a meter's reading.
+func (d *Demand) learn(now time.Time, m *Meter, c contribution) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.meters[m] = c
@@ -51,19 +57,23 @@ func (d *Demand) learn(now time.Time, m *Meter, c contribution) (down, up float6
 		sum.down, sum.up, sum.sessions = sum.down+c.down, sum.up+c.up, sum.sessions+c.sessions
 		most.capacityDown, most.capacityUp = max(most.capacityDown, c.capacityDown), max(most.capacityUp, c.capacityUp)
 	}
-	weight := 1 - math.Exp(-float64(now.Sub(d.updated))/float64(demandDecay))
-	d.down = expect(d.down, sum.down, sum.sessions, most.capacityDown, weight)
-	d.up = expect(d.up, sum.up, sum.sessions, most.capacityUp, weight)
-	d.updated = now
-	return d.down, d.up
+	if sum.sessions == 0 && !d.learned {
+		d.down.store(most.capacityDown * demandInitial)
+		d.up.store(most.capacityUp * demandInitial)
+		return
+	}
+	weight := 1 - math.Exp(-float64(max(0, now.Sub(d.updated)))/float64(demandDecay))
+	if !d.learned {
+		weight = 0 // the initial value is where learning starts
+	}
+	d.down.store(expect(d.down.load(), sum.down, sum.sessions, most.capacityDown, weight))
+	d.up.store(expect(d.up.load(), sum.up, sum.sessions, most.capacityUp, weight))
+	d.updated, d.learned = now, true
 }
 
 func expect(old, rate float64, sessions int, capacity, weight float64) float64 {
-	if old == 0 {
-		return capacity * demandInitial
-	}
 	if sessions > 0 {
-		old += (rate/float64(sessions) - old) * min(1, max(0, weight))
+		old += (rate/float64(sessions) - old) * weight
 	}
 	return min(max(old, capacity*demandMin), capacity*demandMax)
 }
@@ -83,10 +93,9 @@ type Meter struct {
 	lastAt  time.Time
 	sampled bool
 
-	rx, tx           atomicFloat // bits per second
-	capDown, capUp   atomicFloat
-	needDown, needUp atomicFloat   // of one session, bits per second
-	charges          atomic.Uint64 // sessions not yet measured, times chargeScale
+	rx, tx         atomicFloat // bits per second
+	capDown, capUp atomicFloat
+	charges        atomic.Uint64 // sessions not yet measured, times chargeScale
 }
 
 // atomicFloat is a float64 read and written atomically.
@@ -100,9 +109,6 @@ func NewMeter(d *Demand) *Meter {
 	m := &Meter{demand: d}
 	for _, capacity := range []*atomicFloat{&m.capDown, &m.capUp} {
 		capacity.store(DefaultCapacity)
-	}
-	for _, need := range []*atomicFloat{&m.needDown, &m.needUp} {
-		need.store(DefaultCapacity * demandInitial)
 	}
 	return m
 }
@@ -126,9 +132,7 @@ func (m *Meter) Sample(now time.Time, c Counters, capacityUp, capacityDown uint6
 		m.decayCharges(elapsed)
 	}
 	m.last, m.lastAt, m.sampled = c, now, true
-	down, up := m.demand.learn(now, m, contribution{m.rx.load(), m.tx.load(), m.capDown.load(), m.capUp.load(), sessions})
-	m.needDown.store(down)
-	m.needUp.store(up)
+	m.demand.learn(now, m, contribution{m.rx.load(), m.tx.load(), m.capDown.load(), m.capUp.load(), sessions})
 }
 
 // follow is the new rate: a peak at once, a fall smoothed.
@@ -153,7 +157,9 @@ func (m *Meter) Charge() { m.charges.Add(chargeScale) }
 // Load is the larger of up and down utilisation, 1 being the capacity; above 1 when more than that was measured or placed.
 func (m *Meter) Load() float64 {
 	placed := float64(m.charges.Load()) / chargeScale
-	return max((m.rx.load()+placed*m.needDown.load())/m.capDown.load(), (m.tx.load()+placed*m.needUp.load())/m.capUp.load())
+	down := (m.rx.load() + placed*m.demand.down.load()) / m.capDown.load()
+	up := (m.tx.load() + placed*m.demand.up.load()) / m.capUp.load()
+	return max(down, up)
 }
 
 // Rates are the measured rates in bits per second, without charges.

@@ -1,0 +1,58 @@
+package rtnl
+
+import (
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"tapgw/uplinks"
+)
+
+func toRoute(r uplinks.Route) *netlink.Route {
+	out := &netlink.Route{
+		Family: unix.AF_INET, Table: r.Table, Dst: toIPNet(r.Dst), Gw: toIP(r.Gateway), Src: toIP(r.Source),
+		LinkIndex: r.Index, Priority: r.Metric, Protocol: netlink.RouteProtocol(r.Protocol), Type: unix.RTN_UNICAST,
+	}
+	if !r.Gateway.IsValid() {
+		out.Scope = unix.RT_SCOPE_LINK
+	}
+	if r.OnLink {
+		out.Flags = unix.RTNH_F_ONLINK
+	}
+	return out
+}
+
+// sameKey reports whether the kernel holds h and r to be the same entry: it allows one per destination and metric.
+func sameKey(h netlink.Route, r uplinks.Route) bool {
+	return h.Table == r.Table && h.Priority == r.Metric && h.Tos == 0 && toPrefix(h.Dst) == r.Dst
+}
+
+func sameRoute(h netlink.Route, r uplinks.Route) bool {
+	one := fromRoute(&h)
+	return len(one) == 1 && one[0] == r
+}
+
+func toRule(r uplinks.Rule) *netlink.Rule {
+	out := netlink.NewRule()
+	out.Family, out.Priority, out.Table, out.Protocol = unix.AF_INET, r.Priority, r.Table, uplinks.Protocol
+	if r.Source.IsValid() {
+		out.Src = toIPNet(r.Source)
+	}
+	if r.SuppressDefault {
+		out.SuppressPrefixlen = 0
+	}
+	return out
+}
+
+// sameRule reports whether h is r and selects by nothing else.
+func sameRule(h netlink.Rule, r uplinks.Rule) bool {
+	source := netip.Prefix{}
+	if h.Src != nil {
+		source = toPrefix(h.Src)
+	}
+	narrowed := h.Mark != 0 || h.Dst != nil || h.IifName != "" || h.OifName != "" || h.Tos != 0 || h.Invert ||
+		h.IPProto != 0 || h.Sport != nil || h.Dport != nil || h.UIDRange != nil || h.Goto > 0
+	return !narrowed && h.Priority == r.Priority && h.Table == r.Table && source == r.Source &&
+		(h.SuppressPrefixlen == 0) == r.SuppressDefault
+}

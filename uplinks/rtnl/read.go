@@ -1,0 +1,161 @@
+package rtnl
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"tapgw/uplinks"
+)
+
+// Read reads everything anew: devices, IPv4 addresses of global scope, unicast routes of table main, ARP entries.
+func (k *Kernel) Read() (uplinks.Facts, error) {
+	var f uplinks.Facts
+	links, err := dump("devices", k.h.LinkList)
+	if err != nil {
+		return f, err
+	}
+	for _, l := range links {
+		f.Links = append(f.Links, k.link(l))
+	}
+	addrs, err := dump("addresses", func() ([]netlink.Addr, error) { return k.h.AddrList(nil, unix.AF_INET) })
+	if err != nil {
+		return f, err
+	}
+	f.Addresses = addresses(addrs)
+	routes, err := k.routes(unix.RT_TABLE_MAIN)
+	if err != nil {
+		return f, err
+	}
+	for i := range routes {
+		f.Routes = append(f.Routes, fromRoute(&routes[i])...)
+	}
+	neighbours, err := dump("neighbours", func() ([]netlink.Neigh, error) { return k.h.NeighList(0, unix.AF_INET) })
+	if err != nil {
+		return f, err
+	}
+	for _, n := range neighbours {
+		f.Neighbours = append(f.Neighbours, neighbour(n))
+	}
+	return f, nil
+}
+
+func (k *Kernel) link(l netlink.Link) uplinks.Link {
+	a := l.Attrs()
+	out := uplinks.Link{
+		Index:        a.Index,
+		Name:         a.Name,
+		MTU:          a.MTU,
+		Up:           a.RawFlags&unix.IFF_UP != 0,
+		Carrier:      a.RawFlags&unix.IFF_LOWER_UP != 0,
+		Loopback:     a.RawFlags&unix.IFF_LOOPBACK != 0,
+		PointToPoint: a.RawFlags&unix.IFF_POINTOPOINT != 0,
+		HeaderLess:   a.EncapType != "ether" && a.EncapType != "loopback",
+		Kind:         kind(l),
+	}
+	if !out.HeaderLess {
+		copy(out.MAC[:], a.HardwareAddr)
+	}
+	out.Speed = k.speeds.of(a.Index, a.Name, out.Carrier)
+	return out
+}
+
+// kind is the rtnl link kind; the library says "device" for hardware, which has none.
+func kind(l netlink.Link) string {
+	switch t := l.Type(); t {
+	case "device":
+		return ""
+	case "tuntap":
+		return "tun"
+	default:
+		return t
+	}
+}
+
+func addresses(list []netlink.Addr) []uplinks.Address {
+	var out []uplinks.Address
+	for _, a := range list {
+		addr, ok := toAddr(a.IP)
+		if !ok || a.Scope != unix.RT_SCOPE_UNIVERSE {
+			continue
+		}
+		bits, _ := a.Mask.Size()
+		address := uplinks.Address{Index: a.LinkIndex}
+		if a.Peer != nil {
+			address.Peer, _ = toAddr(a.Peer.IP)
+			bits, _ = a.Peer.Mask.Size() // the prefix length of the subnet belongs to the peer
+		}
+		address.Prefix = netip.PrefixFrom(addr, bits)
+		out = append(out, address)
+	}
+	return out
+}
+
+func neighbour(n netlink.Neigh) uplinks.Neighbour {
+	out := uplinks.Neighbour{Index: n.LinkIndex, State: n.State}
+	out.Addr, _ = toAddr(n.IP)
+	if len(n.HardwareAddr) == len(out.MAC) {
+		copy(out.MAC[:], n.HardwareAddr)
+	}
+	return out
+}
+
+// toAddr converts an IPv4 address; false when ip is none.
+func toAddr(ip net.IP) (netip.Addr, bool) {
+	a, ok := netip.AddrFromSlice(ip.To4())
+	return a, ok
+}
+
+// routes lists the unicast IPv4 routes of a table, or of all with RT_TABLE_UNSPEC.
+func (k *Kernel) routes(table int) ([]netlink.Route, error) {
+	filter := &netlink.Route{Table: table, Type: unix.RTN_UNICAST}
+	return dump("routes", func() ([]netlink.Route, error) {
+		return k.h.RouteListFiltered(unix.AF_INET, filter, netlink.RT_FILTER_TABLE)
+	})
+}
+
+// fromRoute converts a unicast route, one for each next hop; other types yield nothing.
+func fromRoute(r *netlink.Route) []uplinks.Route {
+	if r.Type != unix.RTN_UNICAST {
+		return nil
+	}
+	base := uplinks.Route{Table: r.Table, Dst: toPrefix(r.Dst), Metric: r.Priority, Protocol: int(r.Protocol)}
+	base.Source, _ = toAddr(r.Src)
+	hops := r.MultiPath
+	if len(hops) == 0 {
+		hops = []*netlink.NexthopInfo{{LinkIndex: r.LinkIndex, Gw: r.Gw, Flags: r.Flags}}
+	}
+	var out []uplinks.Route
+	for _, hop := range hops {
+		one := base
+		one.Index, one.OnLink = hop.LinkIndex, hop.Flags&unix.RTNH_F_ONLINK != 0
+		one.Gateway, _ = toAddr(hop.Gw)
+		out = append(out, one)
+	}
+	return out
+}
+
+func toPrefix(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	a, ok := toAddr(n.IP)
+	if !ok {
+		return netip.Prefix{}
+	}
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(a, bits)
+}
+
+func toIPNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func toIP(a netip.Addr) net.IP {
+	if !a.IsValid() {
+		return nil
+	}
+	return a.AsSlice()
+}
