@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"tapgw/api"
+)
+
+// Env is everything the commands touch outside of themselves, so that tests can give them a world of their own.
+type Env struct {
+	Args     []string // without the program's name
+	Stdout   io.Writer
+	Stderr   io.Writer
+	Getenv   func(string) string
+	Now      func() time.Time // its location is the one times are shown in
+	Terminal bool             // stdout is one
+	Version  string
+
+	// Run is the daemon, until ctx ends.
+	Run func(ctx context.Context, o RunOptions) error
+	// Cleanup removes what a crashed daemon left behind and says what that was.
+	Cleanup func(ctx context.Context, log *slog.Logger) (removed []string, err error)
+	// Demo shows the main job in namespaces of its own.
+	Demo func(ctx context.Context, o DemoOptions) error
+	// CheckConfig reports all that is wrong with the file at path ("" means the default).
+	CheckConfig func(path string) error
+	// ShowConfig returns the configuration that the file at path, the environment and the defaults make, as YAML.
+	ShowConfig func(path string) ([]byte, error)
+	// InitConfig returns a commented configuration to start from.
+	InitConfig func(ctx context.Context) ([]byte, error)
+}
+
+// RunOptions is what the command line says to the daemon.
+type RunOptions struct {
+	ConfigPath string // "" means the default
+	Socket     string // "" leaves it to the configuration
+	Version    string
+	Logger     *slog.Logger
+}
+
+// DemoOptions is what the command line says to the demo.
+type DemoOptions struct {
+	Out    io.Writer
+	Colour bool
+	Logger *slog.Logger
+}
+
+// Exit statuses, which scripts rely on.
+const (
+	exitOK            = 0
+	exitFailure       = 1
+	exitUsage         = 2
+	exitSomeUplinks   = 4
+	exitNoUplink      = 5
+	exitNoDaemon      = 8
+	exitUnknownUplink = 10
+)
+
+// exitStatus is an answer, not a failure: everything has been printed already.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// execute runs the command line of e and returns the exit status.
+func execute(ctx context.Context, e *Env) int {
+	root := newRoot(e)
+	root.SetArgs(e.Args)
+	err := root.ExecuteContext(ctx)
+	var status exitStatus
+	if errors.As(err, &status) {
+		return int(status)
+	}
+	if err != nil {
+		fmt.Fprintf(e.Stderr, "tapgw: %s\n", cleanLines(err.Error()))
+	}
+	return codeOf(err)
+}
+
+func codeOf(err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, api.ErrNoDaemon):
+		return exitNoDaemon
+	case errors.Is(err, api.ErrUnknownUplink):
+		return exitUnknownUplink
+	}
+	return exitFailure
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"tapgw/api"
+)
+
+func (a *app) uplinksCommand() *cobra.Command {
+	return a.withJSON(&cobra.Command{
+		Use:   "uplinks",
+		Short: "List the uplinks with their addresses and health",
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := a.client().Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return writeJSON(a.Stdout, slices.Concat([]api.Uplink{}, s.Uplinks))
+			}
+			return a.printUplinks(s.Uplinks)
+		},
+	}, "a JSON list, as in the status")
+}
+
+func (a *app) printUplinks(list []api.Uplink) error {
+	t := table{colour: a.colour(), columns: []column{
+		{title: "UPLINK"}, {title: "INTERFACE"}, {title: "STATE"}, {title: "ADDRESS"}, {title: "GATEWAY"},
+		{title: "RTT", right: true, keep: true}, {title: "LOSS", right: true, keep: true},
+	}}
+	for _, u := range list {
+		t.add(cell{text: u.Name}, cell{text: u.Interface}, state(u.State), cell{text: addresses(u.Addresses)},
+			cell{text: address(u.Gateway)}, cell{text: rtt(u.RTTMs)}, cell{text: percent(u.Loss)})
+	}
+	return t.print(a.Stdout)
+}
+
+func (a *app) sessionsCommand() *cobra.Command {
+	var f api.Filter
+	var inside string
+	c := a.withJSON(&cobra.Command{
+		Use:   "sessions",
+		Short: "List the sessions, those that moved most bytes first",
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if inside != "" {
+				if f.Inside, err = netip.ParseAddr(inside); err != nil {
+					return misuse(c, fmt.Errorf("--inside %q is not an address", inside))
+				}
+			}
+			if f.Limit < 0 {
+				return misuse(c, fmt.Errorf("--limit %d is negative", f.Limit))
+			}
+			list, err := a.client().Sessions(c.Context(), f)
+			if err != nil {
+				return err
+			}
+			slices.SortFunc(list, byBytes)
+			if a.json {
+				return writeJSON(a.Stdout, list)
+			}
+			return a.printSessions(list)
+		},
+	}, "a JSON list")
+	c.Flags().StringVar(&f.Uplink, "uplink", "", "only on the uplink of this name")
+	c.Flags().StringVar(&f.Proto, "proto", "", "only tcp, udp or icmp")
+	c.Flags().StringVar(&inside, "inside", "", "only from this inside address")
+	c.Flags().IntVar(&f.Limit, "limit", 0, "at most so many of them (0: all)")
+	return c
+}
+
+func byBytes(x, y api.Session) int {
+	return cmp.Or(
+		cmp.Compare(y.BytesIn+y.BytesOut, x.BytesIn+x.BytesOut),
+		x.Inside.Compare(y.Inside), x.Remote.Compare(y.Remote), cmp.Compare(x.Proto, y.Proto),
+	)
+}
+
+func (a *app) printSessions(list []api.Session) error {
+	t := table{columns: []column{
+		{title: "PROTO"}, {title: "INSIDE"}, {title: "REMOTE"}, {title: "UPLINK"}, {title: "STATE"},
+		{title: "IDLE", right: true, keep: true}, {title: "BYTES", right: true, keep: true},
+	}}
+	for _, s := range list {
+		t.add(cell{text: s.Proto}, cell{text: s.Inside.String()}, cell{text: s.Remote.String()}, cell{text: s.Uplink},
+			cell{text: s.State}, cell{text: seconds(s.IdleS)}, cell{text: amount(s.BytesIn + s.BytesOut)})
+	}
+	if err := t.print(a.Stdout); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(a.Stdout, "%d sessions\n", len(list))
+	return err
+}

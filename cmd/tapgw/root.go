@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tapgw/api"
+)
+
+const longHelp = `tapgw uses all ways to the Internet that this host has, every new session on the
+one that is least loaded now, and none that is broken.
+
+Exit status: 0 done; 1 it failed; 2 wrong usage; 8 no daemon runs; 10 no such
+uplink. For "tapgw status": 0 all uplinks are usable; 4 some; 5 none.`
+
+// app is one invocation: the world and the flags that all commands share.
+type app struct {
+	*Env
+	socket     string
+	configPath string
+	logLevel   string
+	json       bool
+}
+
+func newRoot(e *Env) *cobra.Command {
+	a := &app{Env: e}
+	root := &cobra.Command{
+		Use:               "tapgw",
+		Short:             "Use all ways to the Internet at once",
+		Long:              longHelp,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetOut(e.Stdout)
+	root.SetErr(e.Stderr)
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.socket, "socket", "", "control socket (default "+api.DefaultSocket+"; also "+api.SocketEnv+")")
+	flags.StringVar(&a.configPath, "config", "", "configuration file (default "+defaultConfig+")")
+	flags.StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")
+	root.AddCommand(
+		a.statusCommand(), a.uplinksCommand(), a.sessionsCommand(), a.eventsCommand(),
+		a.uplinkCommand(), a.reloadCommand(), a.configCommand(),
+		a.runCommand(), a.cleanupCommand(), a.demoCommand(), a.versionCommand(),
+	)
+	root.SetHelpCommand(helpCommand())
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd(e.Args...)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return misuse(c, err) })
+	tidy(root)
+	return root
+}
+
+// tidy makes every wrong usage an error with exit status 2; cobra itself shows the help and exits with 0 or 1.
+func tidy(c *cobra.Command) {
+	if c.Run == nil && c.RunE == nil {
+		c.Args, c.RunE = cobra.ArbitraryArgs, needCommand
+	}
+	check := c.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	if !c.DisableFlagParsing {
+		c.Args = func(c *cobra.Command, args []string) error { return misuse(c, check(c, args)) }
+	}
+	for _, child := range c.Commands() {
+		tidy(child)
+	}
+}
+
+func needCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		c.SetOut(c.ErrOrStderr())
+		return errors.Join(c.Help(), exitStatus(exitUsage))
+	}
+	c.SuggestionsMinimumDistance = 2
+	err := fmt.Errorf("unknown command %q", args[0])
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		err = fmt.Errorf("%w, did you mean %q?", err, near[0])
+	}
+	return misuse(c, err)
+}
+
+func misuse(c *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError{fmt.Errorf("%w (see \"%s --help\")", err, c.CommandPath())}
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			topic, rest, err := c.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return misuse(c.Root(), fmt.Errorf("no help about %q", strings.Join(args, " ")))
+			}
+			return topic.Help()
+		},
+	}
+}
+
+func (a *app) client() *api.Client {
+	if a.socket != "" {
+		return &api.Client{Socket: a.socket}
+	}
+	return &api.Client{Socket: api.Socket(a.Getenv)}
+}
+
+// colour reports whether stdout takes colours; they only ever repeat what a word says.
+func (a *app) colour() bool {
+	return a.Terminal && a.Getenv("NO_COLOR") == "" && a.Getenv("TERM") != "dumb"
+}
+
+func (a *app) logger(c *cobra.Command) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(a.logLevel)); err != nil {
+		return nil, misuse(c, fmt.Errorf("--log-level %q is none of debug, info, warn, error", a.logLevel))
+	}
+	return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: level})), nil
+}
+
+// withJSON gives c the flag --json.
+func (a *app) withJSON(c *cobra.Command, help string) *cobra.Command {
+	c.Flags().BoolVar(&a.json, "json", false, help)
+	return c
+}

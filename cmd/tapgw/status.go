@@ -1,0 +1,138 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tapgw/api"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return a.withJSON(&cobra.Command{
+		Use:   "status",
+		Short: "Is everything all right, and if not, what to do",
+		Long: `Is everything all right, and if not, what to do.
+
+Exit status: 0 all uplinks are usable; 4 some; 5 none; 8 no daemon runs.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := a.client().Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				err = writeJSON(a.Stdout, s)
+			} else {
+				err = a.printStatus(s)
+			}
+			if err != nil {
+				return err
+			}
+			return statusResult(s)
+		},
+	}, "one JSON document")
+}
+
+func usable(s api.Status) int {
+	n := 0
+	for i := range s.Uplinks {
+		if s.Uplinks[i].Usable() {
+			n++
+		}
+	}
+	return n
+}
+
+func statusResult(s api.Status) error {
+	switch n := usable(s); {
+	case n == 0:
+		return exitStatus(exitNoUplink)
+	case n < len(s.Uplinks):
+		return exitStatus(exitSomeUplinks)
+	}
+	return nil
+}
+
+func (a *app) printStatus(s api.Status) error {
+	if err := a.printVerdict(s); err != nil {
+		return err
+	}
+	if len(s.Uplinks) == 0 {
+		_, err := fmt.Fprintln(a.Stdout, wrap("! No uplink found: connect a network that has a default route (see \"ip route\"), "+
+			"or name the uplinks in the configuration (tapgw config init).", columns, "  "))
+		return err
+	}
+	t := table{colour: a.colour(), columns: []column{
+		{title: "UPLINK"}, {title: "STATE"}, {title: "FOR", right: true, keep: true}, {title: "SESS", right: true, keep: true},
+		{title: "DOWN", right: true, keep: true}, {title: "UP", right: true, keep: true},
+		{title: "LOAD", keep: true}, {title: "RTT", right: true, keep: true},
+	}}
+	now := a.Now()
+	for _, u := range s.Uplinks {
+		t.add(cell{text: u.Name}, state(u.State), cell{text: since(now, u.Since)}, cell{text: count(u.Sessions)},
+			cell{text: rate(u.RxBps)}, cell{text: rate(u.TxBps)}, cell{text: bar(u.Load)}, cell{text: rtt(u.RTTMs)})
+	}
+	if err := t.print(a.Stdout); err != nil {
+		return err
+	}
+	return printProblems(a.Stdout, now, s)
+}
+
+func (a *app) printVerdict(s api.Status) error {
+	verdict, n := "online", usable(s)
+	switch {
+	case n == 0:
+		verdict = "offline"
+	case n < len(s.Uplinks):
+		verdict = "partial"
+	}
+	var down, up float64
+	for _, u := range s.Uplinks {
+		down, up = down+u.RxBps, up+u.TxBps
+	}
+	_, err := fmt.Fprintf(a.Stdout, "Internet: %s (%d of %d uplinks usable)\n%s\n", verdict, n, len(s.Uplinks),
+		cut(clean(fmt.Sprintf("%s sessions, down %s, up %s; %s datapath, running for %s",
+			count(s.Sessions), rate(down), rate(up), s.Datapath, seconds(s.UptimeS))), columns))
+	return err
+}
+
+// printProblems says of every uplink that is not simply up what is wrong and what helps.
+func printProblems(w io.Writer, now time.Time, s api.Status) error {
+	for _, u := range s.Uplinks {
+		if u.State == api.StateUp {
+			continue
+		}
+		text := fmt.Sprintf("! %s: %s for %s", u.Name, u.State, since(now, u.Since))
+		if u.Reason != "" {
+			text += " (" + u.Reason + ")"
+		}
+		if _, err := fmt.Fprintln(w, wrap(clean(text+". "+advice(u)), columns, "  ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func advice(u api.Uplink) string {
+	switch u.State {
+	case api.StateProbing:
+		return "Wait a few seconds for the first probes."
+	case api.StateDegraded:
+		return "Still used; to spare it: tapgw uplink disable " + u.Name
+	case api.StatePortal:
+		return "Log in with a browser on " + u.Interface + "."
+	case api.StateDisabled:
+		return "To use it again: tapgw uplink enable " + u.Name
+	}
+	return "Check the cable, modem or Wi-Fi of " + u.Interface + "; it is used again as soon as it answers."
+}
+
+// state is the cell of a state word, with the colour that repeats it.
+func state(s string) cell {
+	colours := map[string]string{
+		api.StateUp: "32", api.StateDegraded: "33", api.StateProbing: "33", api.StatePortal: "33", api.StateDown: "31",
+	}
+	return cell{text: s, colour: colours[s]}
+}
