@@ -55,6 +55,7 @@ const (
 type Packet struct {
 	Src, Dst         uint32 // host order; valid for every IPv4 kind
 	SrcPort, DstPort uint16 // valid for TCP, UDP; ICMPQuery: the identifier in both
+	Seq, SeqEnd, Ack uint32 // valid for TCP; SeqEnd is Seq plus payload, SYN and FIN
 	L3, L4           uint16 // offsets; L4 is valid for every IPv4 kind but later fragments carry no header there
 	Len              uint16 // IPv4 total length, bytes
 	Kind             Kind
@@ -109,11 +110,7 @@ func (p *Packet) DecodeIPv4(b []byte, l3 int) {
 func (p *Packet) decodeL4(l4 []byte) {
 	switch {
 	case p.Proto == ProtoTCP && len(l4) >= 20:
-		p.Kind, p.TCPFlags = TCP, l4[13]
-		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
-		if off := int(l4[12]>>4) * 4; off < 20 || off > len(l4) {
-			p.Kind = Malformed
-		}
+		p.decodeTCP(l4)
 	case p.Proto == ProtoUDP && len(l4) >= 8:
 		p.Kind = UDP
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
@@ -127,6 +124,19 @@ func (p *Packet) decodeL4(l4 []byte) {
 	default:
 		p.Kind = OtherProto
 	}
+}
+
+// decodeTCP reads a segment of at least 20 bytes.
+func (p *Packet) decodeTCP(l4 []byte) {
+	p.Kind, p.TCPFlags = TCP, l4[13]
+	p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
+	off := int(l4[12]>>4) * 4
+	if off < 20 || off > len(l4) {
+		p.Kind = Malformed
+		return
+	}
+	p.Seq, p.Ack = binary.BigEndian.Uint32(l4[4:]), binary.BigEndian.Uint32(l4[8:])
+	p.SeqEnd = p.Seq + uint32(len(l4)-off) + uint32(p.TCPFlags&FIN) + uint32(p.TCPFlags&SYN)>>1
 }
 
 func (p *Packet) decodeICMP(l4 []byte) {

@@ -1,0 +1,82 @@
+package nat
+
+import "sync/atomic"
+
+// index finds numbers (of records or mappings) by hash. A key may lie in one of two buckets; an entry never moves, so
+// readers need no lock. Each word is tag<<32 | number, 0 when free.
+type index struct {
+	words   []atomic.Uint64
+	buckets uint32
+}
+
+func newIndex(records int) index {
+	n := max(2, (records+bucketFill-1)/bucketFill)
+	return index{words: make([]atomic.Uint64, n*bucketSlots), buckets: uint32(n)}
+}
+
+func indexWord(h uint64, n uint32) uint64 { return h<<32 | uint64(n) }
+
+// candidates returns the first slots of the two buckets of h, by multiply-shift of two bit ranges of it.
+func (x *index) candidates(h uint64) (int, int) {
+	a := uint32(h >> 32 * uint64(x.buckets) >> 32)
+	b := uint32(h >> 16 & 0xffffffff * uint64(x.buckets) >> 32)
+	if a == b {
+		if b++; b == x.buckets {
+			b = 0
+		}
+	}
+	return int(a) * bucketSlots, int(b) * bucketSlots
+}
+
+// find returns the number under h that match accepts, and its slot; 0 when there is none.
+func (x *index) find(h uint64, match func(uint32) bool) (n uint32, slot int) {
+	a, b := x.candidates(h)
+	for _, first := range [2]int{a, b} {
+		bucket := x.words[first : first+bucketSlots : first+bucketSlots]
+		for i := range bucket {
+			w := bucket[i].Load()
+			if w>>32 == h&0xffffffff && w != 0 && match(uint32(w)) {
+				return uint32(w), first + i
+			}
+		}
+	}
+	return 0, 0
+}
+
+// slotOf returns the slot that holds exactly n under h.
+func (x *index) slotOf(h uint64, n uint32) (slot int, ok bool) {
+	found, slot := x.find(h, func(m uint32) bool { return m == n })
+	return slot, found != 0
+}
+
+// insert publishes n under h in the emptier of its buckets; false when both are full.
+func (x *index) insert(h uint64, n uint32) bool {
+	a, b := x.candidates(h)
+	freeA, slotA := x.room(a)
+	freeB, slotB := x.room(b)
+	if freeA == 0 && freeB == 0 {
+		return false
+	}
+	if freeB > freeA {
+		slotA = slotB
+	}
+	x.words[slotA].Store(indexWord(h, n))
+	return true
+}
+
+// room counts the free slots of a bucket and returns one of them.
+func (x *index) room(first int) (free, slot int) {
+	for i := first; i < first+bucketSlots; i++ {
+		if x.words[i].Load() == 0 {
+			free, slot = free+1, i
+		}
+	}
+	return free, slot
+}
+
+// remove clears the slot of n under h, if n is there.
+func (x *index) remove(h uint64, n uint32) {
+	if slot, ok := x.slotOf(h, n); ok {
+		x.words[slot].Store(0)
+	}
+}

@@ -1,0 +1,110 @@
+package nat
+
+import "slices"
+
+// mapping ties an inside endpoint to an outside endpoint on one uplink. It lives as long as it has sessions. An endpoint
+// has one mapping that new sessions use (the one in Table.endpoints) and may have older ones on other uplinks.
+type mapping struct {
+	inside, outside         uint32
+	generation              uint32
+	sessions                uint32 // of a free mapping: the next free one
+	insidePort, outsidePort uint16
+	proto, uplink           uint8
+	rest                    bool // a session ended that the remote may not know to be over
+}
+
+// Bound returns the uplink on which an inside endpoint has its mapping. For ICMP the port is the identifier.
+func (t *Table) Bound(proto uint8, inside uint32, port uint16) (uplink uint8, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m, _ := t.endpoint(Key{Proto: proto, Inside: inside, InsidePort: port})
+	return t.mappings[m].uplink, m != 0
+}
+
+func (t *Table) endpointHash(k Key) uint64 {
+	return siphash(t.cfg.Seed, uint64(k.Inside), uint64(k.InsidePort)<<8|uint64(k.Proto))
+}
+
+// endpoint returns the mapping that new sessions of k's inside endpoint use, and its slot; 0 when there is none.
+func (t *Table) endpoint(k Key) (m uint32, slot int) {
+	return t.endpoints.find(t.endpointHash(k), func(n uint32) bool {
+		m := &t.mappings[n]
+		return m.inside == k.Inside && m.insidePort == k.InsidePort && m.proto == k.Proto
+	})
+}
+
+// mappingFor returns the mapping that a session of k on b joins, with that session counted.
+func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
+	current, slot := t.endpoint(k)
+	if current != 0 && t.joinable(current, k, b) {
+		t.mappings[current].sessions++
+		return current, nil
+	}
+	h := t.endpointHash(k)
+	m := t.peekMapping()
+	if current == 0 && !t.endpoints.insert(h, m) {
+		return 0, ErrTableFull
+	}
+	s, port, err := t.takePort(k, b, m, now)
+	if err != nil {
+		if current == 0 {
+			t.endpoints.remove(h, m)
+		}
+		return 0, err
+	}
+	if current != 0 {
+		t.endpoints.words[slot].Store(indexWord(h, m))
+	}
+	t.claimMapping(m)
+	t.mappings[m] = mapping{
+		inside: k.Inside, insidePort: k.InsidePort, proto: k.Proto, uplink: b.Uplink, generation: b.Generation,
+		outside: s.outside, outsidePort: port, sessions: 1,
+	}
+	return m, nil
+}
+
+// joinable reports whether a session of k on b can use mapping m: it is of that uplink now, and no other endpoint that
+// shares the port talks to the same remote.
+func (t *Table) joinable(n uint32, k Key, b Binding) bool {
+	m := &t.mappings[n]
+	return m.uplink == b.Uplink && m.generation == b.Generation && slices.Contains(b.Addresses, m.outside) &&
+		t.FindIn(inKey(k, b.Uplink, m.outside, m.outsidePort)) == 0
+}
+
+func inKey(k Key, uplink uint8, outside uint32, port uint16) InKey {
+	return InKey{
+		Outside: outside, Remote: k.Remote, OutsidePort: port, RemotePort: k.RemotePort, Proto: k.Proto, Uplink: uplink,
+	}
+}
+
+// leave takes one session off a mapping, which ends with its last one. A session that may still be alive for its remote
+// makes the port rest.
+func (t *Table) leave(n uint32, rest bool, now Tick) {
+	m := &t.mappings[n]
+	m.rest = m.rest || rest
+	if m.sessions--; m.sessions > 0 {
+		return
+	}
+	t.endpoints.remove(t.endpointHash(Key{Inside: m.inside, InsidePort: m.insidePort, Proto: m.proto}), n)
+	t.findSpace(m.uplink, m.proto, m.outside).release(m.outsidePort, m.rest, now)
+	t.stats.mappings.Add(-1)
+	*m = mapping{sessions: t.freeMap}
+	t.freeMap = n
+}
+
+// peekMapping returns the number of the next mapping. There is always one: each mapping has a session.
+func (t *Table) peekMapping() uint32 {
+	if t.freeMap != 0 {
+		return t.freeMap
+	}
+	return t.usedMap + 1
+}
+
+func (t *Table) claimMapping(m uint32) {
+	if m == t.freeMap {
+		t.freeMap = t.mappings[m].sessions
+	} else {
+		t.usedMap = m
+	}
+	t.stats.mappings.Add(1)
+}

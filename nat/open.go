@@ -1,0 +1,121 @@
+package nat
+
+// Binding is the caller's decision for a new session: the uplink, what it has now, and why it was chosen.
+type Binding struct {
+	Uplink     uint8
+	Generation uint32   // changes whenever sessions made before can no longer work
+	Addresses  []uint32 // outside addresses, one pool
+	Reason     uint8
+}
+
+// Open makes the session of k on the uplink of b and returns it. Where k already has a session under the same uplink and
+// generation, that one is returned; a session under another is ended and k bound anew. The endpoint keeps its mapping on
+// the uplink (RFC 4787 REQ-1); a mapping elsewhere is replaced as the one new sessions use, and lives until its own
+// sessions end. Errors: ErrTableFull, ErrNoPort, ErrBinding. A refusal ends no session.
+func (t *Table) Open(k Key, b Binding, now Tick) (Ref, error) {
+	r, err := t.open(k, b, now)
+	if err != nil {
+		t.stats.refused(err)
+	}
+	return r, err
+}
+
+func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
+	if len(b.Addresses) == 0 || k.Proto != protoTCP && k.Proto != protoUDP && k.Proto != protoICMP {
+		return 0, ErrBinding
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := uint32(t.FindOut(k))
+	if old != 0 && t.boundTo(old, b) {
+		return Ref(old), nil
+	}
+	r := t.peekFree()
+	if r == 0 {
+		return 0, ErrTableFull
+	}
+	m, err := t.mappingFor(k, b, now)
+	if err != nil {
+		return 0, err
+	}
+	t.write(r, k, b, m, now)
+	if !t.publish(r, old) {
+		t.records[r].own.Store(packOwn(None, 0, t.freeHead, 0)) // claimed by write
+		t.freeHead = r
+		t.leave(m, false, now)
+		return 0, ErrTableFull
+	}
+	if old != 0 {
+		t.hide(old)
+		t.finish(old, now, true)
+	}
+	t.stats.opened(b.Uplink)
+	return Ref(r), nil
+}
+
+// boundTo reports whether session r was made for the uplink and generation of b.
+func (t *Table) boundTo(r uint32, b Binding) bool {
+	id := &t.records[r]
+	return uint8(id.ports.Load()) == b.Uplink && uint32(id.outside.Load()) == b.Generation
+}
+
+// peekFree returns the record that the next session will get, 0 when there is none.
+func (t *Table) peekFree() uint32 {
+	if t.freeHead != 0 {
+		return t.freeHead
+	}
+	if n := t.used.Load(); int(n) < t.cfg.MaxSessions {
+		return n + 1
+	}
+	return 0
+}
+
+// write claims record r and fills it. The own word comes last: it makes the record live for the sweep.
+func (t *Table) write(r uint32, k Key, b Binding, m uint32, now Tick) {
+	id := &t.records[r]
+	if r == t.freeHead {
+		t.freeHead = ownLink(id.own.Load())
+	}
+	state := TCPOpening
+	if k.Proto != protoTCP {
+		state = Active
+	}
+	id.write(&Translation{
+		Key: k, Outside: t.mappings[m].outside, OutsidePort: t.mappings[m].outsidePort,
+		Uplink: b.Uplink, Generation: b.Generation,
+	})
+	t.counts[outbound][r].reset(now)
+	t.counts[inbound][r].reset(now)
+	id.own.Store(packOwn(state, b.Reason, m, now))
+	if r > t.used.Load() {
+		t.used.Store(r)
+	}
+}
+
+// publish makes a written record findable, inbound first so that no reply finds nothing. It takes over the outbound slot of
+// old, if any. False when an index has no room: nothing is published then.
+func (t *Table) publish(r, old uint32) bool {
+	outHash, inHash := t.hashes(r)
+	if !t.in.insert(inHash, r) {
+		return false
+	}
+	if old != 0 {
+		slot, _ := t.out.slotOf(outHash, old)
+		t.out.words[slot].Store(indexWord(outHash, r))
+		return true
+	}
+	if !t.out.insert(outHash, r) {
+		t.in.remove(inHash, r)
+		return false
+	}
+	return true
+}
+
+// hashes returns the hashes of both keys of a record.
+func (t *Table) hashes(r uint32) (out, in uint64) {
+	tr := t.records[r].translation()
+	addrs, ports := tr.words()
+	out = siphash(t.cfg.Seed, addrs, ports)
+	addrs, ports = tr.InKey().words()
+	return out, siphash(t.cfg.Seed, addrs, ports)
+}

@@ -1,0 +1,234 @@
+package nat
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	restTime  = 120 * time.Second // a port rests after its mapping ended (RFC 6888 REQ-8)
+	pickTries = 256               // ports asked for in one pick before giving up
+	allPorts  = 1 << 16
+)
+
+// Ownership says whose an outside port is.
+type Ownership uint8
+
+// Mapped and Resting ports are ours: the host must not answer for them.
+const (
+	Free Ownership = iota
+	Mapped
+	Resting
+)
+
+// Words of a port: two bits of kind, and what the kind needs.
+const (
+	portFree    = iota << 30
+	portMapped  // | number of the mapping
+	portShared  // | restBit | count of mappings
+	portResting // | low bits of the tick at which it is free
+
+	portKind    = 3 << 30
+	restBit     = 1 << 29 // one of the mappings that shared the port asked for a rest
+	portDetails = 1<<30 - 1
+)
+
+// space is the ports of one outside address and protocol on one uplink.
+type space struct {
+	proto   uint8
+	outside uint32
+	words   []atomic.Uint32 // by port; written under the table's lock, read by anyone
+
+	// pool is a permutation of the ports that may be given out; the first free of them are free.
+	pool []uint16
+	free int
+	// resting is a ring of resting ports, oldest first: all rest equally long.
+	resting     []uint16
+	first, rest int
+
+	mappings int
+}
+
+// Owned tells whose a port of an uplink's address is. Lock-free; what was never used there is Free.
+func (t *Table) Owned(uplink, proto uint8, outside uint32, port uint16) Ownership {
+	s := t.findSpace(uplink, proto, outside)
+	if s == nil {
+		return Free
+	}
+	switch s.words[port].Load() & portKind {
+	case portMapped, portShared:
+		return Mapped
+	case portResting:
+		return Resting
+	}
+	return Free
+}
+
+func (t *Table) findSpace(uplink, proto uint8, outside uint32) *space {
+	list := t.spaces[uplink].Load()
+	if list == nil {
+		return nil
+	}
+	for _, s := range *list {
+		if s.proto == proto && s.outside == outside {
+			return s
+		}
+	}
+	return nil
+}
+
+// spaceOf is findSpace that makes what is missing.
+func (t *Table) spaceOf(uplink, proto uint8, outside uint32) *space {
+	if s := t.findSpace(uplink, proto, outside); s != nil {
+		return s
+	}
+	s := &space{proto: proto, outside: outside, words: make([]atomic.Uint32, allPorts)}
+	if proto == protoICMP {
+		s.pool = make([]uint16, allPorts)
+		for i := range s.pool {
+			s.pool[i] = uint16(i)
+		}
+	} else {
+		s.pool = slices.Clone(t.ports)
+		s.resting = make([]uint16, len(s.pool))
+	}
+	s.free = len(s.pool)
+	var list []*space
+	if old := t.spaces[uplink].Load(); old != nil {
+		list = slices.Clone(*old)
+	}
+	list = append(list, s)
+	t.spaces[uplink].Store(&list)
+	return s
+}
+
+// dropSpaces forgets the addresses of an uplink that no mapping uses.
+func (t *Table) dropSpaces(uplink uint8) {
+	old := t.spaces[uplink].Load()
+	if old == nil {
+		return
+	}
+	list := slices.DeleteFunc(slices.Clone(*old), func(s *space) bool { return s.mappings == 0 })
+	t.spaces[uplink].Store(&list)
+}
+
+// takePort finds an outside address and port for mapping m of k on b, and marks it. An inside host keeps to one address
+// of the pool as long as that has ports (RFC 4787 REQ-2).
+func (t *Table) takePort(k Key, b Binding, m uint32, now Tick) (*space, uint16, error) {
+	n := len(b.Addresses)
+	start := int(siphash(t.cfg.Seed, uint64(k.Inside), 0) >> 32 * uint64(n) >> 32)
+	for i := range n {
+		s := t.spaceOf(b.Uplink, k.Proto, b.Addresses[(start+i)%n])
+		s.wake(now)
+		if port, ok := t.pickShared(s, k, b.Uplink); ok {
+			s.share(port)
+			t.stats.shared.Add(1)
+			return s, port, nil
+		}
+		if port, ok := t.pick(s); ok {
+			s.words[port].Store(portMapped | m)
+			s.mappings++
+			return s, port, nil
+		}
+	}
+	return nil, 0, ErrNoPort
+}
+
+// pick takes a port uniformly from the free ones that no local socket has, so that the choice cannot be foreseen (RFC
+// 6056). Ports asked in vain move behind the ones still to be asked, but stay free.
+func (t *Table) pick(s *space) (uint16, bool) {
+	left := s.free
+	for try := 0; try < pickTries && left > 0; try++ {
+		i := t.random(left)
+		port := s.pool[i]
+		left--
+		s.pool[i], s.pool[left] = s.pool[left], port
+		if t.held(s, port) {
+			continue
+		}
+		s.free--
+		s.pool[left], s.pool[s.free] = s.pool[s.free], port
+		return port, true
+	}
+	return 0, false
+}
+
+// pickShared chooses, when less than a quarter of the ports is free, a port on which nobody talks to the remote of k.
+func (t *Table) pickShared(s *space, k Key, uplink uint8) (uint16, bool) {
+	if !t.cfg.ShareTCP || s.proto != protoTCP || s.free*4 >= len(s.pool) {
+		return 0, false
+	}
+	for range pickTries {
+		port := t.ports[t.random(len(t.ports))]
+		kind := s.words[port].Load() & portKind
+		if (kind == portMapped || kind == portShared) && t.FindIn(inKey(k, uplink, s.outside, port)) == 0 &&
+			!t.held(s, port) {
+			return port, true
+		}
+	}
+	return 0, false
+}
+
+func (t *Table) held(s *space, port uint16) bool {
+	if t.cfg.Held == nil || !t.cfg.Held(s.proto, s.outside, port) {
+		return false
+	}
+	t.stats.held.Add(1)
+	return true
+}
+
+// random is a number below n.
+func (t *Table) random(n int) int { return int(t.cfg.Random() >> 32 * uint64(n) >> 32) }
+
+// share adds a mapping to a port that has one or more.
+func (s *space) share(port uint16) {
+	s.mappings++
+	w := &s.words[port]
+	if old := w.Load(); old&portKind == portShared {
+		w.Store(old + 1)
+		return
+	}
+	w.Store(portShared | 2)
+}
+
+// release takes a mapping off a port. After the last the port is free, or rests when any of its mappings asked for it.
+func (s *space) release(port uint16, rest bool, now Tick) {
+	s.mappings--
+	if w := s.words[port].Load(); w&portKind == portShared {
+		if rest {
+			w |= restBit
+		}
+		if w--; w&(restBit-1) > 0 {
+			s.words[port].Store(w)
+			return
+		}
+		rest = w&restBit != 0
+	}
+	if !rest || s.proto == protoICMP {
+		s.setFree(port)
+		return
+	}
+	until := uint32(now) + ticks(restTime)
+	s.words[port].Store(portResting | until&portDetails)
+	s.resting[(s.first+s.rest)%len(s.resting)] = port
+	s.rest++
+}
+
+// wake frees the ports that have rested.
+func (s *space) wake(now Tick) {
+	for s.rest > 0 {
+		port := s.resting[s.first]
+		if left := int32((s.words[port].Load()-uint32(now))<<2) >> 2; left > 0 {
+			return
+		}
+		s.first, s.rest = (s.first+1)%len(s.resting), s.rest-1
+		s.setFree(port)
+	}
+}
+
+func (s *space) setFree(port uint16) {
+	s.words[port].Store(portFree)
+	s.pool[s.free] = port
+	s.free++
+}

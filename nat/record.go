@@ -1,0 +1,153 @@
+package nat
+
+import "tapgw/internal/packet"
+
+// Key is a session as the inside sees it. Addresses and ports are in host order. ICMP queries (RFC 5508) have the
+// identifier as InsidePort and no RemotePort.
+type Key struct {
+	Inside, Remote         uint32
+	InsidePort, RemotePort uint16
+	Proto                  uint8
+}
+
+// InKey is a session as an uplink sees it. ICMP queries have the translated identifier as OutsidePort and no RemotePort.
+type InKey struct {
+	Outside, Remote         uint32
+	OutsidePort, RemotePort uint16
+	Proto, Uplink           uint8
+}
+
+// KeyOf is the key of a packet from the inside; false for what cannot open or belong to a session by itself.
+func KeyOf(p *packet.Packet) (Key, bool) {
+	k := Key{Inside: p.Src, Remote: p.Dst, InsidePort: p.SrcPort, RemotePort: p.DstPort, Proto: p.Proto}
+	switch p.Kind {
+	case packet.TCP, packet.UDP:
+		return k, true
+	case packet.ICMPQuery:
+		k.RemotePort = 0
+		return k, !p.IsReply()
+	}
+	return Key{}, false
+}
+
+// InKeyOf is the key of a packet that came in by an uplink; false for what cannot belong to a session by itself.
+func InKeyOf(p *packet.Packet, uplink uint8) (InKey, bool) {
+	k := InKey{
+		Outside: p.Dst, Remote: p.Src, OutsidePort: p.DstPort, RemotePort: p.SrcPort, Proto: p.Proto, Uplink: uplink,
+	}
+	switch p.Kind {
+	case packet.TCP, packet.UDP:
+		return k, true
+	case packet.ICMPQuery:
+		k.RemotePort = 0
+		return k, p.IsReply()
+	}
+	return InKey{}, false
+}
+
+// Ref is the number of a session's record, 0 for none. It stays good for at least a second after the session ended.
+type Ref uint32
+
+// State is where a session is in its life. For TCP it follows what both directions have shown (RFC 7857 §2.2).
+type State uint8
+
+// The states. A session found in Ended or None is as good as not found.
+const (
+	None           State = iota // no session
+	Ended                       // deleted, its record not yet free
+	Active                      // UDP, ICMP
+	TCPOpening                  // not acknowledged by both sides yet
+	TCPEstablished              // both sides acknowledged something
+	TCPClosingOut               // FIN from the inside
+	TCPClosingIn                // FIN from the remote
+	TCPClosed                   // FIN from both; or reset while opening or closing
+	TCPReset                    // RST after it was established
+)
+
+var stateNames = [...]string{
+	"none", "ended", "active", "opening", "established", "closing-out", "closing-in", "closed", "reset",
+}
+
+// String is the name of the state in the API.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return "unknown"
+}
+
+// Live reports whether s is the state of a session that exists.
+func (s State) Live() bool { return s >= Active }
+
+// finished reports whether both ends know that the session is over, so that its port may be used again at once.
+func (s State) finished() bool { return s == TCPClosed || s == TCPReset }
+
+// Translation is a session's key and what it is translated to. All but State is fixed for the life of the session.
+type Translation struct {
+	Key
+	Outside     uint32
+	OutsidePort uint16
+	Uplink      uint8
+	Generation  uint32 // of the uplink when the session was opened
+	State       State
+	Reason      uint8 // why this uplink was chosen, as given to Open
+}
+
+// InKey is the session's key on its uplink.
+func (tr *Translation) InKey() InKey {
+	return InKey{
+		Outside: tr.Outside, Remote: tr.Remote, OutsidePort: tr.OutsidePort, RemotePort: tr.RemotePort,
+		Proto: tr.Proto, Uplink: tr.Uplink,
+	}
+}
+
+// words are the key as the words that are hashed and compared with a record.
+func (k Key) words() (addrs, ports uint64) {
+	return uint64(k.Inside)<<32 | uint64(k.Remote),
+		uint64(k.InsidePort)<<48 | uint64(k.RemotePort)<<32 | uint64(k.Proto)<<8
+}
+
+func (k InKey) words() (addrs, ports uint64) {
+	return uint64(k.Outside)<<32 | uint64(k.Remote),
+		uint64(k.RemotePort)<<32 | uint64(k.OutsidePort)<<16 | uint64(k.Proto)<<8 | uint64(k.Uplink)
+}
+
+// matchesOut reports whether the record is the session of an outbound key.
+func (id *identity) matchesOut(addrs, ports uint64) bool {
+	return id.addrs.Load() == addrs && id.ports.Load()&outPortsMask == ports
+}
+
+// matchesIn reports whether the record is the session of an inbound key.
+func (id *identity) matchesIn(addrs, ports uint64) bool {
+	return id.ports.Load()&inPortsMask == ports &&
+		id.outside.Load()>>32 == addrs>>32 && uint32(id.addrs.Load()) == uint32(addrs)
+}
+
+// write fills the fixed words; the record must not be published.
+func (id *identity) write(tr *Translation) {
+	addrs, ports := tr.words()
+	id.addrs.Store(addrs)
+	id.ports.Store(ports | uint64(tr.OutsidePort)<<16 | uint64(tr.Uplink))
+	id.outside.Store(uint64(tr.Outside)<<32 | uint64(tr.Generation))
+}
+
+func (id *identity) translation() Translation {
+	addrs, ports, outside, own := id.addrs.Load(), id.ports.Load(), id.outside.Load(), id.own.Load()
+	return Translation{
+		Key: Key{
+			Inside: uint32(addrs >> 32), Remote: uint32(addrs),
+			InsidePort: uint16(ports >> 48), RemotePort: uint16(ports >> 32), Proto: uint8(ports >> 8),
+		},
+		Outside: uint32(outside >> 32), OutsidePort: uint16(ports >> 16), Uplink: uint8(ports),
+		Generation: uint32(outside), State: ownState(own), Reason: ownReason(own),
+	}
+}
+
+// reset prepares the counters of a new record.
+func (c *counters) reset(now Tick) {
+	c.bytes.Store(0)
+	c.seen.Store(uint32(now))
+	c.packets.Store(0)
+	c.seqEnd.Store(0)
+	c.ack.Store(0)
+}

@@ -1,0 +1,136 @@
+package nat
+
+import "time"
+
+const (
+	quarantineTime   = time.Second // a deleted record is not reused before
+	quarantineSweeps = 2           // nor before that many further sweeps
+)
+
+// queue is a list of records linked by their own words.
+type queue struct {
+	head, tail uint32
+	length     int
+}
+
+// Sweep ends the sessions that outlived their lifetime, frees the records that have been deleted long enough, and the
+// ports that have rested. It looks at budget records, going on where the last call stopped; 0 is the whole table.
+func (t *Table) Sweep(now Tick, budget int) {
+	t.sweeping.Lock()
+	defer t.sweeping.Unlock()
+	used := t.used.Load()
+	if budget <= 0 || budget > int(used) {
+		budget = int(used)
+	}
+	t.reclaim(now, max(budget, 64))
+	for range budget {
+		if t.cursor++; t.cursor > used {
+			t.cursor = 1
+		}
+		if ownState(t.records[t.cursor].own.Load()).Live() && t.expired(t.cursor, now) {
+			t.retire(t.cursor, now)
+		}
+	}
+}
+
+// retire ends an expired session, unless a packet was forwarded on it while it was being deleted.
+func (t *Table) retire(r uint32, now Tick) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !ownState(t.records[r].own.Load()).Live() || !t.expired(r, now) {
+		return
+	}
+	seen := t.lastSeen(r)
+	s := t.hide(r)
+	if t.lastSeen(r) != seen {
+		t.show(r, s)
+		return
+	}
+	t.finish(r, now, true)
+}
+
+// slots are where a record was published.
+type slots struct {
+	outHash, inHash uint64
+	out, in         int
+	hadOut          bool
+}
+
+// hide takes a session out of the indexes, outbound first. A re-bound session's outbound slot is another's already.
+func (t *Table) hide(r uint32) (s slots) {
+	s.outHash, s.inHash = t.hashes(r)
+	if s.out, s.hadOut = t.out.slotOf(s.outHash, r); s.hadOut {
+		t.out.words[s.out].Store(0)
+	}
+	s.in, _ = t.in.slotOf(s.inHash, r)
+	t.in.words[s.in].Store(0)
+	return s
+}
+
+// show undoes hide.
+func (t *Table) show(r uint32, s slots) {
+	t.in.words[s.in].Store(indexWord(s.inHash, r))
+	if s.hadOut {
+		t.out.words[s.out].Store(indexWord(s.outHash, r))
+	}
+}
+
+// finish gives up a hidden session's share of its mapping and puts the record into quarantine: a reader that found it just
+// before may still use it. Unless mayRest, its port is free at once.
+func (t *Table) finish(r uint32, now Tick, mayRest bool) {
+	id := &t.records[r]
+	word := id.own.Load()
+	for !id.own.CompareAndSwap(word, packOwn(Ended, uint8(t.sweeps), 0, now)) {
+		word = id.own.Load()
+	}
+	t.leave(ownLink(word), mayRest && !ownState(word).finished(), now)
+	t.stats.closed(uint8(id.ports.Load()))
+	q := &t.quarantine
+	if q.length++; q.head == 0 {
+		q.head, q.tail = r, r
+		return
+	}
+	last := &t.records[q.tail].own
+	last.Store(last.Load() | uint64(r)<<ownLinkShift)
+	q.tail = r
+}
+
+// reclaim frees up to max records of the quarantine, and the ports that have rested.
+func (t *Table) reclaim(now Tick, limit int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sweeps++
+	q := &t.quarantine
+	for ; q.head != 0 && limit > 0; limit-- {
+		r := q.head
+		word := t.records[r].own.Load()
+		if ownSince(word, now) <= int32(ticks(quarantineTime)) || uint8(t.sweeps)-ownReason(word) < quarantineSweeps {
+			break
+		}
+		q.head, q.length = ownLink(word), q.length-1
+		t.records[r].own.Store(packOwn(None, 0, t.freeHead, 0))
+		t.freeHead = r
+	}
+	for u := range t.spaces {
+		if list := t.spaces[u].Load(); list != nil {
+			for _, s := range *list {
+				s.wake(now)
+			}
+		}
+	}
+}
+
+// Purge ends every session of the uplink made under another generation. What they used does not rest: the address it was
+// on is gone.
+func (t *Table) Purge(uplink uint8, generation uint32, now Tick) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for r := uint32(1); r <= t.used.Load(); r++ {
+		id := &t.records[r]
+		if ownState(id.own.Load()).Live() && uint8(id.ports.Load()) == uplink && uint32(id.outside.Load()) != generation {
+			t.hide(r)
+			t.finish(r, now, false)
+		}
+	}
+	t.dropSpaces(uplink)
+}

@@ -1,0 +1,134 @@
+package nat
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"tapgw/internal/packet"
+)
+
+const (
+	protoICMP = packet.ProtoICMP
+	protoTCP  = packet.ProtoTCP
+	protoUDP  = packet.ProtoUDP
+)
+
+// direction numbers the two directions of a session.
+type direction uint8
+
+const (
+	outbound direction = iota
+	inbound
+)
+
+// Table is the session table of all uplinks. All methods may be called from any goroutine.
+type Table struct {
+	cfg   Config
+	ports []uint16 // the pool of every address, TCP and UDP
+
+	out, in index
+	records []identity
+	counts  [2][]counters // by direction, in separate arrays so that their writers share no cache line
+
+	life   [lifetimes]atomic.Uint32 // ticks
+	spaces [256]atomic.Pointer[[]*space]
+	stats  tally
+
+	sweeping sync.Mutex // one sweep at a time
+	cursor   uint32     // next record to be looked at; of the sweep
+
+	mu         sync.Mutex // guards all below, and every write but counting
+	used       atomic.Uint32
+	freeHead   uint32 // list of free records, linked by their own words
+	quarantine queue
+	sweeps     uint32
+	endpoints  index
+	mappings   []mapping
+	freeMap    uint32 // list of free mappings
+	usedMap    uint32
+}
+
+// New makes an empty table and reserves its memory.
+func New(cfg Config) (*Table, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("make session table: %w", err)
+	}
+	n := cfg.MaxSessions
+	t := &Table{
+		cfg: cfg, ports: portList(cfg.Ports),
+		out: newIndex(n), in: newIndex(n), endpoints: newIndex(n),
+		records: make([]identity, n+1), mappings: make([]mapping, n+1),
+	}
+	for d := range t.counts {
+		t.counts[d] = make([]counters, n+1)
+	}
+	t.SetTimeouts(cfg.Timeouts)
+	return t, nil
+}
+
+// SetTimeouts changes the lifetimes of all sessions, from the next sweep on.
+func (t *Table) SetTimeouts(to Timeouts) {
+	for i, d := range to.list() {
+		t.life[i].Store(ticks(d))
+	}
+}
+
+// FindOut returns the session of an outbound key.
+func (t *Table) FindOut(k Key) Ref {
+	addrs, ports := k.words()
+	n, _ := t.out.find(siphash(t.cfg.Seed, addrs, ports), func(n uint32) bool {
+		return t.records[n].matchesOut(addrs, ports)
+	})
+	return Ref(n)
+}
+
+// FindIn returns the session of an inbound key.
+func (t *Table) FindIn(k InKey) Ref {
+	addrs, ports := k.words()
+	n, _ := t.in.find(siphash(t.cfg.Seed, addrs, ports), func(n uint32) bool {
+		return t.records[n].matchesIn(addrs, ports)
+	})
+	return Ref(n)
+}
+
+// Translation returns the session r by value.
+func (t *Table) Translation(r Ref) Translation { return t.records[r].translation() }
+
+// CountOut counts packets (the segments of a super-packet) that leave by the uplink: counters, last-seen and TCP state.
+// Packets of the inside refresh a session, except a RST of one already reset (RFC 7857 §5).
+func (t *Table) CountOut(r Ref, now Tick, bytes, packets int, p *packet.Packet) {
+	t.count(r, now, bytes, packets, p, outbound)
+}
+
+// CountIn counts packets that came in by the uplink. They refresh a session too (RFC 4787 REQ-6 allows it: only the
+// remote that the inside spoke to can do so), but not one that is closed or reset.
+func (t *Table) CountIn(r Ref, now Tick, bytes, packets int, p *packet.Packet) {
+	t.count(r, now, bytes, packets, p, inbound)
+}
+
+func (t *Table) count(r Ref, now Tick, bytes, packets int, p *packet.Packet, d direction) {
+	own := &t.counts[d][r]
+	own.bytes.Add(uint64(bytes))
+	own.packets.Add(uint32(packets))
+	if p.Kind == packet.TCP && !t.track(r, p, d) {
+		return
+	}
+	if own.seen.Load() != uint32(now) {
+		own.seen.Store(uint32(now))
+	}
+}
+
+// lastSeen is when the session was last refreshed.
+func (t *Table) lastSeen(r uint32) Tick {
+	return later(Tick(t.counts[outbound][r].seen.Load()), Tick(t.counts[inbound][r].seen.Load()))
+}
+
+// expired reports whether a live session has been idle for longer than its lifetime. A last-seen later than now (a packet
+// counted meanwhile) is not idle.
+func (t *Table) expired(r uint32, now Tick) bool {
+	id := &t.records[r]
+	limit := t.life[lifetimeOf(ownState(id.own.Load()), uint8(id.ports.Load()>>8))].Load()
+	idle := int32(now - t.lastSeen(r))
+	return idle > 0 && uint32(idle) > limit
+}

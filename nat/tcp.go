@@ -1,0 +1,139 @@
+package nat
+
+import (
+	"sync/atomic"
+
+	"tapgw/internal/packet"
+)
+
+// resetWindow is how far beyond the latest acknowledgement of the inside a RST from outside may lie to be believed.
+const resetWindow = 1 << 18
+
+// track notes what a segment shows and moves the state. It reports whether the segment refreshes the session.
+//
+// A RST ends the session softly (RFC 7857 §2.2): the state is kept for the transitory time, and the inside going on to
+// send (which is how a host answers a RST it does not believe, RFC 5961 §3.2) revives it.
+func (t *Table) track(r Ref, p *packet.Packet, d direction) (refresh bool) {
+	state, flags := ownState(t.records[r].own.Load()), p.TCPFlags
+	own := &t.counts[d][r]
+	if !state.Live() {
+		return false
+	}
+	if flags&packet.RST != 0 {
+		return t.trackReset(r, state, p, d)
+	}
+	own.sequence(p)
+	if state == TCPEstablished && flags&(packet.SYN|packet.FIN) == 0 {
+		return true
+	}
+	switch {
+	case reopens(state, flags, d):
+		t.forget(r, tcpSeen)
+	case state == TCPReset && d == outbound:
+		t.forget(r, rstSeen)
+	case state.finished() && d == inbound:
+		return false
+	}
+	own.show(flags)
+	t.settle(r)
+	return true
+}
+
+// trackReset judges a RST. One of a session already over does not refresh it (RFC 7857 §5).
+func (t *Table) trackReset(r Ref, state State, p *packet.Packet, d direction) (refresh bool) {
+	out, in := &t.counts[outbound][r], &t.counts[inbound][r]
+	if state.finished() || d == inbound && !believable(out, in, p) {
+		return false
+	}
+	t.counts[d][r].bytes.Or(rstSeen)
+	t.settle(r)
+	return true
+}
+
+// forget clears flags in both directions.
+func (t *Table) forget(r Ref, flags uint64) {
+	t.counts[outbound][r].bytes.And(^flags)
+	t.counts[inbound][r].bytes.And(^flags)
+}
+
+// settle makes the state what the flags say. Both directions may come here at once: the loser looks again, so that the
+// last state written has seen all flags.
+func (t *Table) settle(r Ref) {
+	id := &t.records[r]
+	for {
+		word := id.own.Load()
+		s := tcpState(t.counts[outbound][r].bytes.Load(), t.counts[inbound][r].bytes.Load())
+		if old := ownState(word); !old.Live() || old == s || id.own.CompareAndSwap(word, word&^ownStateMask|uint64(s)) {
+			return
+		}
+	}
+}
+
+// believable reports whether a RST from outside may be genuine (RFC 5961 §3.2): it answers the SYN, a side has already
+// closed, or it lies where the inside expects the next byte or a little after, as acknowledgements lag.
+func believable(out, in *counters, p *packet.Packet) bool {
+	sent := out.bytes.Load()
+	switch {
+	case (sent|in.bytes.Load())&finSeen != 0:
+		return true
+	case sent&ackSeen == 0:
+		return p.TCPFlags&packet.ACK != 0 && p.Ack == out.seqEnd.Load()
+	}
+	return p.Seq-out.ack.Load() <= resetWindow
+}
+
+// reopens reports whether a segment starts a new connection on the addresses and ports of one that ends.
+func reopens(s State, flags uint8, d direction) bool {
+	if flags&packet.SYN == 0 || flags&packet.ACK != 0 {
+		return false
+	}
+	return s.finished() || d == outbound && (s == TCPClosingOut || s == TCPClosingIn)
+}
+
+// show sets the flags that a segment other than RST shows.
+func (c *counters) show(flags uint8) {
+	var seen uint64
+	if flags&packet.ACK != 0 {
+		seen |= ackSeen
+	}
+	if flags&packet.FIN != 0 {
+		seen |= finSeen
+	}
+	if c.bytes.Load()&seen != seen {
+		c.bytes.Or(seen)
+	}
+}
+
+// sequence notes the highest end of sequence and the latest acknowledgement.
+func (c *counters) sequence(p *packet.Packet) {
+	first := p.TCPFlags&packet.SYN != 0 || c.bytes.Load()&ackSeen == 0
+	advance(&c.seqEnd, p.SeqEnd, first)
+	if p.TCPFlags&packet.ACK != 0 {
+		advance(&c.ack, p.Ack, first)
+	}
+}
+
+// advance moves a sequence number forward, or anywhere at the start of a connection.
+func advance(to *atomic.Uint32, seq uint32, first bool) {
+	if old := to.Load(); first && old != seq || int32(seq-old) > 0 {
+		to.Store(seq)
+	}
+}
+
+// tcpState derives the state from the flags of both directions.
+func tcpState(out, in uint64) State {
+	either, both := out|in, out&in
+	switch {
+	case both&finSeen != 0, either&rstSeen != 0 && (either&finSeen != 0 || both&ackSeen == 0):
+		return TCPClosed
+	case either&rstSeen != 0:
+		return TCPReset
+	case out&finSeen != 0:
+		return TCPClosingOut
+	case in&finSeen != 0:
+		return TCPClosingIn
+	case both&ackSeen != 0:
+		return TCPEstablished
+	}
+	return TCPOpening
+}
