@@ -44,10 +44,13 @@ func NewJudge(plan Plan) *Judge {
 	return &Judge{plan: plan, heard: make([]time.Time, len(plan.Targets)), reason: "not probed yet"}
 }
 
-// Begin opens a round and returns its number.
+// Begin opens a round and returns its number. A round that is still open after a whole window of later ones is void.
 func (j *Judge) Begin(now time.Time) uint64 {
 	n := j.begun
 	j.begun++
+	if len(j.open) > 0 && n-j.open[0] >= window {
+		j.open = j.open[1:]
+	}
 	j.rounds[n%window] = round{number: n, start: now}
 	j.open = append(j.open, n)
 	return n

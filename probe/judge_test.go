@@ -197,4 +197,10 @@ func TestJudgeForgetsOldRounds(t *testing.T) {
 	if v := j.Verdict(at(90_000)); v.RTT != 0 {
 		t.Errorf("a forgotten round was measured: %v", v.RTT)
 	}
+	for i := range 3 * window { // never expired
+		j.Begin(at(100_000 + i))
+	}
+	if first, ok := j.Deadline(); !ok || first.Before(at(100_000+2*window)) {
+		t.Errorf("the oldest open round ends at %v", first.Sub(epoch))
+	}
 }

@@ -15,10 +15,10 @@ import (
 const (
 	MaxTargets  = 16
 	MaxRounds   = 100 // of Fall and Rise
-	MinInterval = 100 * time.Millisecond
+	MinInterval = 50 * time.Millisecond
 	MaxInterval = time.Hour
-	MinTimeout  = 50 * time.Millisecond
-	MaxTimeout  = 10 * time.Second
+	MinTimeout  = 10 * time.Millisecond
+	MaxTimeout  = time.Minute
 
 	// maxOverlap bounds how many rounds may be open at once: Timeout ≤ maxOverlap × Interval.
 	maxOverlap = 4

@@ -38,7 +38,7 @@ func (r *Runner) Kick() {
 }
 
 // Run probes link until ctx ends and then returns when all its goroutines have. It calls report, never concurrently, once
-// per decided round. For a changed Link call it anew: nothing that was true of the old one need be true of the new. Only
+// per decided round; report must not wait for whoever waits for Run. For a changed Link call it anew: nothing that was true of the old one need be true of the new. Only
 // one Run may be active at a time.
 func (r *Runner) Run(ctx context.Context, link Link, report func(Verdict)) {
 	ctx, cancel := context.WithCancel(ctx)
