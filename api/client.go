@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -208,13 +207,18 @@ func (c *Client) socket() string {
 
 // explain turns a failed request into what it means and what to do.
 func (c *Client) explain(err error) error {
+	var op *net.OpError
+	dialing := errors.As(err, &op) && op.Op == "dial"
+	var timeout net.Error
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w on %s; start it with \"sudo tapgw run\" or \"sudo systemctl start tapgw\"", ErrNoDaemon, c.socket())
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the daemon on %s does not answer; see its log: %w", c.socket(), err)
+	case dialing && errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w to open %s; check the modes of its folders", ErrDenied, c.socket())
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return fmt.Errorf("%w: the daemon closed %s; close other clients of this user, or see its log", ErrBusy, c.socket())
+	case dialing && !(errors.As(err, &timeout) && timeout.Timeout()):
+		return fmt.Errorf("%w on %s; start it with \"sudo tapgw run\" or \"sudo systemctl start tapgw\"", ErrNoDaemon, c.socket())
+	case op != nil, errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: the daemon closed %s; end other clients of this user, or see its log", ErrBusy, c.socket())
 	}
 	return fmt.Errorf("ask the daemon on %s: %w", c.socket(), err)
 }

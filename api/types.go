@@ -73,20 +73,21 @@ type Event struct {
 	Time    time.Time `json:"time"`
 	Kind    string    `json:"kind"`    // one of the Event constants; readers must accept others
 	Uplink  string    `json:"uplink"`  // name, or "" when it concerns no single uplink
-	From    string    `json:"from"`    // state before, of EventState
-	To      string    `json:"to"`      // state after, of EventState and EventSnapshot
+	From    string    `json:"from"`    // state before, or ""
+	To      string    `json:"to"`      // state now, or ""
 	Message string    `json:"message"` // one clause for people
 }
 
 // The kinds of events.
 const (
-	EventSnapshot = "snapshot" // the present state of one uplink; a stream begins with these
-	EventState    = "state"    // an uplink changed its state
-	EventAdded    = "added"    // an uplink appeared
-	EventRemoved  = "removed"  // an uplink disappeared
-	EventChanged  = "changed"  // address or gateway of an uplink changed
-	EventReload   = "reload"   // a new configuration is in force
-	EventRepair   = "repair"   // something of ours in the kernel was deleted by others and put back
+	EventSnapshot  = "snapshot"          // the present state of one uplink; a stream begins with these
+	EventState     = "state"             // an uplink changed its state
+	EventAppeared  = "appeared"          // an uplink became known
+	EventVanished  = "vanished"          // its interface is gone, or it left the configuration
+	EventAddresses = "addresses-changed" // Message lists the new ones
+	EventGateway   = "gateway-changed"   // Message names the new one
+	EventReload    = "reload"            // a new configuration is in force
+	EventRepair    = "repair"            // something of ours in the kernel was changed by others and put back
 )
 
 // Version is the answer to GET /v1/version.

@@ -8,10 +8,11 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+
+	"tapgw/configs"
 )
 
 const (
-	defaultConfig = "/etc/tapgw/tapgw.yaml"
 	configMode    = 0o644
 	configDirMode = 0o755
 )
@@ -27,7 +28,7 @@ func (a *app) path() string {
 	if a.configPath != "" {
 		return a.configPath
 	}
-	return defaultConfig
+	return configs.DefaultPath
 }
 
 func (a *app) configCheck() *cobra.Command {
@@ -35,10 +36,14 @@ func (a *app) configCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Say whether the configuration is right, and where it is not",
 		RunE: func(*cobra.Command, []string) error {
-			if err := a.CheckConfig(a.configPath); err != nil {
+			warnings, err := a.CheckConfig(a.configPath)
+			if err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(a.Stdout, "%s: ok\n", clean(a.path()))
+			for _, w := range warnings {
+				fmt.Fprintln(a.Stderr, "warning:", clean(w))
+			}
+			_, err = fmt.Fprintf(a.Stdout, "%s: ok\n", clean(a.path()))
 			return err
 		},
 	}

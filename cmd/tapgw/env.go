@@ -27,8 +27,8 @@ type Env struct {
 	Cleanup func(ctx context.Context, log *slog.Logger) (removed []string, err error)
 	// Demo shows the main job in namespaces of its own.
 	Demo func(ctx context.Context, o DemoOptions) error
-	// CheckConfig reports all that is wrong with the file at path ("" means the default).
-	CheckConfig func(path string) error
+	// CheckConfig reports all that is wrong with the file at path ("" means the default), or what is probably not meant.
+	CheckConfig func(path string) (warnings []string, err error)
 	// ShowConfig returns the configuration that the file at path, the environment and the defaults make, as YAML.
 	ShowConfig func(path string) ([]byte, error)
 	// InitConfig returns a commented configuration to start from.

@@ -44,10 +44,10 @@ func eventText(e api.Event, where *time.Location) string {
 	if e.Uplink != "" {
 		text += " " + e.Uplink
 	}
-	switch {
-	case e.Kind == api.EventSnapshot:
+	switch e.Kind {
+	case api.EventSnapshot:
 		text += " is " + e.To
-	case e.From != "" || e.To != "":
+	case api.EventState:
 		text += " " + e.From + " -> " + e.To
 	default:
 		text += " " + e.Kind

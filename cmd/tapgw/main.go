@@ -37,7 +37,7 @@ func realEnv() *Env {
 		Run:         func(context.Context, RunOptions) error { return errNotWired },
 		Cleanup:     func(context.Context, *slog.Logger) ([]string, error) { return nil, errNotWired },
 		Demo:        func(context.Context, DemoOptions) error { return errNotWired },
-		CheckConfig: func(string) error { return errNotWired },
+		CheckConfig: func(string) ([]string, error) { return nil, errNotWired },
 		ShowConfig:  func(string) ([]byte, error) { return nil, errNotWired },
 		InitConfig:  func(context.Context) ([]byte, error) { return nil, errNotWired },
 	}

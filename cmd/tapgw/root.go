@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tapgw/api"
+	"tapgw/configs"
 )
 
 const longHelp = `tapgw uses all ways to the Internet that this host has, every new session on the
@@ -40,7 +41,7 @@ func newRoot(e *Env) *cobra.Command {
 	root.SetErr(e.Stderr)
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.socket, "socket", "", "control socket (default "+api.DefaultSocket+"; also "+api.SocketEnv+")")
-	flags.StringVar(&a.configPath, "config", "", "configuration file (default "+defaultConfig+")")
+	flags.StringVar(&a.configPath, "config", "", "configuration file (default "+configs.DefaultPath+")")
 	flags.StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.AddCommand(
 		a.statusCommand(), a.uplinksCommand(), a.sessionsCommand(), a.eventsCommand(),

@@ -92,8 +92,15 @@ var (
 
 type collector struct{ src Source }
 
-// Describe sends nothing: which series exist depends on the uplinks of the moment (an unchecked collector).
-func (c *collector) Describe(chan<- *prometheus.Desc) {}
+// Describe sends everything that Collect may send.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		datapathInfo, sessions, sessionsLimit, drops, refused,
+		uplinkInfo, uplinkState, uplinkRx, uplinkTx, uplinkLoad, uplinkSessions, uplinkRTT, uplinkLoss,
+	} {
+		out <- d
+	}
+}
 
 // Collect reads one snapshot.
 func (c *collector) Collect(out chan<- prometheus.Metric) {

@@ -1,0 +1,166 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tapgw/api"
+)
+
+// testGroup stands for the group tapgw, which the machine need not have.
+const testGroup = 54321
+
+const childEnv = "APISERVER_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if socket := os.Getenv(childEnv); socket != "" {
+		child(&api.Client{Socket: socket})
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// child tries everything a client may want and prints what came of it.
+func child(c *api.Client) {
+	ctx := context.Background()
+	_, statusErr := c.Status(ctx)
+	_, sessionsErr := c.Sessions(ctx, api.Filter{})
+	events, stop := context.WithTimeout(ctx, time.Minute)
+	eventsErr := c.Events(events, func(api.Event) { stop() })
+	fmt.Printf("read: %v\n", errors.Join(statusErr, sessionsErr, eventsErr))
+	fmt.Printf("set: %v\nreload: %v\n", c.SetUplink(ctx, "fiber", false), c.Reload(ctx))
+}
+
+// fakeDaemon is a backend that remembers what it was told.
+type fakeDaemon struct {
+	*Hub
+	mu        sync.Mutex
+	calls     []string
+	err       error // of all changes and of Config
+	sessions  int
+	noUplinks bool
+}
+
+func (f *fakeDaemon) Status() api.Status {
+	s := api.Status{Version: "1.2.3", Datapath: api.DatapathUserspace, Sessions: f.sessions}
+	if !f.noUplinks {
+		s.Uplinks = []api.Uplink{
+			{Name: "fiber", Interface: "eth0", State: api.StateUp},
+			{Name: "lte", Interface: "wwan0", State: api.StateDown, Reason: "no reply"},
+		}
+	}
+	return s
+}
+
+func (f *fakeDaemon) Sessions(yield func(api.Session) bool) {
+	for i := range f.sessions {
+		inside := netip.AddrFrom4([4]byte{10, 0, 0, byte(i % 4)})
+		proto, uplink := "tcp", "fiber"
+		if i%2 == 1 {
+			proto, uplink = "udp", "lte"
+		}
+		if !yield(api.Session{Proto: proto, Uplink: uplink, Inside: netip.AddrPortFrom(inside, uint16(i))}) {
+			return
+		}
+	}
+}
+
+func (f *fakeDaemon) Config() ([]byte, error) { return []byte("tap:\n  name: tapgw0\n"), f.err }
+
+func (f *fakeDaemon) SetUplink(name string, enabled bool) error {
+	if f.err == nil && name != "fiber" && name != "lte" {
+		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
+	}
+	return f.record(fmt.Sprintf("set %s %v", name, enabled))
+}
+
+func (f *fakeDaemon) Reload() error { return f.record("reload") }
+
+func (f *fakeDaemon) record(call string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, call)
+	return f.err
+}
+
+func (f *fakeDaemon) called() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+func newFake() *fakeDaemon { return &fakeDaemon{Hub: NewHub()} }
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// open makes a folder that other users may enter.
+func open(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func testServer(b Backend, o Options) *Server {
+	o.Logger = quiet()
+	s := New(b, o)
+	s.groupID = func() (uint32, error) { return testGroup, nil }
+	return s
+}
+
+// start runs s until the test ends and returns a client and a way to stop it earlier.
+func start(t *testing.T, s *Server) (*api.Client, func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		t.Fatal(err)
+	}
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return &api.Client{Socket: s.opts.Socket}, stop
+}
+
+func serving(t *testing.T, b Backend) (*api.Client, func()) {
+	t.Helper()
+	return start(t, testServer(b, Options{Socket: filepath.Join(open(t), "run", "s.sock"), Metrics: fakeMetrics()}))
+}
+
+func fakeMetrics() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "tapgw_sessions 1\n") })
+}
+
+func mustContain(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	for _, p := range parts {
+		if err == nil || !strings.Contains(err.Error(), p) {
+			t.Errorf("error %v does not say %q", err, p)
+		}
+	}
+}
