@@ -46,9 +46,9 @@ func (k *Kernel) find(r uplinks.Route) (*netlink.Route, error) {
 
 // move gives a route another metric. An equal route that stands there already serves as well.
 func (k *Kernel) move(route *netlink.Route, metric int) error {
+	clearState(route)
 	moved := *route
 	moved.Priority = metric
-	clearState(&moved)
 	if err := k.h.RouteAdd(&moved); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}

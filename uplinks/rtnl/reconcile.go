@@ -175,6 +175,7 @@ func (k *Kernel) remove(s present, report *Report) (errs []error) {
 			if (route.Table == uplinks.TableMain) != main {
 				continue
 			}
+			clearState(&route)
 			if err := k.h.RouteDel(&route); err != nil && !gone(err) {
 				errs = append(errs, fmt.Errorf("remove route %s from table %d: %w", toPrefix(route.Dst), route.Table, err))
 				continue

@@ -1,0 +1,182 @@
+package uplinks
+
+import (
+	"net/netip"
+	"reflect"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+var tap = Capture{TapIndex: 9, TapAddress: addr("198.18.73.1"), TapGateway: addr("198.18.73.2")}
+
+func planOf(w *world, c Capture) Wanted {
+	s, _ := NewTracker(healthy()).Update(t0, w.Facts)
+	return Plan(s, w.Facts, c)
+}
+
+func TestPlanOfTwoUplinks(t *testing.T) {
+	got := planOf(twoISPs(), tap)
+	gw := addr("192.168.1.1")
+	want := Wanted{
+		Rules: []Rule{
+			{Priority: 5099, Table: 254, SuppressDefault: true},
+			{Priority: 5100, Source: pfx("192.168.1.10/32"), Table: 7300},
+			{Priority: 5101, Source: pfx("192.168.1.20/32"), Table: 7301},
+		},
+		Routes: []Route{
+			{Table: 7300, Dst: pfx("192.168.1.0/24"), Index: 2, Protocol: 73},
+			{Table: 7300, Dst: everywhere, Gateway: gw, Index: 2, Protocol: 73},
+			{Table: 7301, Dst: pfx("192.168.1.0/24"), Index: 3, Protocol: 73},
+			{Table: 7301, Dst: everywhere, Gateway: gw, Index: 3, Protocol: 73},
+			{Table: 254, Dst: multicast, Index: 2, Metric: 75, Protocol: 73},
+			{Table: 254, Dst: limitedBroadcast, Index: 2, Metric: 75, Protocol: 73},
+			{Table: 254, Dst: everywhere, Gateway: tap.TapGateway, Source: tap.TapAddress, Index: 9, Metric: 75, Protocol: 73},
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestNothingIsCapturedWithoutTapOrUplink(t *testing.T) {
+	for name, w := range map[string]Wanted{
+		"no tap":    planOf(twoISPs().via(2, "192.168.1.1", 0), Capture{}),
+		"no uplink": planOf(new(world).eth(2, "lan").addr(2, "10.0.0.1/8"), tap),
+	} {
+		if len(w.Demote) > 0 {
+			t.Errorf("%s: demotes %v", name, w.Demote)
+		}
+		for _, r := range w.Routes {
+			if r.Table == TableMain {
+				t.Errorf("%s: wants %v", name, r)
+			}
+		}
+	}
+}
+
+func TestCaptureMetric(t *testing.T) {
+	tests := map[string]struct {
+		world  *world
+		metric int
+		demote []int // from, to, from, to ...
+	}{
+		"usual":                {twoISPs(), 75, nil},
+		"one lower":            {twoISPs().via(2, "192.168.1.1", 50), 49, nil},
+		"equal":                {twoISPs().via(2, "192.168.1.1", 75), 74, nil},
+		"two leaves one":       {twoISPs().via(2, "192.168.1.1", 2), 1, nil},
+		"zero is demoted":      {twoISPs().via(2, "192.168.1.1", 0), 75, []int{0, 76}},
+		"one is demoted":       {twoISPs().via(2, "192.168.1.1", 1), 75, []int{1, 76}},
+		"two zeros":            {twoISPs().via(2, "192.168.1.1", 0).via(3, "192.168.1.1", 0).via(3, "192.168.1.1", 76), 75, []int{0, 77, 0, 78}},
+		"vpn stays in front":   {twoISPs().p2p(5, "wg0", "wireguard").via(5, "", 0), 75, nil},
+		"vpn's metric avoided": {twoISPs().via(2, "192.168.1.1", 75).p2p(5, "wg0", "wireguard").via(5, "", 74), 73, nil},
+		"demoted stays put":    {new(world).eth(2, "eth0").addr(2, "10.0.0.2/24").via(2, "10.0.0.1", 76), 75, nil},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := planOf(tt.world, tap)
+			if got := w.Routes[len(w.Routes)-1]; got.Metric != tt.metric || got.Index != tap.TapIndex {
+				t.Errorf("last route %+v, want metric %d", got, tt.metric)
+			}
+			var demote []int
+			for _, d := range w.Demote {
+				demote = append(demote, d.Route.Metric, d.Metric)
+			}
+			if !reflect.DeepEqual(demote, tt.demote) {
+				t.Errorf("demotes %v, want %v", demote, tt.demote)
+			}
+		})
+	}
+}
+
+func TestOddUplinks(t *testing.T) {
+	w := new(world).
+		eth(2, "eth0").addr(2, "203.0.113.7/32").via(2, "10.99.0.1", 100). // gateway outside any subnet
+		p2p(4, "ppp0", "ppp").via(4, "", 300).
+		eth(5, "off").addr(5, "10.5.0.2/24").addr(5, "10.5.0.3/24").via(5, "10.5.0.1", 400)
+	w.Addresses = append(w.Addresses, Address{Index: 4, Prefix: pfx("198.51.100.2/32"), Peer: addr("198.51.100.1")})
+	w.link(5).Up = false
+	got := planOf(w, Capture{})
+	routes := []Route{
+		{Table: 7300, Dst: everywhere, Gateway: addr("10.99.0.1"), Index: 2, Protocol: 73, OnLink: true},
+		{Table: 7301, Dst: pfx("198.51.100.1/32"), Index: 4, Protocol: 73},
+		{Table: 7301, Dst: everywhere, Index: 4, Protocol: 73},
+	}
+	if !reflect.DeepEqual(got.Routes, routes) {
+		t.Errorf("routes %+v", got.Routes)
+	}
+	var sources []netip.Prefix
+	for _, r := range got.Rules[1:] {
+		sources = append(sources, r.Source)
+	}
+	if want := []netip.Prefix{pfx("203.0.113.7/32"), pfx("198.51.100.2/32"), pfx("10.5.0.2/32"), pfx("10.5.0.3/32")}; !reflect.DeepEqual(sources, want) {
+		t.Errorf("rules from %v, want %v", sources, want)
+	}
+}
+
+func TestForeignMulticastRouteIsLeftAlone(t *testing.T) {
+	w := twoISPs()
+	w.Routes = append(w.Routes, Route{Table: TableMain, Dst: multicast, Index: 3})
+	for _, r := range planOf(w, tap).Routes {
+		if r.Dst == multicast {
+			t.Fatalf("wants %+v", r)
+		}
+	}
+}
+
+// Every plan names each kernel object once, stays in our ranges, and captures below every uplink's default route.
+func TestPlanInvariants(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := new(world)
+		for i := range rapid.IntRange(0, 6).Draw(t, "links") {
+			if rapid.Bool().Draw(t, "eth") {
+				w.eth(10+i, string(rune('a'+i)))
+			} else {
+				w.p2p(10+i, string(rune('a'+i)), rapid.SampledFrom([]string{"ppp", "tun", "wireguard"}).Draw(t, "kind"))
+			}
+			for range rapid.IntRange(0, 3).Draw(t, "addrs") {
+				w.addr(10+i, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, rapid.Byte().Draw(t, "a")}), rapid.IntRange(0, 32).Draw(t, "bits")).String())
+			}
+			for range rapid.IntRange(0, 2).Draw(t, "defaults") {
+				w.via(10+i, rapid.SampledFrom([]string{"", "10.0.0.1", "192.0.2.1"}).Draw(t, "gw"), rapid.IntRange(0, 90).Draw(t, "metric"))
+			}
+		}
+		p := planOf(w, tap)
+		rules, keys := map[Rule]bool{}, map[Route]bool{}
+		for _, r := range p.Rules {
+			if rules[r] || r.Priority < SuppressRule || r.Priority > RuleLast {
+				t.Fatalf("rule %+v", r)
+			}
+			rules[r] = true
+		}
+		for _, r := range p.Routes {
+			key := Route{Table: r.Table, Dst: r.Dst, Metric: r.Metric}
+			if keys[key] || r.Protocol != Protocol || r.Index == 0 || r.Dst != r.Dst.Masked() {
+				t.Fatalf("route %+v", r)
+			}
+			keys[key] = true
+		}
+		if n := len(p.Routes); n > 0 && p.Routes[n-1].Index == tap.TapIndex {
+			checkInFront(t, w, p)
+		}
+	})
+}
+
+func checkInFront(t *rapid.T, w *world, p Wanted) {
+	metric := p.Routes[len(p.Routes)-1].Metric
+	if metric < 1 {
+		t.Fatalf("metric %d", metric)
+	}
+	moved := map[Route]bool{}
+	for _, d := range p.Demote {
+		moved[d.Route] = true
+		if d.Metric <= metric {
+			t.Fatalf("demotes to %d, ours is %d", d.Metric, metric)
+		}
+	}
+	for _, r := range w.Routes {
+		if l := w.link(r.Index); r.Metric <= metric && !moved[r] && !isTunnel(*l) {
+			t.Fatalf("%+v beats ours with metric %d", r, metric)
+		}
+	}
+}
