@@ -21,13 +21,18 @@ func (t *Table) Bound(proto uint8, inside uint32, port uint16) (uplink uint8, ok
 	return t.mappings[m].uplink, m != 0
 }
 
-func (t *Table) endpointHash(k Key) uint64 {
-	return siphash(t.cfg.Seed, uint64(k.Inside), uint64(k.InsidePort)<<8|uint64(k.Proto))
+func (t *Table) endpointHash(inside uint32, port uint16, proto uint8) uint64 {
+	return siphash(t.cfg.Seed, uint64(inside), uint64(port)<<8|uint64(proto))
+}
+
+func (t *Table) mappingHash(n uint32) uint64 {
+	m := &t.mappings[n]
+	return t.endpointHash(m.inside, m.insidePort, m.proto)
 }
 
 // endpoint returns the mapping that new sessions of k's inside endpoint use, and its slot; 0 when there is none.
 func (t *Table) endpoint(k Key) (m uint32, slot int) {
-	return t.endpoints.find(t.endpointHash(k), func(n uint32) bool {
+	return t.endpoints.find(t.endpointHash(k.Inside, k.InsidePort, k.Proto), func(n uint32) bool {
 		m := &t.mappings[n]
 		return m.inside == k.Inside && m.insidePort == k.InsidePort && m.proto == k.Proto
 	})
@@ -40,9 +45,9 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 		t.mappings[current].sessions++
 		return current, nil
 	}
-	h := t.endpointHash(k)
+	h := t.endpointHash(k.Inside, k.InsidePort, k.Proto)
 	m := t.peekMapping()
-	if current == 0 && !t.endpoints.insert(h, m) {
+	if current == 0 && !t.endpoints.insert(h, m, t.mappingHash) {
 		return 0, ErrTableFull
 	}
 	s, port, err := t.takePort(k, b, m, now)
@@ -85,7 +90,7 @@ func (t *Table) leave(n uint32, rest bool, now Tick) {
 	if m.sessions--; m.sessions > 0 {
 		return
 	}
-	t.endpoints.remove(t.endpointHash(Key{Inside: m.inside, InsidePort: m.insidePort, Proto: m.proto}), n)
+	t.endpoints.remove(t.mappingHash(n), n)
 	t.findSpace(m.uplink, m.proto, m.outside).release(m.outsidePort, m.rest, now)
 	t.stats.mappings.Add(-1)
 	*m = mapping{sessions: t.freeMap}

@@ -95,8 +95,8 @@ func (t *Table) write(r uint32, k Key, b Binding, m uint32, now Tick) {
 // publish makes a written record findable, inbound first so that no reply finds nothing. It takes over the outbound slot of
 // old, if any. False when an index has no room: nothing is published then.
 func (t *Table) publish(r, old uint32) bool {
-	outHash, inHash := t.hashes(r)
-	if !t.in.insert(inHash, r) {
+	outHash, inHash := t.outHash(r), t.inHash(r)
+	if !t.in.insert(inHash, r, t.inHash) {
 		return false
 	}
 	if old != 0 {
@@ -104,18 +104,22 @@ func (t *Table) publish(r, old uint32) bool {
 		t.out.words[slot].Store(indexWord(outHash, r))
 		return true
 	}
-	if !t.out.insert(outHash, r) {
+	if !t.out.insert(outHash, r, t.outHash) {
 		t.in.remove(inHash, r)
 		return false
 	}
 	return true
 }
 
-// hashes returns the hashes of both keys of a record.
-func (t *Table) hashes(r uint32) (out, in uint64) {
+// outHash and inHash are the hashes of the keys of a record.
+func (t *Table) outHash(r uint32) uint64 {
 	tr := t.records[r].translation()
 	addrs, ports := tr.words()
-	out = siphash(t.cfg.Seed, addrs, ports)
-	addrs, ports = tr.InKey().words()
-	return out, siphash(t.cfg.Seed, addrs, ports)
+	return siphash(t.cfg.Seed, addrs, ports)
+}
+
+func (t *Table) inHash(r uint32) uint64 {
+	tr := t.records[r].translation()
+	addrs, ports := tr.InKey().words()
+	return siphash(t.cfg.Seed, addrs, ports)
 }

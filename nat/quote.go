@@ -83,17 +83,21 @@ func rewriteOuter(frame []byte, p *packet.Packet, at int, addr uint32) {
 	rewrite(frame, p, edit{addrAt: int(p.L3) + at, addr: addr}, false)
 	sum := frame[p.ChecksumOffset():]
 	binary.BigEndian.PutUint16(sum, 0)
-	binary.BigEndian.PutUint16(sum, ^packet.Fold(packet.Sum(0, frame[p.L4:p.L3+p.Len])))
+	binary.BigEndian.PutUint16(sum, ^packet.Fold(packet.Sum(0, message(frame, p))))
 }
+
+// message is the ICMP message of p.
+func message(frame []byte, p *packet.Packet) []byte { return frame[p.L4 : int(p.L3)+int(p.Len)] }
 
 // parseQuote reads the quote of an error whose own checksum and quoted header checksum are right (RFC 5508 REQ-3). The
 // quoted transport checksum is not looked at.
 func parseQuote(frame []byte, p *packet.Packet) (quote, bool) {
-	if p.Kind != packet.ICMPError || packet.Fold(packet.Sum(0, frame[p.L4:p.L3+p.Len])) != 0xffff {
+	if p.Kind != packet.ICMPError || packet.Fold(packet.Sum(0, message(frame, p))) != 0xffff {
 		return quote{}, false
 	}
 	l3, end := int(p.L4)+icmpHeader, int(p.L3)+int(p.Len)
-	if n := int(frame[p.L4+5]) * 4; n > 0 { // RFC 4884: the datagram's length, extensions follow
+	// RFC 4884: a length of at least 128 bytes says that extensions follow; less is what older senders left there.
+	if n := int(frame[p.L4+5]) * 4; n >= 128 {
 		end = min(end, l3+n)
 	}
 	ip := frame[l3:end]
@@ -123,13 +127,8 @@ func (q *quote) parseTransport(l4 []byte) bool {
 	case protoICMP:
 		q.srcPort = binary.BigEndian.Uint16(l4[4:])
 		q.dstPort = q.srcPort
-		switch l4[0] {
-		case packet.ICMPEchoReply, packet.ICMPTimestampReply:
-			q.reply = true
-			return true
-		case packet.ICMPEcho, packet.ICMPTimestamp:
-			return true
-		}
+		q.reply = l4[0] == packet.ICMPEchoReply || l4[0] == packet.ICMPTimestampReply
+		return isQuery(l4[0])
 	}
 	return false
 }
@@ -141,11 +140,9 @@ func (q *quote) rewrite(frame []byte, d direction, addr uint32, port uint16) {
 	if q.proto == protoICMP {
 		e.portAt = q.l4 + 4
 	}
-	if q.proto != protoTCP || q.end >= q.l4+tcpSumEnd {
-		rewrite(frame, &inner, e, false)
-		return
+	if q.proto == protoTCP && q.end < q.l4+tcpSumEnd {
+		binary.BigEndian.PutUint16(frame[e.portAt:], port)
+		e.portAt = 0 // no checksum to fix
 	}
-	binary.BigEndian.PutUint16(frame[e.portAt:], port)
-	e.portAt = 0
 	rewrite(frame, &inner, e, false)
 }

@@ -52,28 +52,45 @@ type edit struct {
 	port           uint16
 }
 
-// portOffset is where the port of the translated side lies, 0 when the frame has no transport header.
+// portOffset is where the port of the translated side lies, 0 when the packet has none.
 func portOffset(frame []byte, p *packet.Packet, d direction) (at int, ok bool) {
-	if p.Kind == packet.Fragment {
-		if binary.BigEndian.Uint16(frame[p.L3+fragmentAt:])&0x1fff != 0 {
-			return 0, true
-		}
-		if end := p.ChecksumOffset() + 2; end < int(p.L4)+8 && end > 2 {
-			ok = int(p.L3)+int(p.Len) >= int(p.L4)+8
-		} else {
-			ok = int(p.L3)+int(p.Len) >= end
-		}
-		if !ok {
-			return 0, false
-		}
+	l4 := int(p.L4)
+	switch p.Kind {
+	case packet.TCP, packet.UDP:
+		return l4 + 2*int(d), true
+	case packet.ICMPQuery:
+		return l4 + 4, true
+	case packet.OtherProto:
+		return 0, true
+	case packet.Fragment:
+		return fragmentPort(frame[l4:int(p.L3)+int(p.Len)], p, d, frame[int(p.L3)+fragmentAt:])
+	}
+	return 0, false
+}
+
+// fragmentPort is portOffset for a fragment with payload l4, whose header goes on at field with its place in the datagram.
+func fragmentPort(l4 []byte, p *packet.Packet, d direction, field []byte) (at int, ok bool) {
+	if binary.BigEndian.Uint16(field)&0x1fff != 0 {
+		return 0, true
 	}
 	switch p.Proto {
-	case packet.ProtoTCP, packet.ProtoUDP:
-		return int(p.L4) + 2*int(d), true
+	case packet.ProtoTCP:
+		return int(p.L4) + 2*int(d), len(l4) >= tcpSumEnd
+	case packet.ProtoUDP:
+		return int(p.L4) + 2*int(d), len(l4) >= 8
 	case packet.ProtoICMP:
-		return int(p.L4) + 4, true
+		return int(p.L4) + 4, len(l4) >= 8 && isQuery(l4[0])
 	}
 	return 0, true
+}
+
+// isQuery reports whether an ICMP type carries an identifier that we translate.
+func isQuery(icmpType uint8) bool {
+	switch icmpType {
+	case packet.ICMPEcho, packet.ICMPEchoReply, packet.ICMPTimestamp, packet.ICMPTimestampReply:
+		return true
+	}
+	return false
 }
 
 func rewrite(frame []byte, p *packet.Packet, e edit, partial bool) {

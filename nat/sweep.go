@@ -58,7 +58,7 @@ type slots struct {
 
 // hide takes a session out of the indexes, outbound first. A re-bound session's outbound slot is another's already.
 func (t *Table) hide(r uint32) (s slots) {
-	s.outHash, s.inHash = t.hashes(r)
+	s.outHash, s.inHash = t.outHash(r), t.inHash(r)
 	if s.out, s.hadOut = t.out.slotOf(s.outHash, r); s.hadOut {
 		t.out.words[s.out].Store(0)
 	}

@@ -27,7 +27,7 @@ type Table struct {
 	cfg   Config
 	ports []uint16 // the pool of every address, TCP and UDP
 
-	out, in index
+	out, in *index
 	records []identity
 	counts  [2][]counters // by direction, in separate arrays so that their writers share no cache line
 
@@ -43,7 +43,7 @@ type Table struct {
 	freeHead   uint32 // list of free records, linked by their own words
 	quarantine queue
 	sweeps     uint32
-	endpoints  index
+	endpoints  *index
 	mappings   []mapping
 	freeMap    uint32 // list of free mappings
 	usedMap    uint32
