@@ -4,6 +4,7 @@
 package tapgw
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -27,8 +28,8 @@ type Config struct {
 type Gateway struct {
 	cfg        Config
 	table      *nat.Table
-	meters     *uplinks.Meters
-	snap       atomic.Pointer[uplinks.Snapshot]
+	meters     *Meters
+	view       atomic.Pointer[view]
 	drops      [numReasons]atomic.Uint64
 	originated rateLimit // of packets we originate towards the inside
 
@@ -38,15 +39,37 @@ type Gateway struct {
 }
 
 // New returns a gateway without uplinks; SetUplinks must follow.
-func New(cfg Config, table *nat.Table, meters *uplinks.Meters, s policy.Scheduler) *Gateway {
+func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gateway {
 	g := &Gateway{cfg: cfg, table: table, meters: meters, scheduler: s}
 	g.candidates = make([]policy.Candidate, 0, uplinks.MaxUplinks)
-	g.snap.Store(uplinks.NewSnapshot(nil))
+	g.SetUplinks(uplinks.NewSnapshot(nil))
 	return g
 }
 
+// Meters measure the load of each uplink, by ID.
+type Meters [uplinks.MaxUplinks]*uplinks.Meter
+
+// view is the uplinks as the packet path needs them, derived once per snapshot.
+type view struct {
+	*uplinks.Snapshot
+	addresses [uplinks.MaxUplinks][]uint32 // of each uplink, host order
+	capacity  [uplinks.MaxUplinks]float64  // bits per second, never 0 for an uplink that exists
+}
+
 // SetUplinks publishes a new view of the uplinks; frames under way may still use the one before.
-func (g *Gateway) SetUplinks(s *uplinks.Snapshot) { g.snap.Store(s) }
+func (g *Gateway) SetUplinks(s *uplinks.Snapshot) {
+	v := &view{Snapshot: s}
+	for id, c := range uplinks.EffectiveCapacity(s.Uplinks) {
+		v.capacity[id] = float64(max(c.Up, c.Down))
+	}
+	for _, u := range s.Uplinks {
+		for _, a := range u.Addresses {
+			b := a.As4()
+			v.addresses[u.ID] = append(v.addresses[u.ID], binary.BigEndian.Uint32(b[:]))
+		}
+	}
+	g.view.Store(v)
+}
 
 // SetScheduler replaces the way uplinks are chosen for new sessions.
 func (g *Gateway) SetScheduler(s policy.Scheduler) {

@@ -14,11 +14,9 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 	var p packet.Packet
 	p.Decode(b[packet.VnetLen:])
 	switch p.Kind {
-	case packet.TCP, packet.UDP:
-		return g.inboundSession(b, &p, uplink, now)
-	case packet.ICMPQuery:
-		if p.IsReply() {
-			return g.inboundSession(b, &p, uplink, now)
+	case packet.TCP, packet.UDP, packet.ICMPQuery:
+		if key, ok := nat.InKeyOf(&p, uplink); ok {
+			return g.inboundSession(b, &p, key, now)
 		}
 	case packet.ICMPError:
 		return g.inboundError(b, &p, uplink)
@@ -29,13 +27,13 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 }
 
 // inboundSession translates a reply back to its inside endpoint.
-func (g *Gateway) inboundSession(b []byte, p *packet.Packet, uplink uint8, now nat.Tick) Result {
-	ref := g.table.FindIn(inboundKey(p, uplink))
+func (g *Gateway) inboundSession(b []byte, p *packet.Packet, key nat.InKey, now nat.Tick) Result {
+	ref := g.table.FindIn(key)
 	if ref == 0 {
-		return g.inboundMiss(p, uplink)
+		return g.inboundMiss(p, key.Uplink)
 	}
 	tr := g.table.Translation(ref)
-	if u := g.snap.Load().ByID(uplink); u == nil || u.Generation != tr.Generation {
+	if u := g.view.Load().ByID(key.Uplink); u == nil || u.Generation != tr.Generation {
 		return g.drop(StaleSession)
 	}
 	vnet := packet.VnetHeader(b)
@@ -70,7 +68,7 @@ func (g *Gateway) inboundError(b []byte, p *packet.Packet, uplink uint8) Result 
 		return Result{Verdict: Ignore}
 	}
 	tr := g.table.Translation(ref)
-	if u := g.snap.Load().ByID(uplink); u == nil || u.Generation != tr.Generation {
+	if u := g.view.Load().ByID(uplink); u == nil || u.Generation != tr.Generation {
 		return g.drop(StaleSession)
 	}
 	nat.RewriteErrorIn(frame, p, &tr)
@@ -82,13 +80,4 @@ func (g *Gateway) inboundError(b []byte, p *packet.Packet, uplink uint8) Result 
 func (g *Gateway) address(b []byte) {
 	copy(b[packet.VnetLen:], g.cfg.TAPMAC[:])
 	copy(b[packet.VnetLen+6:], g.cfg.GatewayMAC[:])
-}
-
-// inboundKey is the table key of a packet from the outside. An ICMP query has its identifier on our side only.
-func inboundKey(p *packet.Packet, uplink uint8) nat.InKey {
-	k := nat.InKey{Outside: p.Dst, Remote: p.Src, OutsidePort: p.DstPort, RemotePort: p.SrcPort, Proto: p.Proto, Uplink: uplink}
-	if p.Kind == packet.ICMPQuery {
-		k.RemotePort = 0
-	}
-	return k
 }

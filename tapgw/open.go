@@ -1,9 +1,7 @@
 package tapgw
 
 import (
-	"encoding/binary"
 	"errors"
-	"math"
 
 	"tapgw/nat"
 	"tapgw/policy"
@@ -14,18 +12,18 @@ import (
 func (g *Gateway) open(key nat.Key, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	snap := g.snap.Load()
-	g.listCandidates(snap)
+	v := g.view.Load()
+	g.listCandidates(v)
 	if id, ok := g.table.Bound(key.Proto, key.Inside, key.InsidePort); ok && g.isCandidate(id) {
-		u := snap.ByID(id)
-		ref, err := g.table.Open(key, binding(u, policy.ReasonMapping), now)
+		u := v.ByID(id)
+		ref, err := g.table.Open(key, v.binding(u, policy.ReasonMapping), now)
 		return ref, u, refusal(err)
 	}
 	why := NoUplink
 	for len(g.candidates) > 0 {
 		d, _ := policy.Decide(g.scheduler, g.candidates)
-		u := snap.ByID(g.candidates[d.Index].ID)
-		ref, err := g.table.Open(key, binding(u, policy.ReasonScheduler), now)
+		u := v.ByID(g.candidates[d.Index].ID)
+		ref, err := g.table.Open(key, v.binding(u, d.Reason), now)
 		if err == nil {
 			g.meters[u.ID].Charge()
 			return ref, u, NoReason
@@ -39,29 +37,28 @@ func (g *Gateway) open(key nat.Key, now nat.Tick) (nat.Ref, *uplinks.Uplink, Rea
 }
 
 // listCandidates fills g.candidates with the usable uplinks; when there is none, with those not judged yet.
-func (g *Gateway) listCandidates(snap *uplinks.Snapshot) {
+func (g *Gateway) listCandidates(v *view) {
 	g.candidates = g.candidates[:0]
-	for _, u := range snap.Uplinks {
+	for _, u := range v.Uplinks {
 		if u.State.Usable() && u.Ready() {
-			g.addCandidate(snap, u)
+			g.addCandidate(v, u)
 		}
 	}
 	if len(g.candidates) > 0 {
 		return
 	}
-	for _, u := range snap.Uplinks {
+	for _, u := range v.Uplinks {
 		if u.State == uplinks.Probing && u.Ready() {
-			g.addCandidate(snap, u)
+			g.addCandidate(v, u)
 		}
 	}
 }
 
-func (g *Gateway) addCandidate(snap *uplinks.Snapshot, u *uplinks.Uplink) {
-	up, down := snap.Capacity(u.ID)
+func (g *Gateway) addCandidate(v *view, u *uplinks.Uplink) {
 	g.candidates = append(g.candidates, policy.Candidate{
 		ID: u.ID, Weight: u.Weight, Tier: u.Tier,
-		Sessions: g.table.UplinkSessions(u.ID),
-		Capacity: math.Max(float64(up), float64(down)),
+		Sessions: g.table.SessionsOn(u.ID),
+		Capacity: v.capacity[u.ID],
 		Load:     g.meters[u.ID].Load(),
 	})
 }
@@ -75,11 +72,8 @@ func (g *Gateway) isCandidate(id uint8) bool {
 	return false
 }
 
-func binding(u *uplinks.Uplink, why policy.Reason) nat.Binding {
-	a := u.Addresses[0].As4()
-	return nat.Binding{
-		Uplink: u.ID, Generation: u.Generation, Address: binary.BigEndian.Uint32(a[:]), Reason: uint8(why),
-	}
+func (v *view) binding(u *uplinks.Uplink, why policy.Reason) nat.Binding {
+	return nat.Binding{Uplink: u.ID, Generation: u.Generation, Addresses: v.addresses[u.ID], Reason: uint8(why)}
 }
 
 // refusal names the drop that an error of nat.Open means.

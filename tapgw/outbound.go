@@ -26,7 +26,7 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 	case packet.Malformed:
 		return g.drop(BadPacket)
 	}
-	if u := g.snap.Load().Owner(addrOf(p.Src)); u != nil {
+	if u := g.view.Load().Owner(addrOf(p.Src)); u != nil {
 		return g.own(b, &p, u, now)
 	}
 	return g.drop(UnknownProtocol)
@@ -34,13 +34,16 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 
 // outboundSession translates a packet of a session, opening the session when it is the first.
 func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Result {
-	key := outboundKey(p)
+	key, query := nat.KeyOf(p)
+	if !query {
+		return g.outboundMiss(b, p, key, now)
+	}
 	ref := g.table.FindOut(key)
 	if ref == 0 {
 		return g.outboundMiss(b, p, key, now)
 	}
 	tr := g.table.Translation(ref)
-	u := g.snap.Load().ByID(tr.Uplink)
+	u := g.view.Load().ByID(tr.Uplink)
 	if u == nil || u.Generation != tr.Generation || g.movable(u, &tr, p) {
 		return g.outboundMiss(b, p, key, now)
 	}
@@ -53,7 +56,7 @@ func (g *Gateway) movable(u *uplinks.Uplink, tr *nat.Translation, p *packet.Pack
 	if u.State.Usable() || u.State == uplinks.Probing {
 		return false
 	}
-	if p.Kind == packet.TCP && (p.TCPFlags&(packet.SYN|packet.ACK) != packet.SYN || tr.State != nat.Opening) {
+	if p.Kind == packet.TCP && (p.TCPFlags&(packet.SYN|packet.ACK) != packet.SYN || tr.State != nat.TCPOpening) {
 		return false
 	}
 	return g.anotherUsable(u)
@@ -61,7 +64,7 @@ func (g *Gateway) movable(u *uplinks.Uplink, tr *nat.Translation, p *packet.Pack
 
 // anotherUsable reports whether an uplink other than u takes new sessions.
 func (g *Gateway) anotherUsable(u *uplinks.Uplink) bool {
-	for _, o := range g.snap.Load().Uplinks {
+	for _, o := range g.view.Load().Uplinks {
 		if o.ID != u.ID && o.State.Usable() && o.Ready() {
 			return true
 		}
@@ -85,7 +88,7 @@ func (g *Gateway) sendTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *na
 
 // outboundMiss handles a packet without a usable session: it opens one, or says why not.
 func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.Tick) Result {
-	if u := g.snap.Load().Owner(addrOf(p.Src)); u != nil {
+	if u := g.view.Load().Owner(addrOf(p.Src)); u != nil {
 		return g.own(b, p, u, now)
 	}
 	if !isHost(p.Src) || !isHost(p.Dst) {
@@ -120,8 +123,8 @@ func (g *Gateway) own(b []byte, p *packet.Packet, u *uplinks.Uplink, now nat.Tic
 // outboundError translates an ICMP error that an inside host sends about a packet it received (RFC 5508 REQ-5).
 func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result {
 	frame := b[packet.VnetLen:]
-	snap := g.snap.Load()
-	if u := snap.Owner(addrOf(p.Src)); u != nil {
+	v := g.view.Load()
+	if u := v.Owner(addrOf(p.Src)); u != nil {
 		return g.own(b, p, u, now)
 	}
 	key, ok := nat.QuotedKeyOut(frame, p)
@@ -133,7 +136,7 @@ func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result
 		return g.drop(NoSession)
 	}
 	tr := g.table.Translation(ref)
-	u := snap.ByID(tr.Uplink)
+	u := v.ByID(tr.Uplink)
 	if u == nil || u.Generation != tr.Generation {
 		return g.drop(StaleSession)
 	}
@@ -142,15 +145,6 @@ func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result
 	}
 	nat.RewriteErrorOut(frame, p, &tr)
 	return Result{Verdict: Send, Uplink: u.ID}
-}
-
-// outboundKey is the table key of a packet from the inside. An ICMP query has its identifier on the inside only.
-func outboundKey(p *packet.Packet) nat.Key {
-	k := nat.Key{Inside: p.Src, Remote: p.Dst, InsidePort: p.SrcPort, RemotePort: p.DstPort, Proto: p.Proto}
-	if p.Kind == packet.ICMPQuery {
-		k.RemotePort = 0
-	}
-	return k
 }
 
 // tooBig reports whether an ordinary packet exceeds the uplink's MTU; super-packets are cut to it by the device.
