@@ -1,0 +1,154 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Bits of the conntrack fields (linux/netfilter/nf_conntrack_common.h).
+const (
+	ctEstablishedOrRelated = 2 | 4
+	ctStatusDNAT           = 1 << 5
+)
+
+// fragmentMask selects the more-fragments bit and the offset (RFC 791).
+const fragmentMask = 0x3fff
+
+// hideRule matches the packets of one uplink that belong to the datapath.
+func hideRule(u Uplink, addresses string) []expr.Any {
+	rule := join(
+		ethertype(u), equal(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)),
+		network(16, 4), in(addresses),
+		meta(expr.MetaKeyL4PROTO), in(setTransport),
+		network(6, 2), mask(binary.BigEndian.AppendUint16(nil, fragmentMask)), equal([]byte{0, 0}),
+		payload(expr.PayloadBaseTransportHeader, 2, 2), in(setPorts),
+	)
+	if !u.HeaderLess && u.GiveBackMAC != [6]byte{} {
+		rule = join(rule, payload(expr.PayloadBaseLLHeader, 6, 6), compare(expr.CmpOpNeq, u.GiveBackMAC[:]))
+	}
+	return join(rule, drop())
+}
+
+// ethertype loads the EtherType on the wire: frames of a VLAN above this device, whose tag the hardware took off, are not
+// for this uplink.
+func ethertype(u Uplink) []expr.Any {
+	if u.HeaderLess {
+		return meta(expr.MetaKeyPROTOCOL)
+	}
+	return payload(expr.PayloadBaseLLHeader, 12, 2)
+}
+
+func noTransitRule() []expr.Any {
+	return join(meta(expr.MetaKeyIIFNAME), in(setUplinks), meta(expr.MetaKeyOIFNAME), in(setCaptured), drop())
+}
+
+func fromIPv4() []expr.Any { return join(meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4})) }
+
+func guardRule() []expr.Any {
+	return join(
+		meta(expr.MetaKeyIIFNAME), in(setGuarded),
+		conntrack(expr.CtKeySTATE, ctEstablishedOrRelated),
+		conntrack(expr.CtKeySTATUS, ctStatusDNAT),
+		drop(),
+	)
+}
+
+// masqueradeRules keep TCP and UDP within gap, so that their answers are not taken for the datapath's.
+func masqueradeRules(gap PortRange, ok bool) [][]expr.Any {
+	match := join(
+		meta(expr.MetaKeyOIFNAME), in(setUplinks),
+		meta(expr.MetaKeyIIFNAME), []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: setUplinks, Invert: true}},
+		[]expr.Any{&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true}}, compare(expr.CmpOpNeq, native(unix.RTN_LOCAL)),
+	)
+	rest := join(match, []expr.Any{&expr.Masq{}})
+	if !ok {
+		return [][]expr.Any{rest}
+	}
+	return [][]expr.Any{join(match, meta(expr.MetaKeyL4PROTO), in(setTransport), masqueradeTo(gap)), rest}
+}
+
+func masqueradeTo(r PortRange) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: port(r.First)},
+		&expr.Immediate{Register: 2, Data: port(r.Last)},
+		masqueradePorts{&expr.Masq{ToPorts: true, RegProtoMin: 1, RegProtoMax: 2}},
+	}
+}
+
+// masqueradePorts is a masquerade that keeps to its ports: the library leaves out the flag without which the kernel
+// ignores them.
+type masqueradePorts struct{ *expr.Masq }
+
+func (m masqueradePorts) encode() ([]byte, error) {
+	data, err := netlink.MarshalAttributes([]netlink.Attribute{
+		number(unix.NFTA_MASQ_FLAGS, unix.NF_NAT_RANGE_PROTO_SPECIFIED),
+		number(unix.NFTA_MASQ_REG_PROTO_MIN, m.RegProtoMin),
+		number(unix.NFTA_MASQ_REG_PROTO_MAX, m.RegProtoMax),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return netlink.MarshalAttributes([]netlink.Attribute{
+		text(unix.NFTA_EXPR_NAME, "masq"), {Type: unix.NFTA_EXPR_DATA | netlink.Nested, Data: data},
+	})
+}
+
+func join(parts ...[]expr.Any) (rule []expr.Any) {
+	for _, p := range parts {
+		rule = append(rule, p...)
+	}
+	return rule
+}
+
+func meta(key expr.MetaKey) []expr.Any { return []expr.Any{&expr.Meta{Key: key, Register: 1}} }
+
+func network(offset, length uint32) []expr.Any {
+	return payload(expr.PayloadBaseNetworkHeader, offset, length)
+}
+
+func payload(base expr.PayloadBase, offset, length uint32) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: length}}
+}
+
+func in(set string) []expr.Any { return []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: set}} }
+
+func equal(data []byte) []expr.Any { return compare(expr.CmpOpEq, data) }
+
+func compare(op expr.CmpOp, data []byte) []expr.Any {
+	return []expr.Any{&expr.Cmp{Op: op, Register: 1, Data: data}}
+}
+
+func mask(bits []byte) []expr.Any {
+	return []expr.Any{&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(bits)), Mask: bits, Xor: make([]byte, len(bits))}}
+}
+
+// conntrack matches when none of bits is set.
+func conntrack(key expr.CtKey, bits uint32) []expr.Any {
+	return join([]expr.Any{&expr.Ct{Key: key, Register: 1}}, mask(native(bits)), equal(native(0)))
+}
+
+func native(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
+
+func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
+
+// chainUse reads the number of rules from the kernel's description of a base chain.
+func chainUse(data []byte) (int, error) {
+	const header = 4 // nfgenmsg
+	if len(data) < header {
+		return 0, fmt.Errorf("%d bytes", len(data))
+	}
+	attrs, err := netlink.UnmarshalAttributes(data[header:])
+	if err != nil {
+		return 0, err
+	}
+	for _, a := range attrs {
+		if a.Type == unix.NFTA_CHAIN_USE && len(a.Data) == 4 {
+			return int(binary.BigEndian.Uint32(a.Data)), nil
+		}
+	}
+	return 0, fmt.Errorf("no rule count")
+}

@@ -1,0 +1,171 @@
+package nft
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tapgw/internal/lab"
+)
+
+func TestPoolPortsAreHiddenFromTheHost(t *testing.T) {
+	w := newWorld(t)
+	w.apply(w.wanted())
+	tap := w.sniff("wan0")
+	for _, port := range []int{1024, poolPort, 32767, 61000, 65535} {
+		fd := w.syn(w.isp1, hostOnISP1, port)
+		w.sawSYN(tap, port)
+		w.unanswered(fd, w.isp1, hostOnISP1)
+	}
+	for _, port := range []int{1023, 32768, 60999} {
+		w.reach(w.isp1, hostOnISP1, port, w.listen(w.host, port))
+	}
+}
+
+func TestOnlyAddressesOfTheUplinkAreHidden(t *testing.T) {
+	w := newWorld(t)
+	w.apply(w.wanted())
+	server := w.listen(w.host, poolPort)
+	w.reach(w.lan, "192.168.7.1", poolPort, server)
+	w.reach(w.isp1, "203.0.113.1", poolPort, server)
+}
+
+func TestFramesGivenBackPass(t *testing.T) {
+	w := newWorld(t)
+	neighbour, err := lab.New("neighbour")
+	w.must(err)
+	t.Cleanup(func() { _ = neighbour.Close() })
+	w.connect("wan2", "198.51.101.1", neighbour, "198.51.101.2", net.HardwareAddr(backMAC[:]))
+	wanted := w.wanted()
+	wanted.Uplinks = append(wanted.Uplinks, w.uplink("wan2", "198.51.101.1"))
+	r := w.apply(wanted)
+	w.reach(neighbour, "198.51.101.1", poolPort, w.listen(w.host, poolPort))
+
+	wanted.Uplinks[2].GiveBackMAC = [6]byte{}
+	w.must(r.Apply(wanted))
+	w.unanswered(w.syn(neighbour, "198.51.101.1", poolPort), neighbour, "198.51.101.1")
+}
+
+func TestFragmentsPass(t *testing.T) {
+	w := newWorld(t)
+	w.apply(w.wanted())
+	server := w.listenUDP(w.host, poolPort)
+	w.send(w.isp1, hostOnISP1, poolPort, "hidden")
+	w.send(w.isp1, hostOnISP1, poolPort, strings.Repeat("fragmented", 300))
+	if got, _ := w.receive(server); len(got) != 3000 {
+		t.Errorf("received %q, want only the fragmented datagram", got)
+	}
+}
+
+func TestEchoRequestsPass(t *testing.T) {
+	w := newWorld(t)
+	w.apply(w.wanted())
+	c, err := w.isp1.ListenPacket("ip4:icmp", "0.0.0.0")
+	w.must(err)
+	defer c.Close()
+	request := []byte{8, 0, 0xf7, 0xfd, 0, 1, 0, 1}
+	_, err = c.WriteTo(request, &net.IPAddr{IP: net.ParseIP(hostOnISP1)})
+	w.must(err)
+	reply := make([]byte, 64)
+	if n, _, err := c.ReadFrom(reply); err != nil || n != 8 || reply[0] != 0 {
+		t.Errorf("echo: %x, %v", reply[:n], err)
+	}
+}
+
+func TestHeaderLessUplink(t *testing.T) {
+	w := newWorld(t)
+	isp, err := lab.New("ppp")
+	w.must(err)
+	t.Cleanup(func() { _ = isp.Close() })
+	link, err := lab.ConnectTUN(
+		lab.End{NS: w.host, Device: "ppp0", Prefix: prefix("100.64.0.1")},
+		lab.End{NS: isp, Device: "ppp0", Prefix: prefix("100.64.0.2")}, 0)
+	w.must(err)
+	t.Cleanup(func() { _ = link.Unplug() })
+	wanted := w.wanted()
+	ppp := w.uplink("ppp0", "100.64.0.1")
+	ppp.HeaderLess = true
+	wanted.Uplinks = append(wanted.Uplinks, ppp)
+	w.apply(wanted)
+	w.unanswered(w.syn(isp, "100.64.0.1", poolPort), isp, "100.64.0.1")
+	w.reach(isp, "100.64.0.1", otherPort, w.listen(w.host, otherPort))
+}
+
+func TestDeviceComesBack(t *testing.T) {
+	w := newWorld(t)
+	r := w.apply(w.wanted())
+	both := w.wanted()
+	w.must(w.uplink1.Unplug())
+	gone := both
+	gone.Uplinks = both.Uplinks[1:]
+	w.must(r.Apply(gone))
+	w.must(w.uplink1.Replug())
+	w.route(w.isp1, hostOnISP1)
+	again := w.wanted()
+	if again.Uplinks[0].Index == both.Uplinks[0].Index {
+		t.Fatal("the device kept its index: nothing tested")
+	}
+	w.must(r.Apply(again))
+	w.unanswered(w.syn(w.isp1, hostOnISP1, poolPort), w.isp1, hostOnISP1)
+}
+
+func TestChangesAreFollowed(t *testing.T) {
+	w := newWorld(t)
+	wanted := w.wanted()
+	r := w.apply(wanted)
+	wanted.Ports = []PortRange{{6000, 6999}, {5500, 5999}, {6500, 7999}}
+	w.must(r.Apply(wanted))
+	w.reach(w.isp1, hostOnISP1, poolPort, w.listen(w.host, poolPort))
+	for _, port := range []int{5500, 6000, 7999} {
+		w.unanswered(w.syn(w.isp1, hostOnISP1, port), w.isp1, hostOnISP1)
+	}
+	wanted.Uplinks[0].Addresses = []netip.Addr{netip.MustParseAddr("198.51.100.77")}
+	w.must(r.Apply(wanted))
+	w.reach(w.isp1, hostOnISP1, 6000, w.listen(w.host, 6000))
+}
+
+func TestManyPortRanges(t *testing.T) {
+	w := newWorld(t)
+	wanted := w.wanted()
+	wanted.Ports = nil
+	for p := 1024; p < 65535; p += 2 {
+		wanted.Ports = append(wanted.Ports, PortRange{uint16(p), uint16(p)})
+	}
+	w.apply(wanted)
+	w.unanswered(w.syn(w.isp1, hostOnISP1, 65534), w.isp1, hostOnISP1)
+	w.reach(w.isp1, hostOnISP1, 65535, w.listen(w.host, 65535))
+}
+
+// sniff opens a socket that sees every frame of a device of the host before the rules do.
+func (w *world) sniff(device string) int {
+	w.t.Helper()
+	index, err := w.host.Index(device)
+	w.must(err)
+	all := binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL})
+	var fd int
+	w.must(w.host.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(all))
+		return err
+	}))
+	w.t.Cleanup(func() { _ = unix.Close(fd) })
+	w.must(unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}))
+	w.must(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience.Seconds())}))
+	return fd
+}
+
+// sawSYN waits until the sniffer has seen a TCP packet to port.
+func (w *world) sawSYN(fd, port int) {
+	w.t.Helper()
+	buf := make([]byte, 2048)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		w.must(err)
+		if n >= 40 && buf[9] == unix.IPPROTO_TCP && int(binary.BigEndian.Uint16(buf[22:])) == port {
+			return
+		}
+	}
+}

@@ -1,0 +1,145 @@
+// Package nft keeps our nftables rules in the kernel: the packets the userspace datapath takes are hidden from the host's
+// stack, nothing is relayed from one provider to another, and the LAN falls back to plain masquerading when we die. The
+// rules of the running daemon lie in tables owned by its socket and vanish with it, even after kill -9.
+package nft
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Wanted is everything the ruleset depends on.
+type Wanted struct {
+	TAP     string // capture device
+	Upcall  string // give-back device, "" for none
+	Uplinks []Uplink
+	Ports   []PortRange // outside ports the datapath owns on every uplink
+	LAN     bool        // there are hosts behind this one
+}
+
+// Uplink is the part of an uplink that the rules need. Leave it out while its device does not exist.
+type Uplink struct {
+	Name        string // of the interface
+	Index       int    // of the interface; a new index renews the rules even when the name is the same
+	Addresses   []netip.Addr
+	HeaderLess  bool    // frames start with the IP header
+	GiveBackMAC [6]byte // source of frames handed back to the host's stack, which must pass; zero for none
+	Guard       bool    // we switched forwarding on here, so unasked-for packets must not be forwarded
+}
+
+// PortRange is an inclusive range of TCP and UDP ports.
+type PortRange struct{ First, Last uint16 }
+
+// Rules is our part of the ruleset in the network namespace where Open was called. Its methods are not for concurrent use.
+type Rules struct {
+	socket  *socket
+	applied plan
+	current bool // the kernel holds applied
+}
+
+// Open connects to nf_tables and changes nothing yet.
+func Open() (*Rules, error) {
+	s, err := openSocket()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.query(generation()); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return &Rules{socket: s}, nil
+}
+
+// Apply makes the ruleset match w in one transaction. It does nothing when w is what was applied before.
+func (r *Rules) Apply(w Wanted) error {
+	p := newPlan(w)
+	if r.current && p.equal(r.applied) {
+		return nil
+	}
+	old, err := r.socket.removals()
+	if err != nil {
+		return err
+	}
+	r.current = false
+	if err := r.socket.commit(append(old, p.messages()...)); err != nil {
+		return err
+	}
+	r.applied, r.current = p, true
+	return nil
+}
+
+// Check reports whether somebody removed what was applied. The next Apply then writes it anew.
+func (r *Rules) Check() (missing bool, err error) {
+	if !r.current {
+		return false, nil
+	}
+	for _, c := range r.applied.chains {
+		intact, err := r.socket.holds(c)
+		if err != nil {
+			return false, err
+		}
+		if !intact {
+			r.current = false
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// Close removes everything, the fallback too.
+func (r *Rules) Close() error {
+	return errors.Join(r.socket.removeAll(), r.socket.close())
+}
+
+// Cleanup removes what a crash left behind. It fails with ErrOwned while another process runs.
+func Cleanup() error {
+	r, err := Open()
+	if err != nil {
+		return err
+	}
+	return r.Close()
+}
+
+// removals are the messages that delete those of our tables that exist; deleting one that does not would fail.
+func (s *socket) removals() (messages []message, err error) {
+	for _, t := range []table{ownedNetdev, ownedInet, fallback} {
+		_, err := s.query(t.get())
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		messages = append(messages, t.remove())
+	}
+	return messages, nil
+}
+
+func (s *socket) removeAll() error {
+	messages, err := s.removals()
+	if err != nil || len(messages) == 0 {
+		return err
+	}
+	return s.commit(messages)
+}
+
+// holds reports whether the kernel has the chain with as many rules as we gave it.
+func (s *socket) holds(c chain) (bool, error) {
+	data, err := s.query(c.get())
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	rules, err := chainUse(data)
+	if err != nil {
+		return false, fmt.Errorf("nftables: %s: chain %s: decode: %w", c.table, c.name, err)
+	}
+	return rules == len(c.rules), nil
+}
+
+func (p plan) equal(q plan) bool { return bytes.Equal(p.fingerprint, q.fingerprint) }

@@ -1,0 +1,245 @@
+package nft
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The tables. Their names are ours: whatever carries them is replaced.
+var (
+	ownedNetdev = table{name: "tapgw", family: unix.NFPROTO_NETDEV, flags: tableOwner}
+	ownedInet   = table{name: "tapgw", family: unix.NFPROTO_INET, flags: tableOwner}
+	fallback    = table{name: "tapgw_fallback", family: unix.NFPROTO_IPV4}
+)
+
+// The places of our chains among those of others.
+const (
+	priorityIngress = -300 // as early as raw
+	priorityForward = -10  // before the filters of users, who need not count what never passes
+	prioritySource  = 110  // after srcnat: who translates on purpose comes first
+)
+
+// Set names.
+const (
+	setUplinks   = "uplinks"
+	setGuarded   = "guarded"
+	setCaptured  = "capture_devices"
+	setPorts     = "ports"
+	setTransport = "transport"
+)
+
+// Key types as nft numbers them, so that it prints the sets readably.
+const (
+	typeIPv4    = 7
+	typeProto   = 12
+	typeService = 13
+	typeIfname  = 41
+)
+
+// firstPort is the lowest port the kernel may masquerade to: those below are for services.
+const firstPort = 1024
+
+// plan is the content of our tables.
+type plan struct {
+	tables      []table
+	sets        []set
+	chains      []chain
+	fingerprint []byte // the encoded messages: equal plans have equal ones
+}
+
+func newPlan(w Wanted) plan {
+	p := plan{}
+	uplinks := slices.SortedFunc(slices.Values(w.Uplinks), func(a, b Uplink) int { return cmp.Compare(a.Name, b.Name) })
+	ports := merge(w.Ports)
+	if len(uplinks) > 0 {
+		p.hide(uplinks, ports)
+		p.filter(w, uplinks)
+		p.fallBack(w.LAN, uplinks, ports)
+	}
+	for _, m := range p.messages() {
+		p.fingerprint, _ = m.append(p.fingerprint, 0) // a message that cannot be encoded fails the commit
+	}
+	return p
+}
+
+// messages create the tables of p, which must not exist.
+func (p plan) messages() (messages []message) {
+	for _, t := range p.tables {
+		messages = append(messages, t.add())
+	}
+	for _, s := range p.sets {
+		messages = append(messages, s.messages()...)
+	}
+	for _, c := range p.chains {
+		messages = append(messages, c.add())
+		for _, r := range c.rules {
+			messages = append(messages, c.addRule(r))
+		}
+	}
+	return messages
+}
+
+// hide drops what the userspace datapath received by AF_PACKET before this hook, so that the host's stack neither sees
+// nor answers it. Fragments, ICMP and everything else pass.
+func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
+	if len(ports) == 0 {
+		return
+	}
+	p.tables = append(p.tables, ownedNetdev)
+	p.sets = append(p.sets, portSet(ownedNetdev, ports), transportSet(ownedNetdev))
+	for _, u := range uplinks {
+		addresses := addressSet(u)
+		if len(addresses.keys) == 0 {
+			continue
+		}
+		p.sets = append(p.sets, addresses)
+		p.chains = append(p.chains, chain{
+			table: ownedNetdev, name: fmt.Sprintf("ingress_%d", u.Index), kind: "filter",
+			hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: u.Name,
+			rules: [][]expr.Any{hideRule(u, addresses.name)}, needs: "nf_tables with CONFIG_NF_TABLES_NETDEV",
+		})
+	}
+}
+
+// filter keeps packets that came in by an uplink from leaving by the TAP, where another provider would carry them.
+func (p *plan) filter(w Wanted, uplinks []Uplink) {
+	p.tables = append(p.tables, ownedInet)
+	captured := names(ownedInet, setCaptured, w.TAP, w.Upcall)
+	p.sets = append(p.sets, uplinkSet(ownedInet, uplinks))
+	forward := forwardChain(ownedInet)
+	if len(captured.keys) > 0 {
+		p.sets = append(p.sets, captured)
+		forward.rules = append(forward.rules, noTransitRule())
+	}
+	p.guard(&forward, uplinks, fromIPv4())
+	p.chains = append(p.chains, forward)
+}
+
+// guard lets a host on which we switched forwarding on forward from an uplink only what belongs to connections from
+// inside, and what the user's port forwards translate.
+func (p *plan) guard(forward *chain, uplinks []Uplink, match []expr.Any) {
+	guarded := slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return !u.Guard })
+	if len(guarded) == 0 {
+		return
+	}
+	s := uplinkSet(forward.table, guarded)
+	s.name = setGuarded
+	p.sets = append(p.sets, s)
+	forward.rules = append(forward.rules, join(match, guardRule()))
+	forward.needs = "nft_ct and nf_conntrack"
+}
+
+// fallBack is what survives us: it masquerades forwarded packets that leave by an uplink directly, and repeats the guard,
+// since forwarding stays on. Packets from one uplink to another are not masqueraded, or we would relay for strangers.
+func (p *plan) fallBack(lan bool, uplinks []Uplink, ports []PortRange) {
+	if !lan {
+		return
+	}
+	p.tables = append(p.tables, fallback)
+	p.sets = append(p.sets, uplinkSet(fallback, uplinks), transportSet(fallback))
+	p.chains = append(p.chains, chain{
+		table: fallback, name: "postrouting", kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySource,
+		rules: masqueradeRules(largestGap(ports)), needs: "nft_chain_nat, nft_masq and nft_fib_ipv4",
+	})
+	forward := forwardChain(fallback)
+	p.guard(&forward, uplinks, nil)
+	if len(forward.rules) > 0 {
+		p.chains = append(p.chains, forward)
+	}
+}
+
+func forwardChain(t table) chain {
+	return chain{table: t, name: "forward", kind: "filter", hook: unix.NF_INET_FORWARD, priority: priorityForward, needs: "nf_tables"}
+}
+
+func uplinkSet(t table, uplinks []Uplink) set {
+	var list []string
+	for _, u := range uplinks {
+		list = append(list, u.Name)
+	}
+	return names(t, setUplinks, list...)
+}
+
+// names is a set of those interface names that are not empty.
+func names(t table, name string, list ...string) set {
+	s := set{table: t, name: name, keyType: typeIfname}
+	for _, n := range list {
+		if n != "" {
+			s.keys = append(s.keys, key{data: ifname(n)})
+		}
+	}
+	return s
+}
+
+func ifname(name string) []byte {
+	data := make([]byte, unix.IFNAMSIZ)
+	copy(data, name)
+	return data
+}
+
+func addressSet(u Uplink) set {
+	s := set{table: ownedNetdev, name: fmt.Sprintf("addresses_%d", u.Index), keyType: typeIPv4}
+	addresses := slices.SortedFunc(slices.Values(u.Addresses), netip.Addr.Compare)
+	for _, a := range slices.Compact(addresses) {
+		if a.Is4() {
+			s.keys = append(s.keys, key{data: a.AsSlice()})
+		}
+	}
+	return s
+}
+
+func transportSet(t table) set {
+	return set{table: t, name: setTransport, keyType: typeProto, keys: []key{{data: []byte{unix.IPPROTO_TCP}}, {data: []byte{unix.IPPROTO_UDP}}}}
+}
+
+func portSet(t table, ports []PortRange) set {
+	s := set{table: t, name: setPorts, keyType: typeService, interval: true}
+	for _, r := range ports {
+		s.keys = append(s.keys, key{data: port(r.First)})
+		if r.Last < 65535 { // the interval that reaches the end of the number space has no end element
+			s.keys = append(s.keys, key{data: port(r.Last + 1), end: true})
+		}
+	}
+	return s
+}
+
+func port(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
+
+// merge sorts ranges and joins those that touch or overlap; ranges that end before they begin are left out.
+func merge(ports []PortRange) (merged []PortRange) {
+	sorted := slices.SortedFunc(slices.Values(ports), func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
+	for _, r := range sorted {
+		last := len(merged) - 1
+		switch {
+		case r.Last < r.First:
+		case last >= 0 && int(r.First) <= int(merged[last].Last)+1:
+			merged[last].Last = max(merged[last].Last, r.Last)
+		default:
+			merged = append(merged, r)
+		}
+	}
+	return merged
+}
+
+// largestGap is where the kernel may masquerade without meeting the datapath's ports; ok is false when nothing is free.
+// ports are as merge leaves them.
+func largestGap(ports []PortRange) (gap PortRange, ok bool) {
+	next := firstPort
+	consider := func(end int) {
+		if size := end - next; size > 0 && (!ok || size > int(gap.Last)-int(gap.First)+1) {
+			gap, ok = PortRange{uint16(next), uint16(end - 1)}, true
+		}
+	}
+	for _, r := range ports {
+		consider(int(r.First))
+		next = max(next, int(r.Last)+1)
+	}
+	consider(65536)
+	return gap, ok
+}
