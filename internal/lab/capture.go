@@ -42,11 +42,13 @@ type Capture struct {
 	keep func(*Packet) bool
 	file *os.File
 	done chan struct{}
+	stop sync.Once
 
 	mu      sync.Mutex
 	report  Report
 	waiters map[chan *Packet]func(*Packet) bool
-	failure error
+
+	failure error // written before done is closed
 }
 
 // StartCapture records on a device, in both directions, until Stop. Packets for which keep holds are kept (the first
@@ -128,16 +130,12 @@ func (c *Capture) AwaitAfter(ctx context.Context, match func(*Packet) bool, acti
 
 // Stop reads what has already passed the device, ends the capture and returns its report.
 func (c *Capture) Stop() (Report, error) {
-	err := c.file.SetReadDeadline(time.Now())
-	if errors.Is(err, os.ErrClosed) {
-		err = nil
-	}
-	<-c.done
-	err = errors.Join(err, c.failure)
-	if closed := c.file.Close(); !errors.Is(closed, os.ErrClosed) {
-		err = errors.Join(err, closed)
-	}
-	return c.Report(), err
+	c.stop.Do(func() {
+		err := c.file.SetReadDeadline(time.Now())
+		<-c.done
+		c.failure = errors.Join(c.failure, err, c.file.Close())
+	})
+	return c.Report(), c.failure
 }
 
 // run reads until Stop sets a deadline in the past and the socket is empty.

@@ -13,7 +13,7 @@ type Offloads struct {
 	TxChecksum, RxChecksum, TSO, GSO, GRO bool
 }
 
-// offloadSwitches lists the ethtool commands in the order they must be set: segmentation needs checksums.
+// switches lists the ethtool commands in the order they must be set: segmentation needs checksums.
 func (o *Offloads) switches() []offloadSwitch {
 	return []offloadSwitch{
 		{"rx-checksumming", unix.ETHTOOL_GRXCSUM, unix.ETHTOOL_SRXCSUM, &o.RxChecksum},

@@ -55,7 +55,10 @@ func StartServers(n *Namespace) (*Servers, error) {
 // StartHTTP serves handler on a TCP port of every address of the namespace.
 func StartHTTP(n *Namespace, port int, handler http.Handler) (*Servers, error) {
 	s := &Servers{}
-	return s, s.startHTTP(n, port, handler)
+	if err := s.startHTTP(n, port, handler); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // Close stops the servers, cuts their connections and waits for them.

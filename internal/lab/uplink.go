@@ -124,7 +124,8 @@ func (u *Uplink) RemoveDefault() error {
 	if err != nil {
 		return err
 	}
-	r := netlink.Route{Dst: ipNet(defaultRoute), LinkIndex: index, Priority: u.Metric()}
+	// A scope of "nowhere" matches routes of any scope.
+	r := netlink.Route{Dst: ipNet(defaultRoute), LinkIndex: index, Priority: u.Metric(), Scope: netlink.SCOPE_NOWHERE}
 	if err := u.gateway.handle.RouteDel(&r); err != nil {
 		return fmt.Errorf("remove the default route by %s: %w", u.Device, err)
 	}

@@ -8,6 +8,9 @@ import (
 
 // verify recomputes every checksum in full and returns what is wrong, or "".
 func (p *Packet) verify() string {
+	if p.IP.Version != 4 || len(p.IP.Contents) != int(p.IP.IHL)*4 {
+		return "malformed IPv4 header"
+	}
 	if onesSum(p.IP.Contents, 0) != 0xffff {
 		return "wrong IPv4 header checksum"
 	}
@@ -19,7 +22,7 @@ func (p *Packet) verify() string {
 	}
 	switch p.IP.Protocol {
 	case layers.IPProtocolTCP:
-		return p.verifyTransport(p.TCP != nil, 16)
+		return p.verifyTransport(p.TCP != nil && len(p.TCP.Contents) == int(p.TCP.DataOffset)*4, 16)
 	case layers.IPProtocolUDP:
 		return p.verifyUDP()
 	case layers.IPProtocolICMPv4:
