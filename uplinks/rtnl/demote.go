@@ -17,17 +17,51 @@ type Record struct {
 	Metric   int           `json:"metric"` // that it has now
 }
 
+// errTaken means that another route has the metric.
+var errTaken = errors.New("another default route has that metric")
+
 // demote re-adds a default route with a higher metric and all its other attributes, then removes the original. It returns
-// nil when the route is not there any more.
-func (k *Kernel) demote(d uplinks.Demotion) (*Record, error) {
-	route, err := k.find(d.Route)
+// nil when the route is not there any more. What stands for an earlier gateway of the same device goes: the owner could not
+// have added the new route beside it.
+func (r *Reconciler) demote(d uplinks.Demotion) (*Record, error) {
+	route, err := r.k.find(d.Route)
 	if route == nil || err != nil {
 		return nil, err
 	}
-	if err := k.move(route, d.Metric); err != nil {
+	if err := r.k.move(route, d.Metric); err != nil {
 		return nil, fmt.Errorf("move the default route with metric %d to %d: %w", d.Route.Metric, d.Metric, err)
 	}
-	return &Record{Original: d.Route, Metric: d.Metric}, nil
+	record := Record{Original: d.Route, Metric: d.Metric}
+	stale := func(old Record) bool {
+		return old.Original.Index == d.Route.Index && old.Original.Metric == d.Route.Metric
+	}
+	for _, old := range r.demoted {
+		if stale(old) && old != record {
+			err = errors.Join(err, r.k.drop(old))
+		}
+	}
+	r.demoted = append(slices.DeleteFunc(r.demoted, stale), record)
+	return &record, err
+}
+
+// drop removes a demoted route.
+func (k *Kernel) drop(record Record) error {
+	route, err := k.find(record.demoted())
+	if route == nil || err != nil {
+		return err
+	}
+	clearState(route)
+	if err := k.h.RouteDel(route); err != nil && !gone(err) {
+		return fmt.Errorf("remove the outdated default route with metric %d: %w", record.Metric, err)
+	}
+	return nil
+}
+
+// demoted is the route as it is now.
+func (record Record) demoted() uplinks.Route {
+	r := record.Original
+	r.Metric = record.Metric
+	return r
 }
 
 // find looks for a route that has r's next hop, among several perhaps.
@@ -49,11 +83,25 @@ func (k *Kernel) move(route *netlink.Route, metric int) error {
 	clearState(route)
 	moved := *route
 	moved.Priority = metric
-	if err := k.h.RouteAdd(&moved); err != nil && !errors.Is(err, unix.EEXIST) {
+	err := k.h.RouteAdd(&moved)
+	if errors.Is(err, unix.EEXIST) {
+		err = k.mustEqual(&moved)
+	}
+	if err != nil {
 		return err
 	}
 	if err := k.h.RouteDel(route); err != nil && !gone(err) {
 		return err
+	}
+	return nil
+}
+
+// mustEqual returns errTaken unless the kernel has that very route.
+func (k *Kernel) mustEqual(route *netlink.Route) error {
+	for _, hop := range fromRoute(route) {
+		if found, err := k.find(hop); err != nil || found == nil {
+			return errors.Join(errTaken, err)
+		}
 	}
 	return nil
 }
@@ -74,9 +122,7 @@ func clearState(r *netlink.Route) {
 func (r *Reconciler) Restore(records []Record) error {
 	var errs []error
 	for _, record := range records {
-		demoted := record.Original
-		demoted.Metric = record.Metric
-		route, err := r.k.find(demoted)
+		route, err := r.k.find(record.demoted())
 		if err == nil && route != nil {
 			err = r.k.move(route, record.Original.Metric)
 		}
@@ -84,5 +130,6 @@ func (r *Reconciler) Restore(records []Record) error {
 			errs = append(errs, fmt.Errorf("restore the default route with metric %d: %w", record.Original.Metric, err))
 		}
 	}
+	r.demoted = nil
 	return errors.Join(errs...)
 }

@@ -34,6 +34,7 @@ func (r *Report) Changed() bool {
 type Reconciler struct {
 	k         *Kernel
 	installed map[any]bool // rules and routes present after the last Apply
+	demoted   []Record     // by this process
 }
 
 // NewReconciler returns a reconciler that has installed nothing yet.
@@ -84,12 +85,11 @@ func (r *Reconciler) Apply(w uplinks.Wanted) (Report, error) {
 	errs = append(errs, r.addRules(w.Rules, have, &report)...)
 	errs = append(errs, r.addRoutes(w.Routes, func(route uplinks.Route) bool { return !inTables(route) }, have, &report)...)
 	for _, d := range w.Demote {
-		record, err := r.k.demote(d)
-		if err != nil {
-			errs = append(errs, err)
-		} else if record != nil {
+		record, err := r.demote(d)
+		if record != nil {
 			report.Demoted = append(report.Demoted, *record)
 		}
+		errs = append(errs, err)
 	}
 	errs = append(errs, r.k.remove(surplus(w, have), &report)...)
 	r.remember(w)
