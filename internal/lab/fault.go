@@ -1,8 +1,6 @@
 package lab
 
 import (
-	"fmt"
-
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -31,9 +29,8 @@ func RandomLoss(share float64) Fault { return Fault{Loss: share} }
 const lossScale = 100_000
 
 const (
-	faultTable      = "lab_faults"
-	silenceTable    = "lab_silence"
-	masqueradeTable = "lab_masquerade"
+	faultTable   = "lab_faults"
+	silenceTable = "lab_silence"
 )
 
 // SetFaults replaces all faults of a router at once; none heals it.
@@ -56,36 +53,6 @@ func (n *Namespace) Silence(device string, on bool) error {
 				Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter})
 			c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: drop()})
 		})
-}
-
-// Masquerade makes the kernel translate what leaves by any of the devices, as an ordinary router does; none stops it.
-func (n *Namespace) Masquerade(devices ...string) error {
-	return n.replaceTable(&nftables.Table{Name: masqueradeTable, Family: nftables.TableFamilyIPv4}, len(devices) == 0,
-		func(c *nftables.Conn, t *nftables.Table) {
-			chain := c.AddChain(&nftables.Chain{Name: "postrouting", Table: t, Type: nftables.ChainTypeNAT,
-				Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
-			for _, d := range devices {
-				exprs := append(onDevice(expr.MetaKeyOIFNAME, d), &expr.Masq{})
-				c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: exprs})
-			}
-		})
-}
-
-// replaceTable swaps a table for a new one in a single transaction, so that no packet sees neither.
-func (n *Namespace) replaceTable(t *nftables.Table, remove bool, fill func(*nftables.Conn, *nftables.Table)) error {
-	c, err := nftables.New(nftables.WithNetNSFd(n.FD()))
-	if err != nil {
-		return fmt.Errorf("namespace %s: open nftables: %w", n.name, err)
-	}
-	c.AddTable(t) // deleting one that is missing would fail
-	c.DelTable(t)
-	if !remove {
-		fill(c, c.AddTable(t))
-	}
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("namespace %s: replace nftables table %s: %w", n.name, t.Name, err)
-	}
-	return nil
 }
 
 func (f Fault) exprs() []expr.Any {
@@ -115,11 +82,3 @@ func withChance(share float64) []expr.Any {
 		&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binaryutil.BigEndian.PutUint32(limit)},
 	}
 }
-
-func onDevice(key expr.MetaKey, device string) []expr.Any {
-	name := make([]byte, unix.IFNAMSIZ)
-	copy(name[:unix.IFNAMSIZ-1], device)
-	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: name}}
-}
-
-func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
