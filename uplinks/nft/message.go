@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,12 @@ const tableOwner = 0x2
 
 // maxElements per message keeps a list within the 64 KiB that one netlink attribute can hold.
 const maxElements = 1024
+
+// How the nft program, which reads it from the user data of a set, is to print the keys.
+const (
+	hostEndian = 1
+	bigEndian  = 2
+)
 
 // message is one request before it has a sequence number.
 type message struct {
@@ -143,9 +150,14 @@ func (s set) messages() []message {
 	if s.interval {
 		flags = unix.NFT_SET_INTERVAL
 	}
+	order := uint32(bigEndian)
+	if s.keyType == typeIfname {
+		order = hostEndian
+	}
 	add := s.message(unix.NFT_MSG_NEWSET, netlink.Create,
 		text(unix.NFTA_SET_TABLE, s.table.name), text(unix.NFTA_SET_NAME, s.name), number(unix.NFTA_SET_FLAGS, flags),
-		number(unix.NFTA_SET_KEY_TYPE, s.keyType), number(unix.NFTA_SET_KEY_LEN, uint32(len(s.keys[0].data))), number(unix.NFTA_SET_ID, 1))
+		number(unix.NFTA_SET_KEY_TYPE, s.keyType), number(unix.NFTA_SET_KEY_LEN, uint32(len(s.keys[0].data))), number(unix.NFTA_SET_ID, 1),
+		netlink.Attribute{Type: unix.NFTA_SET_USERDATA, Data: userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, order)})
 	add.about = fmt.Sprintf("%s: set %s", s.table, s.name)
 	messages := []message{add}
 	for keys := s.keys; len(keys) > 0; {
