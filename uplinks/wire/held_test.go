@@ -1,0 +1,66 @@
+package wire_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"tapgw/uplinks/wire"
+)
+
+func TestHeldBySocket(t *testing.T) {
+	ns := newNamespace(t, "host")
+	lo := netip.MustParseAddr("127.0.0.1")
+	must(t, ns.Do(func() error {
+		var lc net.ListenConfig
+		tcp, err := lc.Listen(context.Background(), "tcp4", "0.0.0.0:2000")
+		must(t, err)
+		udp, err := lc.ListenPacket(context.Background(), "udp4", "127.0.0.1:3000")
+		must(t, err)
+		for _, c := range []struct {
+			proto uint8
+			addr  netip.Addr
+			port  uint16
+			held  bool
+		}{
+			{6, lo, 2000, true}, {17, lo, 2000, false}, {17, lo, 3000, true}, {6, lo, 3000, false},
+			{17, netip.MustParseAddr("127.0.0.2"), 3000, false}, {6, netip.MustParseAddr("192.0.2.1"), 2000, false},
+		} {
+			if got := wire.HeldBySocket(c.proto, c.addr, c.port); got != c.held {
+				t.Errorf("%+v: %t", c, got)
+			}
+		}
+		var cache wire.HeldCache
+		now := time.Unix(1000, 0)
+		held := func(after time.Duration) bool { return cache.Held(17, lo, 3000, now.Add(after)) }
+		if !held(0) {
+			t.Error("cache: free")
+		}
+		_ = udp.Close()
+		if !held(time.Second / 2) {
+			t.Error("cache: not repeated")
+		}
+		if held(time.Second) {
+			t.Error("cache: stale")
+		}
+		return tcp.Close()
+	}))
+}
+
+func TestGiveBackMAC(t *testing.T) {
+	seen := map[[6]byte]bool{}
+	for seed := range uint64(4) {
+		for id := range 256 {
+			mac := wire.GiveBackMAC(seed, uint8(id))
+			if mac[0]&3 != 2 {
+				t.Fatalf("% x is not local and unicast", mac)
+			}
+			if seen[mac] {
+				t.Fatalf("% x twice", mac)
+			}
+			seen[mac] = true
+		}
+	}
+}

@@ -1,0 +1,337 @@
+package wire_test
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"tapgw/internal/lab"
+	"tapgw/internal/packet"
+	"tapgw/uplinks/wire"
+	"tapgw/uplinks/wire/batchio"
+)
+
+func TestFilterPassesOnlyWhatMayBeOurs(t *testing.T) {
+	p := newPair(t)
+	frames := reader(p.uplink(t))
+	out := p.provider(t).Sender()
+	icmp := func(typ uint8, dst netip.Addr) []byte {
+		return frame(t, ethernet(ispMAC, wanMAC), ipv4(ispAddr, dst, layers.IPProtocolICMPv4),
+			&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(typ, 0), Id: 5}, gopacket.Payload("ping"))
+	}
+	fragment := func(flags layers.IPv4Flag, offset uint16) []byte {
+		ip := ipv4(ispAddr, wanAddr, layers.IPProtocolUDP)
+		ip.Flags, ip.FragOffset = flags, offset
+		return frame(t, ethernet(ispMAC, wanMAC), ip, gopacket.Payload("fr\xff\xffment")) // read as ports: 65535, out of range
+	}
+	other := netip.MustParseAddr("100.64.1.3")
+	cases := []struct {
+		name  string
+		frame []byte
+		pass  bool
+	}{
+		{"udp in range", udpFrame(t, ispAddr, wanAddr, 1024, "x"), true},
+		{"udp at the end", udpFrame(t, ispAddr, wanAddr, 32767, "x"), true},
+		{"udp below", udpFrame(t, ispAddr, wanAddr, 1023, "x"), false},
+		{"udp above", udpFrame(t, ispAddr, wanAddr, 32768, "x"), false},
+		{"other address", udpFrame(t, ispAddr, other, 2000, "x"), false},
+		{"tcp in range", tcpFrame(t, 2000), true},
+		{"tcp below", tcpFrame(t, 22), false},
+		{"echo reply", icmp(0, wanAddr), true},
+		{"echo request", icmp(8, wanAddr), false},
+		{"timestamp reply", icmp(14, wanAddr), true},
+		{"unreachable", icmp(3, wanAddr), true},
+		{"time exceeded", icmp(11, wanAddr), true},
+		{"redirect", icmp(5, wanAddr), false},
+		{"error to another", icmp(3, other), false},
+		{"first fragment", fragment(layers.IPv4MoreFragments, 0), true},
+		{"last fragment", fragment(0, 100), true},
+		{"do not fragment", fragment(layers.IPv4DontFragment, 0), false},
+		{"other protocol", frame(t, ethernet(ispMAC, wanMAC), ipv4(ispAddr, wanAddr, 47), gopacket.Payload("gre!")), false},
+		{"truncated", frame(t, ethernet(ispMAC, wanMAC), gopacket.Payload("E\x00\x00\x14 truncated frame")), false},
+	}
+	marker := udpFrame(t, ispAddr, wanAddr, 2001, "marker")
+	for _, c := range cases {
+		send(t, out, c.frame)
+		send(t, out, append([]byte(nil), marker...))
+		got := next(t, frames)
+		if passed := !bytes.Contains(got, []byte("marker")); passed != c.pass {
+			t.Errorf("%s: passed %t", c.name, passed)
+		} else if passed {
+			if !bytes.Equal(got[24:], c.frame[24:]) {
+				t.Errorf("%s: % x became % x", c.name, c.frame, got)
+			}
+			next(t, frames)
+		}
+	}
+}
+
+func tcpFrame(t testing.TB, port uint16) []byte {
+	ip := ipv4(ispAddr, wanAddr, layers.IPProtocolTCP)
+	tcp := &layers.TCP{SrcPort: 80, DstPort: layers.TCPPort(port), SYN: true, DataOffset: 5}
+	must(t, tcp.SetNetworkLayerForChecksum(ip))
+	return frame(t, ethernet(ispMAC, wanMAC), ip, tcp)
+}
+
+func send(t testing.TB, s *wire.Sender, f []byte) {
+	t.Helper()
+	s.Queue(f)
+	must(t, s.Flush())
+}
+
+// TestFilterKnowsGivenBackFrames sends from the secret address, as no host on the wire could know it.
+func TestFilterKnowsGivenBackFrames(t *testing.T) {
+	p := newPair(t)
+	frames := reader(p.uplink(t))
+	port := openPort(t, p.isp, "cust", wire.Config{MAC: secret, GatewayMAC: wanMAC})
+	send(t, port.Sender(), udpFrame(t, ispAddr, wanAddr, 2000, "given back"))
+	near := secret
+	near[5]++
+	port = openPort(t, p.isp, "cust", wire.Config{MAC: near, GatewayMAC: wanMAC})
+	send(t, port.Sender(), udpFrame(t, ispAddr, wanAddr, 2000, "another"))
+	if got := next(t, frames); !bytes.Contains(got, []byte("another")) {
+		t.Errorf("received %q", got)
+	}
+}
+
+func TestNothingIsReceivedBeforeSetFilter(t *testing.T) {
+	p := newPair(t)
+	port := openPort(t, p.gw, "wan1", wire.Config{MAC: wanMAC, GatewayMAC: ispMAC})
+	out := p.provider(t).Sender()
+	send(t, out, udpFrame(t, ispAddr, wanAddr, 2000, "early"))
+	must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: []wire.PortRange{{First: 2000, Last: 2000}}}))
+	send(t, out, udpFrame(t, ispAddr, wanAddr, 2000, "late"))
+	if got := next(t, reader(port)); !bytes.Contains(got, []byte("late")) {
+		t.Errorf("received %q", got)
+	}
+}
+
+func TestFilterBounds(t *testing.T) {
+	p := newPair(t)
+	port := p.uplink(t)
+	large := wire.FilterConfig{Addresses: make([]netip.Addr, wire.MaxFilterAddresses), Ports: make([]wire.PortRange, wire.MaxFilterPorts)}
+	for i := range large.Addresses {
+		large.Addresses[i] = netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
+	}
+	large.Addresses[0] = wanAddr
+	large.Ports[wire.MaxFilterPorts-1] = wire.PortRange{First: 2000, Last: 2000}
+	must(t, port.SetFilter(large))
+	send(t, p.provider(t).Sender(), udpFrame(t, ispAddr, wanAddr, 2000, "x"))
+	next(t, reader(port))
+	large.Addresses = append(large.Addresses, wanAddr)
+	if err := port.SetFilter(large); !errors.Is(err, wire.ErrFilter) {
+		t.Errorf("%d addresses: %v", len(large.Addresses), err)
+	}
+}
+
+// TestSuperSegmentIsCutToTheMTU sends one 60 kB frame and collects the segments a device without offloads puts on the wire.
+func TestSuperSegmentIsCutToTheMTU(t *testing.T) {
+	const length = 60000
+	for _, mtu := range []int{1500, 1000, 576} {
+		p := newPair(t)
+		must(t, p.gw.SetOffloads("wan1", lab.Offloads{RxChecksum: true, GRO: true}))
+		port, fd := p.uplink(t), rawSocket(t, p.isp, "cust")
+		port.SetNextHop(ispMAC, mtu)
+		send(t, port.Sender(), superSegment(t, wanAddr, ispAddr, length, 1460))
+		if got := collect(t, fd, mtu, length); !bytes.Equal(got, pattern(length)) {
+			t.Errorf("MTU %d: payload differs", mtu)
+		}
+		if s := port.Stats(); s.Sent != 1 || s.SentBytes != length+54 {
+			t.Errorf("stats %+v", s)
+		}
+	}
+}
+
+// collect reads TCP segments from a raw socket until n bytes of payload have come, and checks each.
+func collect(t *testing.T, fd, mtu, n int) (payload []byte) {
+	buf := make([]byte, 1<<16)
+	for len(payload) < n {
+		r, err := unix.Read(fd, buf)
+		must(t, err)
+		p := gopacket.NewPacket(buf[:r], layers.LayerTypeEthernet, gopacket.Default)
+		tcp, ok := p.TransportLayer().(*layers.TCP)
+		if !ok {
+			continue
+		}
+		if r > mtu+14 {
+			t.Fatalf("segment of %d bytes, MTU %d", r, mtu)
+		}
+		checkSums(t, buf[:r])
+		if int(tcp.Seq) != len(payload)+1 {
+			t.Fatalf("segment at %d, expected %d", tcp.Seq, len(payload)+1)
+		}
+		payload = append(payload, tcp.Payload...)
+	}
+	return payload
+}
+
+// TestSuperSegmentPassesWhole: over a device with offloads the frame arrives as it was sent, unfinished checksum included.
+func TestSuperSegmentPassesWhole(t *testing.T) {
+	p := newPair(t)
+	frames := reader(p.uplink(t))
+	sent := superSegment(t, ispAddr, wanAddr, 60000, 1460)
+	send(t, p.provider(t).Sender(), sent)
+	if got := next(t, frames); !bytes.Equal(got, sent) {
+		t.Errorf("virtio header % x became % x; %d bytes became %d", sent[:10], got[:10], len(sent), len(got))
+	}
+}
+
+func TestFits(t *testing.T) {
+	s := newPair(t).uplink(t).Sender()
+	udp := func(n int) []byte { return udpFrame(t, wanAddr, ispAddr, 2000, string(make([]byte, n))) }
+	uso := func(size int) []byte {
+		f := udp(5000)
+		f[1] = packet.GSOUDPL4
+		packet.VnetHeader(f).SetGSOSize(uint16(size))
+		return f
+	}
+	for i, c := range []struct {
+		frame []byte
+		fits  bool
+	}{
+		{udp(1472), true}, {udp(1473), false}, {superSegment(t, wanAddr, ispAddr, 60000, 9000), true},
+		{uso(1472), true}, {uso(1473), false}, {make([]byte, 12), true}, {nil, true},
+	} {
+		if s.Fits(c.frame) != c.fits {
+			t.Errorf("case %d: fits is not %t", i, c.fits)
+		}
+	}
+}
+
+func TestTooBigIsCounted(t *testing.T) {
+	port := newPair(t).uplink(t)
+	s := port.Sender()
+	s.Queue(udpFrame(t, wanAddr, ispAddr, 2000, string(make([]byte, 2000))))
+	s.Queue(udpFrame(t, wanAddr, ispAddr, 2000, "small"))
+	s.Queue([]byte("scrap"))
+	must(t, s.Flush())
+	if got := port.Stats(); got.Sent != 1 || got.DroppedTooBig != 1 || got.DroppedRefused != 1 {
+		t.Errorf("stats %+v", got)
+	}
+}
+
+func TestNextHopChangesWhileRunning(t *testing.T) {
+	p := newPair(t)
+	port, fd := p.uplink(t), rawSocket(t, p.isp, "cust")
+	s := port.Sender()
+	for _, mac := range [][6]byte{ispMAC, {2, 2, 2, 2, 2, 2}} {
+		port.SetNextHop(mac, 1500)
+		send(t, s, udpFrame(t, wanAddr, ispAddr, 2000, "hop"))
+		buf := make([]byte, 2000)
+		for {
+			n, err := unix.Read(fd, buf)
+			must(t, err)
+			if !bytes.Contains(buf[:n], []byte("hop")) {
+				continue
+			}
+			if !bytes.Equal(buf[:6], mac[:]) || !bytes.Equal(buf[6:12], wanMAC[:]) {
+				t.Errorf("sent from % x to % x", buf[6:12], buf[:6])
+			}
+			break
+		}
+	}
+}
+
+func TestDeviceDownAndGone(t *testing.T) {
+	p := newPair(t)
+	port := p.uplink(t)
+	link, err := p.gw.Handle().LinkByName("wan1")
+	must(t, err)
+	result := make(chan error)
+	go func() {
+		bufs, sizes := batchio.Buffers(1), make([]int, 1)
+		for range 2 {
+			_, err := port.ReadBatch(bufs, sizes)
+			result <- err
+		}
+	}()
+	must(t, p.gw.Handle().LinkSetDown(link))
+	if err := await(t, result); !errors.Is(err, wire.ErrDown) {
+		t.Errorf("reading while down: %v", err)
+	}
+	s := port.Sender()
+	s.Queue(udpFrame(t, wanAddr, ispAddr, 2000, "x"))
+	if err := s.Flush(); !errors.Is(err, wire.ErrDown) {
+		t.Errorf("sending while down: %v", err)
+	}
+	must(t, p.gw.Handle().LinkSetUp(link))
+	send(t, p.provider(t).Sender(), udpFrame(t, ispAddr, wanAddr, 2000, "x"))
+	if err := await(t, result); err != nil {
+		t.Errorf("after the device came back: %v", err)
+	}
+	must(t, p.link.Unplug())
+	s.Queue(udpFrame(t, wanAddr, ispAddr, 2000, "x"))
+	if err := s.Flush(); !errors.Is(err, wire.ErrDown) {
+		t.Errorf("sending on a device that is gone: %v", err)
+	}
+	must(t, p.gw.Do(func() error {
+		if _, err := wire.Open(wire.Config{Index: link.Attrs().Index}); !errors.Is(err, wire.ErrDown) {
+			t.Errorf("opening a device that is gone: %v", err)
+		}
+		return nil
+	}))
+	if got := port.Stats(); got.DroppedDown != 2 {
+		t.Errorf("stats %+v", got)
+	}
+}
+
+func await(t *testing.T, c <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-c:
+		return err
+	case <-time.After(10 * time.Second):
+		t.Fatal("still blocked")
+		return nil
+	}
+}
+
+func TestCloseUnblocks(t *testing.T) {
+	port := newPair(t).uplink(t)
+	result := make(chan error)
+	go func() {
+		_, err := port.ReadBatch(batchio.Buffers(1), make([]int, 1))
+		result <- err
+	}()
+	must(t, port.Close())
+	must(t, port.Close())
+	if err := await(t, result); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("ReadBatch: %v", err)
+	}
+	s := port.Sender()
+	s.Queue(udpFrame(t, wanAddr, ispAddr, 2000, "x"))
+	if err := s.Flush(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Flush: %v", err)
+	}
+	if err := port.SetFilter(wire.FilterConfig{}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("SetFilter: %v", err)
+	}
+	port.Stats()
+}
+
+func TestNoAllocations(t *testing.T) {
+	p := newPair(t)
+	port, s := p.uplink(t), p.provider(t).Sender()
+	small, large := udpFrame(t, ispAddr, wanAddr, 2000, "x"), superSegment(t, ispAddr, wanAddr, 60000, 1460)
+	bufs, sizes := batchio.Buffers(4), make([]int, 4)
+	n := testing.AllocsPerRun(200, func() {
+		s.Queue(small)
+		s.Queue(large)
+		if s.Flush() != nil {
+			t.Error("flush failed")
+		}
+		if _, err := port.ReadBatch(bufs, sizes); err != nil {
+			t.Error(err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations per batch", n)
+	}
+}
