@@ -47,6 +47,18 @@ func TestLowestMetricGivesTheGateway(t *testing.T) {
 	}
 }
 
+func TestPreferredSourceComesFirst(t *testing.T) {
+	w := twoISPs().addr(2, "192.168.1.99/24").addr(2, "192.168.1.10/24")
+	w.Routes[0].Source = addr("192.168.1.99")
+	s, _ := NewTracker(healthy()).Update(t0, w.Facts)
+	if got := s.ByID(0).Addresses; !slices.Equal(got, []netip.Addr{addr("192.168.1.99"), addr("192.168.1.10")}) {
+		t.Fatalf("pool %v", got)
+	}
+	if u := s.Owner(addr("192.168.1.20")); u == nil || u.Name != "eth1" || s.Owner(addr("8.8.8.8")) != nil || s.ByID(200) != nil {
+		t.Fatalf("owner %+v", u)
+	}
+}
+
 func TestStates(t *testing.T) {
 	tests := map[string]struct {
 		change func(*world)

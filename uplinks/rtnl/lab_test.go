@@ -164,6 +164,12 @@ func (l *lab) watch() <-chan struct{} {
 	l.t.Helper()
 	w, err := NewWatcher(slog.New(slog.DiscardHandler))
 	l.must(err)
+	return l.run(w)
+}
+
+// run runs w until the test ends.
+func (l *lab) run(w *Watcher) <-chan struct{} {
+	l.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	notify, done := make(chan struct{}, 1), make(chan error, 1)
 	go func() { done <- w.Run(ctx, notify) }()

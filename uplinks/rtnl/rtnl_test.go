@@ -3,6 +3,7 @@ package rtnl
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -140,6 +141,55 @@ func TestWatcherTellsEveryKindOfChange(t *testing.T) {
 				t.Errorf("still kept: %+v", n)
 			}
 		}
+	})
+}
+
+func TestWatcherSurvivesLostMessages(t *testing.T) {
+	inLab(t, func(l *lab) {
+		l.veth("wan0", "192.0.2.10/24", "192.0.2.1")
+		w, err := NewWatcher(slog.New(slog.DiscardHandler))
+		l.must(err)
+		l.must(w.socket.SetReceiveBufferSize(1, false)) // the kernel's minimum: a few messages
+		for range 100 {
+			l.must(l.h.AddrReplace(l.link("wan0"), parse("192.0.2.99/24")))
+			l.must(l.h.AddrDel(l.link("wan0"), parse("192.0.2.99/24")))
+		}
+		if _, _, err := w.socket.Receive(); !errors.Is(err, unix.ENOBUFS) {
+			t.Fatalf("no overflow but %v, the test proves nothing", err)
+		}
+		l.must(l.h.AddrReplace(l.link("wan0"), parse("192.0.2.99/24")))
+		notify := l.run(w)
+		select {
+		case <-notify:
+		case <-time.After(bound):
+			t.Fatal("silent after an overflow")
+		}
+		l.defaultVia("wan0", "192.0.2.1", 7)
+		l.await(notify, "route", func(f uplinks.Facts) bool {
+			return slices.ContainsFunc(f.Routes, func(r uplinks.Route) bool { return r.Metric == 7 })
+		})
+	})
+}
+
+func TestMultipathDefaultIsDemotedWhole(t *testing.T) {
+	inLab(t, func(l *lab) {
+		a, b := l.veth("a", "10.1.0.2/24", "10.1.0.1"), l.veth("b", "10.2.0.2/24", "10.2.0.1")
+		l.must(l.h.RouteAdd(&netlink.Route{Dst: defaultNet(), MultiPath: []*netlink.NexthopInfo{
+			{LinkIndex: a, Gw: net.ParseIP("10.1.0.1").To4()}, {LinkIndex: b, Gw: net.ParseIP("10.2.0.1").To4()}}}))
+		l.tap()
+		before := l.objects()
+		rec, tr := NewReconciler(l.k), uplinks.NewTracker(uplinks.TrackerConfig{TapName: "tapgw0"})
+		report, err := rec.Apply(l.plan(tr, l.capture()))
+		l.must(err)
+		l.expectLeaving(map[[2]string]string{{"", "198.51.100.1"}: "tapgw0", {"10.2.0.2", "198.51.100.1"}: "b"})
+		again, err := rec.Apply(l.plan(tr, l.capture()))
+		l.must(err)
+		if len(report.Demoted) != 1 || again.Changed() {
+			t.Errorf("demoted %+v, then changed %+v", report.Demoted, again)
+		}
+		l.must(rec.Cleanup())
+		l.must(rec.Restore(report.Demoted))
+		l.sameObjects(before)
 	})
 }
 

@@ -68,7 +68,8 @@ func (w *Watcher) Run(ctx context.Context, notify chan<- struct{}) error {
 		case <-changed:
 			poke(notify)
 			if !wait(ctx, pause) {
-				return w.drain(failed)
+				<-failed // the receiver ends because its socket is closed
+				return nil
 			}
 		case err := <-failed:
 			if ctx.Err() != nil {
@@ -77,12 +78,6 @@ func (w *Watcher) Run(ctx context.Context, notify chan<- struct{}) error {
 			return err
 		}
 	}
-}
-
-// drain lets the receiver end, which closing the socket has told it to.
-func (w *Watcher) drain(failed <-chan error) error {
-	<-failed
-	return nil
 }
 
 func poke(c chan<- struct{}) {
