@@ -1,0 +1,272 @@
+package nat
+
+import (
+	"testing"
+	"time"
+)
+
+func TestNewRefusesBadConfigurations(t *testing.T) {
+	good := Config{MaxSessions: 1, Ports: []PortRange{{1, 2}}, Random: func() uint64 { return 0 }}
+	if _, err := New(good); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*Config){
+		"no sessions":  func(c *Config) { c.MaxSessions = 0 },
+		"too many":     func(c *Config) { c.MaxSessions = MaxRecords + 1 },
+		"no random":    func(c *Config) { c.Random = nil },
+		"no ports":     func(c *Config) { c.Ports = nil },
+		"port 0":       func(c *Config) { c.Ports = []PortRange{{0, 5}} },
+		"reversed":     func(c *Config) { c.Ports = []PortRange{{5, 4}} },
+		"one bad of 2": func(c *Config) { c.Ports = []PortRange{{1, 2}, {5, 4}} },
+	} {
+		c := good
+		spoil(&c)
+		if _, err := New(c); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestOpenAndFind(t *testing.T) {
+	table := newTable(t, nil)
+	k := key(protoTCP, 4000, web, 443)
+	if r := table.FindOut(k); r != 0 {
+		t.Fatalf("found %d in an empty table", r)
+	}
+	r := mustOpen(t, table, k, bind1, after(0))
+	tr := table.Translation(r)
+	want := Translation{
+		Key: k, Outside: out1, OutsidePort: tr.OutsidePort, Uplink: isp1, Generation: 1, State: TCPOpening, Reason: 3,
+	}
+	if tr != want {
+		t.Errorf("translation %+v, want %+v", tr, want)
+	}
+	if got := table.FindOut(k); got != r {
+		t.Errorf("outbound: found %d, want %d", got, r)
+	}
+	if got := table.FindIn(tr.InKey()); got != r {
+		t.Errorf("inbound: found %d, want %d", got, r)
+	}
+	if again := mustOpen(t, table, k, bind1, after(0)); again != r {
+		t.Errorf("opened twice: %d and %d", r, again)
+	}
+	other := tr.InKey()
+	other.Uplink = isp2
+	if got := table.FindIn(other); got != 0 {
+		t.Error("a reply by another uplink was found")
+	}
+}
+
+func TestOpenRefusesWhatItCannotTranslate(t *testing.T) {
+	table := newTable(t, nil)
+	mustFail(t, ErrBinding, table, key(47, 0, web, 0), bind1, after(0))
+	mustFail(t, ErrBinding, table, key(protoUDP, 1, web, 1), Binding{Uplink: isp1}, after(0))
+	if s := table.Stats(); s.Refused.Binding != 2 || s.Sessions != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// One inside endpoint is one outside endpoint, whatever the destination, also when another host wants the same port.
+func TestRFC4787_REQ1_EndpointIndependentMapping(t *testing.T) {
+	for _, proto := range []uint8{protoTCP, protoUDP, protoICMP} {
+		table := newTable(t, nil)
+		a := table.Translation(mustOpen(t, table, key(proto, 4000, web, 80), bind1, after(0)))
+		neighbour := key(proto, 4000, web, 80)
+		neighbour.Inside++
+		n := table.Translation(mustOpen(t, table, neighbour, bind1, after(0)))
+		b := table.Translation(mustOpen(t, table, key(proto, 4000, peer, 81), bind1, after(0)))
+		if a.OutsidePort != b.OutsidePort || a.Outside != b.Outside {
+			t.Errorf("protocol %d: %x:%d and %x:%d", proto, a.Outside, a.OutsidePort, b.Outside, b.OutsidePort)
+		}
+		if n.OutsidePort == a.OutsidePort {
+			t.Errorf("protocol %d: two endpoints on port %d", proto, a.OutsidePort)
+		}
+		if u, ok := table.Bound(proto, host, 4000); !ok || u != isp1 {
+			t.Errorf("protocol %d: bound %v to %d", proto, ok, u)
+		}
+		if _, ok := table.Bound(proto, host, 4001); ok {
+			t.Errorf("protocol %d: an unused endpoint is bound", proto)
+		}
+	}
+}
+
+// With a pool, an inside host keeps to one outside address; when its ports run out, it gets another.
+func TestRFC4787_REQ2_PairedPooling(t *testing.T) {
+	table := newTable(t, func(c *Config) { c.Ports = []PortRange{{2000, 2019}} })
+	pool := Binding{Uplink: isp1, Generation: 1, Addresses: []uint32{out1, out1 + 1, out1 + 2}}
+	count := make(map[uint32]int)
+	for i := range 40 {
+		tr := table.Translation(mustOpen(t, table, key(protoUDP, uint16(100+i), web, 53), pool, after(0)))
+		count[tr.Outside]++
+		if i < 20 && len(count) > 1 {
+			t.Fatalf("session %d left the host's address: %v", i, count)
+		}
+	}
+	if len(count) != 2 {
+		t.Errorf("addresses used: %v, want two", count)
+	}
+}
+
+// Two uplinks may have the same outside address: the port spaces are separate.
+func TestSameAddressOnTwoUplinks(t *testing.T) {
+	table := newTable(t, func(c *Config) { c.Ports = []PortRange{{5000, 5000}} })
+	twin := Binding{Uplink: isp2, Generation: 1, Addresses: []uint32{out1}}
+	a := table.Translation(mustOpen(t, table, key(protoUDP, 1, web, 53), bind1, after(0)))
+	b := table.Translation(mustOpen(t, table, key(protoUDP, 2, web, 53), twin, after(0)))
+	if table.Translation(table.FindIn(a.InKey())) != a || table.Translation(table.FindIn(b.InKey())) != b {
+		t.Error("replies on the two uplinks are confused")
+	}
+}
+
+// Binding anew moves the session and the endpoint; the endpoint's other sessions stay until they end or move.
+func TestRebind(t *testing.T) {
+	table := newTable(t, nil)
+	k1, k2 := key(protoUDP, 4000, web, 443), key(protoUDP, 4000, peer, 443)
+	old := table.Translation(mustOpen(t, table, k1, bind1, after(0)))
+	stays := table.Translation(mustOpen(t, table, k2, bind1, after(0)))
+	moved := table.Translation(mustOpen(t, table, k1, bind2, after(0)))
+	if moved.Uplink != isp2 || moved.Outside != out2 || table.Translation(table.FindOut(k1)) != moved {
+		t.Fatalf("not moved: %+v", moved)
+	}
+	if table.FindIn(old.InKey()) != 0 || table.FindIn(moved.InKey()) == 0 {
+		t.Error("the old inbound key is alive, or the new one is not")
+	}
+	if table.Translation(table.FindOut(k2)) != stays || table.FindIn(stays.InKey()) == 0 {
+		t.Error("the session that was not bound anew moved")
+	}
+	if u, _ := table.Bound(protoUDP, host, 4000); u != isp2 {
+		t.Errorf("the endpoint is bound to %d", u)
+	}
+	if got := table.Owned(isp1, protoUDP, out1, old.OutsidePort); got != Mapped {
+		t.Errorf("the old port is %d while a session uses it", got)
+	}
+	second := table.Translation(mustOpen(t, table, k2, bind2, after(0)))
+	if second.OutsidePort != moved.OutsidePort {
+		t.Error("two sessions of one endpoint are on two ports")
+	}
+	if got := table.Owned(isp1, protoUDP, out1, old.OutsidePort); got != Resting {
+		t.Errorf("the old port is %d after its last session", got)
+	}
+	if s := table.Stats(); s.Sessions != 2 || s.Mappings != 1 || s.ByUplink[isp1] != 0 || s.ByUplink[isp2] != 2 || table.SessionsOn(isp2) != 2 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// A new generation of the same uplink binds anew, also on the same address.
+func TestRebindAfterNewGeneration(t *testing.T) {
+	table := newTable(t, nil)
+	k := key(protoUDP, 4000, web, 443)
+	old := table.Translation(mustOpen(t, table, k, bind1, after(0)))
+	next := bind1
+	next.Generation++
+	r := table.Translation(mustOpen(t, table, k, next, after(0)))
+	if r.Generation != 2 || r.OutsidePort == old.OutsidePort || table.Stats().Sessions != 1 {
+		t.Errorf("from %+v to %+v", old, r)
+	}
+}
+
+func TestPurgeEndsOnlyOtherGenerations(t *testing.T) {
+	table := newTable(t, nil)
+	next := Binding{Uplink: isp1, Generation: 2, Addresses: []uint32{out1 + 9}}
+	dead := key(protoUDP, 1, web, 53)
+	alive, elsewhere := key(protoUDP, 2, web, 53), key(protoUDP, 3, web, 53)
+	port := table.Translation(mustOpen(t, table, dead, bind1, after(0))).OutsidePort
+	mustOpen(t, table, alive, next, after(0))
+	mustOpen(t, table, elsewhere, bind2, after(0))
+	table.Purge(isp1, 2, after(0))
+	if table.FindOut(dead) != 0 || table.FindOut(alive) == 0 || table.FindOut(elsewhere) == 0 {
+		t.Error("purged the wrong sessions")
+	}
+	if got := table.Owned(isp1, protoUDP, out1, port); got != Free {
+		t.Errorf("a port of the address that is gone is %d", got)
+	}
+	if list := *table.spaces[isp1].Load(); len(list) != 1 || list[0].outside != out1+9 {
+		t.Errorf("%d addresses are kept", len(list))
+	}
+}
+
+// A full table refuses and keeps what it has.
+func TestRFC6888_REQ11_FullTableNeverEvicts(t *testing.T) {
+	table := newTable(t, func(c *Config) { c.MaxSessions = 10 })
+	for i := range 10 {
+		mustOpen(t, table, key(protoUDP, uint16(i), web, 53), bind1, after(0))
+	}
+	mustFail(t, ErrTableFull, table, key(protoUDP, 10, web, 53), bind1, after(0))
+	for i := range 10 {
+		if table.FindOut(key(protoUDP, uint16(i), web, 53)) == 0 {
+			t.Errorf("session %d was evicted", i)
+		}
+	}
+	if s := table.Stats(); s.Refused.TableFull != 1 || s.Sessions != 10 || s.Peak != 10 || s.Max != 10 || s.Mappings != 10 {
+		t.Errorf("stats %+v", s)
+	}
+	d := drain(table, DefaultTimeouts.UDP+time.Minute)
+	mustOpen(t, table, key(protoUDP, 10, web, 53), bind1, after(d))
+}
+
+func TestSessionsAndCounters(t *testing.T) {
+	table := newTable(t, nil)
+	k := key(protoUDP, 1, web, 53)
+	r := mustOpen(t, table, k, bind1, after(0))
+	mustOpen(t, table, key(protoUDP, 2, web, 53), bind1, after(0))
+	table.CountOut(r, after(time.Second), 100, 1, datagram)
+	table.CountIn(r, after(2*time.Second), 3000, 2, datagram)
+	table.CountIn(r, after(2*time.Second), 1, 1, datagram)
+	var list []Info
+	table.Sessions(func(i Info) bool { list = append(list, i); return true })
+	want := Info{
+		Translation: table.Translation(r), Created: after(0), Seen: after(2 * time.Second),
+		BytesOut: 100, BytesIn: 3001, PacketsOut: 1, PacketsIn: 3,
+	}
+	if len(list) != 2 || list[0] != want {
+		t.Errorf("got %+v\nwant %+v first of two", list, want)
+	}
+	n := 0
+	table.Sessions(func(Info) bool { n++; return false })
+	if n != 1 {
+		t.Errorf("went on after false: %d", n)
+	}
+}
+
+func TestHotPathAllocatesNothing(t *testing.T) {
+	table := newTable(t, nil)
+	k := key(protoTCP, 4000, web, 443)
+	r := mustOpen(t, table, k, bind1, after(0))
+	tr := table.Translation(r)
+	in := tr.InKey()
+	p := segment(16)
+	if n := testing.AllocsPerRun(200, func() {
+		tr := table.Translation(table.FindOut(k))
+		table.CountOut(r, after(time.Second), 60, 1, p)
+		table.CountIn(table.FindIn(in), after(time.Second), 60, 1, p)
+		_ = table.Owned(isp1, protoTCP, out1, tr.OutsidePort)
+		_ = table.FindOut(key(protoTCP, 1, 1, 1))
+	}); n != 0 {
+		t.Errorf("forwarding: %v allocations", n)
+	}
+}
+
+// Opening and ending sessions allocates nothing once the address's ports exist.
+func TestChurnAllocatesNothing(t *testing.T) {
+	table := newTable(t, nil)
+	d := time.Duration(0)
+	churn := func() {
+		for i := range 10 {
+			if _, err := table.Open(key(protoUDP, uint16(i), web, 53), bind1, after(d)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := table.Open(key(protoUDP, 0, web, 53), bind1, after(d)); err != nil {
+			t.Fatal(err)
+		}
+		d += 10 * time.Minute
+		for range 3 {
+			d += 2 * time.Second
+			table.Sweep(after(d), 0)
+		}
+	}
+	churn()
+	if n := testing.AllocsPerRun(50, churn); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
