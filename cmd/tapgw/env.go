@@ -24,7 +24,7 @@ type Env struct {
 	// Run is the daemon, until ctx ends.
 	Run func(ctx context.Context, o RunOptions) error
 	// Cleanup removes what a crashed daemon left behind and says what that was.
-	Cleanup func(ctx context.Context, log *slog.Logger) (removed []string, err error)
+	Cleanup func(ctx context.Context, o RunOptions) (removed []string, err error)
 	// Demo shows the main job in namespaces of its own.
 	Demo func(ctx context.Context, o DemoOptions) error
 	// CheckConfig reports all that is wrong with the file at path ("" means the default), or what is probably not meant.
@@ -35,7 +35,7 @@ type Env struct {
 	InitConfig func(ctx context.Context) ([]byte, error)
 }
 
-// RunOptions is what the command line says to the daemon.
+// RunOptions is what the command line says to the daemon and to cleanup.
 type RunOptions struct {
 	ConfigPath string // "" means the default
 	Socket     string // "" leaves it to the configuration

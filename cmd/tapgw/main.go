@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -15,8 +14,6 @@ import (
 
 // version is set when a release is built.
 var version = "devel"
-
-var errNotWired = errors.New("not built into this binary")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -34,8 +31,8 @@ func realEnv() *Env {
 		Now:         time.Now,
 		Terminal:    isTerminal(os.Stdout),
 		Version:     version,
-		Run:         func(context.Context, RunOptions) error { return errNotWired },
-		Cleanup:     func(context.Context, *slog.Logger) ([]string, error) { return nil, errNotWired },
+		Run:         runDaemon,
+		Cleanup:     func(context.Context, RunOptions) ([]string, error) { return nil, errNotWired },
 		Demo:        func(context.Context, DemoOptions) error { return errNotWired },
 		CheckConfig: func(string) ([]string, error) { return nil, errNotWired },
 		ShowConfig:  func(string) ([]byte, error) { return nil, errNotWired },

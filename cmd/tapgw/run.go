@@ -13,17 +13,22 @@ func (a *app) runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the gateway in the foreground (needs root)",
 		RunE: func(c *cobra.Command, _ []string) error {
-			log, err := a.logger(c)
+			o, err := a.runOptions(c)
 			if err != nil {
 				return err
 			}
-			socket := a.socket
-			if socket == "" {
-				socket = a.Getenv(api.SocketEnv)
-			}
-			return a.Run(c.Context(), RunOptions{ConfigPath: a.configPath, Socket: socket, Version: a.Version, Logger: log})
+			return a.Run(c.Context(), o)
 		},
 	}
+}
+
+func (a *app) runOptions(c *cobra.Command) (RunOptions, error) {
+	log, err := a.logger(c)
+	o := RunOptions{ConfigPath: a.configPath, Socket: a.socket, Version: a.Version, Logger: log}
+	if o.Socket == "" {
+		o.Socket = a.Getenv(api.SocketEnv)
+	}
+	return o, err
 }
 
 func (a *app) cleanupCommand() *cobra.Command {
@@ -31,11 +36,11 @@ func (a *app) cleanupCommand() *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove what a crashed gateway left behind (needs root)",
 		RunE: func(c *cobra.Command, _ []string) error {
-			log, err := a.logger(c)
+			o, err := a.runOptions(c)
 			if err != nil {
 				return err
 			}
-			removed, err := a.Cleanup(c.Context(), log)
+			removed, err := a.Cleanup(c.Context(), o)
 			for _, what := range removed {
 				fmt.Fprintln(a.Stdout, "removed", clean(what))
 			}

@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tapgw/api"
 )
 
 // Source is where the numbers come from; it is called once per scrape, perhaps concurrently.
@@ -39,8 +41,8 @@ type Uplink struct {
 	Loss             float64       // 0–1
 }
 
-// states has the order of package uplinks; every uplink exposes all of them, one being 1.
-var states = []string{"probing", "up", "degraded", "portal", "down", "disabled"}
+// states are exposed for every uplink, one of them being 1.
+var states = []string{api.StateProbing, api.StateUp, api.StateDegraded, api.StatePortal, api.StateDown, api.StateDisabled}
 
 const maxConcurrentScrapes = 4
 

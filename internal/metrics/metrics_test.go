@@ -1,0 +1,113 @@
+package metrics
+
+import (
+	"flag"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tapgw/api"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+type fixed Snapshot
+
+func (f fixed) Metrics() Snapshot { return Snapshot(f) }
+
+func scrape(t *testing.T, s Snapshot) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	Handler(fixed(s), "1.2.3").ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Fatalf("%d: %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+// ours drops what the library says of Go and the process, which is different each time.
+func ours(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "tapgw_") {
+			b.WriteString(line)
+		}
+	}
+	return regexp.MustCompile(`goversion="[^"]*"`).ReplaceAllString(b.String(), `goversion="go"`)
+}
+
+func sample() Snapshot {
+	return Snapshot{
+		Datapath: api.DatapathUserspace, Sessions: 192, SessionsLimit: 65536,
+		Drops:   map[string]uint64{"malformed": 3, "relay": 1},
+		Refused: map[string]uint64{"table_full": 7},
+		Uplinks: []Uplink{
+			{Name: "fiber", Interface: "eth0", State: api.StateUp, RxBytes: 1e12, TxBytes: 42, Load: 0.61, Sessions: 128, RTT: 9 * time.Millisecond},
+			{Name: "lte", Interface: "wwan0", State: api.StateDown, Loss: 1},
+		},
+	}
+}
+
+func TestGolden(t *testing.T) {
+	const path = "testdata/metrics.txt"
+	got := ours(scrape(t, sample()))
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || got != string(want) {
+		t.Errorf("%v; run with -update if this is meant:\n%s", err, got)
+	}
+}
+
+func TestHostileValues(t *testing.T) {
+	s := sample()
+	s.Uplinks[0].Name = "bad\xff\"\n}"
+	s.Uplinks[0].Load = math.NaN()
+	s.Drops["\xfe"] = 1
+	got := ours(scrape(t, s))
+	if !strings.Contains(got, `tapgw_uplink_sessions{uplink="bad?\"\n}"} 128`) || !strings.Contains(got, `reason="?"`) {
+		t.Error(got)
+	}
+}
+
+func TestTwoUplinksOfOneNameDoNotHideTheRest(t *testing.T) {
+	s := sample()
+	s.Uplinks[1].Name = s.Uplinks[0].Name
+	if got := ours(scrape(t, s)); !strings.Contains(got, "tapgw_sessions 192") {
+		t.Error(got)
+	}
+}
+
+func TestConcurrentScrapes(t *testing.T) {
+	h := Handler(fixed(sample()), "1")
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+			if w.Code != http.StatusOK && w.Code != http.StatusServiceUnavailable {
+				t.Error(w.Code)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestNames follows the naming rules of Prometheus: our prefix, base units, _total on counters and only there.
+func TestNames(t *testing.T) {
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(ours(scrape(t, sample())), -1) {
+		name, kind := m[1], m[2]
+		if !strings.HasPrefix(name, "tapgw_") || strings.HasSuffix(name, "_total") != (kind == "counter") {
+			t.Errorf("%s is a %s", name, kind)
+		}
+	}
+}
