@@ -1,0 +1,152 @@
+// Package configs is the user's file: its types, defaults, loading through viper, validation and the annotated reference.
+// A Config holds only valid values; what the file may look like stays inside this package.
+package configs
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Limits of a configuration.
+const (
+	MaxUplinks = 32      // uplinks in one configuration
+	maxTAPName = 14      // the give-back device is named one character longer, and IFNAMSIZ leaves 15
+	maxIfName  = 15      // IFNAMSIZ less the final zero
+	maxTargets = 16      // probe targets
+	maxSocket  = 107     // sun_path less the final zero
+	maxFile    = 1 << 18 // bytes
+)
+
+// Config is one complete, valid configuration.
+type Config struct {
+	TAP     TAP
+	Uplinks []Uplink // empty means every uplink found
+	NAT     NAT
+	Policy  Policy
+	Probe   Probe
+	API     API
+}
+
+// TAP is the device that captures the default route.
+type TAP struct {
+	Name    string
+	Address netip.Prefix // IPv4 address of the host on it, /30 or larger
+}
+
+// Gateway is the address on the TAP that the captured default route points to: the one after the host's own, or before it
+// when the host has the last.
+func (t TAP) Gateway() netip.Addr {
+	if next := t.Address.Addr().Next(); next != lastAddr(t.Address) {
+		return next
+	}
+	return t.Address.Addr().Prev()
+}
+
+// Uplink narrows or names one way to the Internet. Zero values mean "as found".
+type Uplink struct {
+	Name      string
+	Interface string
+	Gateway   netip.Addr
+	Addresses []netip.Addr // outside addresses to translate to
+	Capacity  Capacity
+	Weight    int // share under the weighted scheduler, ≥ 1
+	Tier      int // lower is preferred
+}
+
+// Capacity is what the ISP delivers, in bits per second; 0 is unknown.
+type Capacity struct{ Up, Down uint64 }
+
+// NAT configures address translation.
+type NAT struct {
+	MaxSessions int
+	Ports       []PortRange // outside ports in ascending order, empty means automatic
+	Timeouts    Timeouts
+}
+
+// PortRange is an inclusive range of ports.
+type PortRange struct{ First, Last uint16 }
+
+// Timeouts are the idle lifetimes of sessions.
+type Timeouts struct {
+	TCPEstablished time.Duration // RFC 5382 REQ-5: at least 2 h 4 min
+	TCPTransitory  time.Duration // opening and closing; RFC 5382 REQ-5: at least 4 min
+	TCPClosed      time.Duration // closed by both sides
+	UDP            time.Duration // RFC 4787 REQ-5: at least 2 min
+	ICMP           time.Duration // RFC 5508 REQ-2: at least 60 s
+}
+
+// Policy configures the choice of an uplink.
+type Policy struct {
+	Scheduler string // least-load, weighted, round-robin, least-sessions or failover
+}
+
+// schedulers are the names policy.scheduler accepts, the default first.
+var schedulers = []string{"least-load", "weighted", "round-robin", "least-sessions", "failover"}
+
+// Probe configures the active health checks.
+type Probe struct {
+	Interval time.Duration // between the starts of two rounds
+	Timeout  time.Duration // of one probe
+	Targets  []Target
+	Quorum   int // targets that must answer for a round to succeed
+	Fall     int // failed rounds in a row until an uplink is down
+	Rise     int // good rounds in a row until it is up
+}
+
+// The methods of a Target.
+const (
+	ICMP = "icmp" // echo request
+	TCP  = "tcp"  // connect
+	ARP  = "arp"  // of the uplink's gateway
+)
+
+// Target is one thing to probe through every uplink.
+type Target struct {
+	Method string     // ICMP, TCP or ARP
+	Addr   netip.Addr // invalid for ARP, which asks for each uplink's gateway
+	Port   uint16     // TCP only
+}
+
+// API configures the control socket.
+type API struct {
+	Socket  string         // absolute path
+	Metrics netip.AddrPort // loopback address that also serves /metrics, invalid for none
+}
+
+// Default is the configuration without file and environment.
+func Default() Config {
+	return Config{
+		TAP: TAP{Name: "tapgw0", Address: netip.MustParsePrefix("198.18.73.1/30")},
+		NAT: NAT{
+			MaxSessions: 65536,
+			Timeouts: Timeouts{
+				TCPEstablished: 2*time.Hour + 4*time.Minute,
+				TCPTransitory:  4 * time.Minute,
+				TCPClosed:      4 * time.Second,
+				UDP:            5 * time.Minute,
+				ICMP:           time.Minute,
+			},
+		},
+		Policy: Policy{Scheduler: schedulers[0]},
+		Probe: Probe{
+			Interval: 800 * time.Millisecond,
+			Timeout:  time.Second,
+			Targets: []Target{
+				{Method: ICMP, Addr: netip.MustParseAddr("1.1.1.1")},
+				{Method: ICMP, Addr: netip.MustParseAddr("8.8.8.8")},
+				{Method: TCP, Addr: netip.MustParseAddr("9.9.9.9"), Port: 443},
+			},
+			Quorum: 1, Fall: 2, Rise: 2,
+		},
+		API: API{Socket: "/run/tapgw/tapgw.sock"},
+	}
+}
+
+// lastAddr is the broadcast address of an IPv4 prefix.
+func lastAddr(p netip.Prefix) netip.Addr {
+	a := p.Masked().Addr().As4()
+	for bit := p.Bits(); bit < 32; bit++ {
+		a[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(a)
+}
