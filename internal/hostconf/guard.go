@@ -1,0 +1,175 @@
+// Package hostconf changes what the gateway needs changed on the host (reverse path filters, forwarding), remembers in a
+// journal what was there before, and puts it back, even from another process after kill -9.
+package hostconf
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Guard sets sysctls with memory, in the network namespace of the calling thread. Its methods are not for concurrent use.
+type Guard struct {
+	path    string
+	journal journal
+	lan     []string
+}
+
+// Open reads the journal at path, which may have been left by a crash, and changes nothing. It fails with ErrJournal when
+// the journal is damaged, foreign or of another version.
+func Open(path string) (*Guard, error) {
+	j, err := loadJournal(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Guard{path: path, journal: j}, nil
+}
+
+// Set gives a sysctl (its path below /proc/sys) a value after writing down what it was. A value that is already there
+// needs neither.
+func (g *Guard) Set(path, value string) error {
+	if err := allowed(path, value); err != nil {
+		return fmt.Errorf("set sysctl: %w", err)
+	}
+	old, err := readSysctl(path)
+	if err != nil || old == value {
+		return err
+	}
+	if err := g.remember(entry{Path: path, Old: old, New: value}); err != nil {
+		return err
+	}
+	return writeSysctl(path, value)
+}
+
+// remember writes e down. When somebody changed our value, the value found is what is put back in the end; a new device
+// with an old name is the same case.
+func (g *Guard) remember(e entry) error {
+	if err := allowed(e.Path, e.Old); err != nil {
+		return fmt.Errorf("found a value that could not be put back: %w", err)
+	}
+	next := g.journal
+	next.Sysctls = slices.Clone(next.Sysctls)
+	if i := g.find(e.Path); i >= 0 {
+		next.Sysctls[i] = e
+	} else {
+		next.Sysctls = append(next.Sysctls, e)
+	}
+	return g.replace(next)
+}
+
+func (g *Guard) replace(next journal) error {
+	if err := next.store(g.path); err != nil {
+		return err
+	}
+	g.journal = next
+	return nil
+}
+
+// find is the index of a path's entry, or -1.
+func (g *Guard) find(path string) int {
+	return slices.IndexFunc(g.journal.Sysctls, func(e entry) bool { return e.Path == path })
+}
+
+// RestoreAll puts back every value that is still what we set. What cannot be put back stays in the journal.
+func (g *Guard) RestoreAll() error {
+	g.lan = nil
+	return g.restore(func(entry) bool { return true })
+}
+
+// restore undoes the entries that match, the last change first.
+func (g *Guard) restore(match func(entry) bool) error {
+	var errs []error
+	var kept []entry
+	for _, e := range slices.Backward(g.journal.Sysctls) {
+		if !match(e) {
+			kept = append(kept, e)
+		} else if err := e.undo(); err != nil {
+			errs, kept = append(errs, err), append(kept, e)
+		}
+	}
+	if len(kept) < len(g.journal.Sysctls) {
+		slices.Reverse(kept)
+		next := g.journal
+		next.Sysctls = kept
+		errs = append(errs, g.replace(next))
+	}
+	return errors.Join(errs...)
+}
+
+// undo leaves alone what somebody else has changed since, or what is gone with its device.
+func (e entry) undo() error {
+	value, err := readSysctl(e.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || value != e.New {
+		return err
+	}
+	if err := writeSysctl(e.Path, e.Old); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Put keeps a record of another owner in the journal, under a name of up to 64 bytes; nil removes it.
+func (g *Guard) Put(key string, record any) error {
+	next := g.journal
+	next.Records = make(map[string]json.RawMessage)
+	for k, v := range g.journal.Records {
+		next.Records[k] = v
+	}
+	delete(next.Records, key)
+	if record != nil {
+		raw, err := json.Marshal(record)
+		if err != nil {
+			return fmt.Errorf("journal record %s: %w", key, err)
+		}
+		next.Records[key] = raw
+	}
+	if err := next.validate(); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return g.replace(next)
+}
+
+// Get reads a record into the value that into points to, and reports whether there was one.
+func (g *Guard) Get(key string, into any) (found bool, err error) {
+	raw, found := g.journal.Records[key]
+	if !found {
+		return false, nil
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return true, fmt.Errorf("%s: record %s: %w: %w", g.path, key, ErrJournal, err)
+	}
+	return true, nil
+}
+
+const sysDir = "/proc/sys"
+
+func readSysctl(path string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(sysDir, path))
+	if err != nil {
+		return "", fmt.Errorf("read sysctl: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+func writeSysctl(path, value string) error {
+	f, err := os.OpenFile(filepath.Join(sysDir, path), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(value)
+		err = errors.Join(err, f.Close())
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("set sysctl to %s: %w: start as root, with /proc/sys writable", value, err)
+	}
+	if err != nil {
+		return fmt.Errorf("set sysctl to %s: %w", value, err)
+	}
+	return nil
+}
