@@ -21,7 +21,7 @@ func (a *app) uplinksCommand() *cobra.Command {
 				return err
 			}
 			if a.json {
-				return writeJSON(a.Stdout, slices.Concat([]api.Uplink{}, s.Uplinks))
+				return writeJSON(a.Stdout, s.Uplinks)
 			}
 			return a.printUplinks(s.Uplinks)
 		},
@@ -92,6 +92,6 @@ func (a *app) printSessions(list []api.Session) error {
 	if err := t.print(a.Stdout); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(a.Stdout, "%d sessions\n", len(list))
+	_, err := fmt.Fprintf(a.Stdout, "sessions: %d\n", len(list))
 	return err
 }

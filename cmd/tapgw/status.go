@@ -108,7 +108,8 @@ func printProblems(w io.Writer, now time.Time, s api.Status) error {
 		if u.Reason != "" {
 			text += " (" + u.Reason + ")"
 		}
-		if _, err := fmt.Fprintln(w, wrap(clean(text+". "+advice(u)), columns, "  ")); err != nil {
+		// The advice has a line of its own, so that a command in it can be copied.
+		if _, err := fmt.Fprintf(w, "%s\n  %s\n", wrap(clean(text), columns, "  "), cut(clean(advice(u)), columns-2)); err != nil {
 			return err
 		}
 	}
@@ -126,7 +127,7 @@ func advice(u api.Uplink) string {
 	case api.StateDisabled:
 		return "To use it again: tapgw uplink enable " + u.Name
 	}
-	return "Check the cable, modem or Wi-Fi of " + u.Interface + "; it is used again as soon as it answers."
+	return "Check cable, modem or Wi-Fi of " + u.Interface + "; it is used again once it answers."
 }
 
 // state is the cell of a state word, with the colour that repeats it.

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tapgw/api"
+)
+
+func TestUsageIsTwoEverywhere(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                       "Usage:",
+		"uplink":                 "Usage:",
+		"config":                 "Usage:",
+		"stauts":                 `did you mean "status"?`,
+		"uplink enabel lte":      `did you mean "enable"?`,
+		"config chek":            `did you mean "check"?`,
+		"status extra":           "tapgw status --help",
+		"status --jsno":          "tapgw status --help",
+		"status --socket":        "needs an argument",
+		"uplink enable":          "tapgw uplink enable --help",
+		"uplink disable a b":     "tapgw uplink disable --help",
+		"sessions --inside home": "not an address",
+		"sessions --limit -1":    "negative",
+		"sessions --limit many":  "--limit",
+		"run --log-level loud":   "debug, info, warn, error",
+		"run now":                "tapgw run --help",
+		"help nonsense":          "no help",
+		"completion tcsh":        "completion --help",
+		"reload --json":          "unknown flag",
+	} {
+		w := newWorld("/nonexistent/s", strings.Fields(args)...)
+		if code := w.run(); code != exitUsage || !strings.Contains(w.err.String(), want) || w.out.Len() > 0 {
+			t.Errorf("%q: exit status %d\nstdout: %s\nstderr: %s", args, code, w.out.String(), w.err.String())
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range []string{"--help", "help", "help uplink enable", "status -h", "completion bash"} {
+		w := newWorld("", strings.Fields(args)...)
+		if code := w.run(); code != 0 || w.err.Len() > 0 || w.out.Len() == 0 {
+			t.Errorf("%q: exit status %d: %s", args, code, w.err.String())
+		}
+	}
+}
+
+func TestNoDaemonIsEight(t *testing.T) {
+	for _, args := range []string{"status", "status --json", "uplinks", "sessions", "events", "uplink enable x", "reload", "config show --running"} {
+		w := newWorld("/nonexistent/s", strings.Fields(args)...)
+		if code := w.run(); code != exitNoDaemon || w.out.Len() > 0 {
+			t.Errorf("%s: exit status %d", args, code)
+		}
+		checkErrorLine(t, &w.err, "/nonexistent/s", "tapgw run")
+	}
+}
+
+// checkErrorLine: an error is one line that says what to do.
+func checkErrorLine(t *testing.T, stderr fmt.Stringer, parts ...string) {
+	t.Helper()
+	text := stderr.String()
+	if strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "tapgw: ") {
+		t.Errorf("not one line: %q", text)
+	}
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			t.Errorf("%q does not say %q", text, p)
+		}
+	}
+}
+
+func TestSocketFlagBeatsEnvironment(t *testing.T) {
+	w := newWorld("/nonexistent/s", "status", "--socket", serve(t, healthy()))
+	if code := w.run(); code != 0 {
+		t.Errorf("exit status %d: %s", code, w.err.String())
+	}
+}
+
+func TestSwitchingUplinks(t *testing.T) {
+	d := healthy()
+	socket := serve(t, d)
+	for args, want := range map[string]string{
+		"uplink disable wifi": "uplink wifi disabled\n",
+		"uplink enable fiber": "uplink fiber enabled\n",
+	} {
+		w := newWorld(socket, strings.Fields(args)...)
+		if code := w.run(); code != 0 || w.out.String() != want {
+			t.Errorf("%d: %q %s", code, w.out.String(), w.err.String())
+		}
+	}
+	if len(d.calls) != 2 {
+		t.Error(d.calls)
+	}
+	for _, name := range []string{"dsl", "a/b", "\x1b[2J", "%", "?x"} {
+		w := newWorld(socket, "uplink", "enable", name)
+		if code := w.run(); code != exitUnknownUplink {
+			t.Errorf("%q: exit status %d", name, code)
+		}
+		checkErrorLine(t, &w.err, "no such uplink", "known uplinks: fiber, wifi")
+	}
+}
+
+func TestReload(t *testing.T) {
+	d := healthy()
+	socket := serve(t, d)
+	if w := newWorld(socket, "reload"); w.run() != 0 || w.out.String() != "configuration reloaded\n" {
+		t.Errorf("%q %q", w.out.String(), w.err.String())
+	}
+	d.err = fmt.Errorf("%w: line 3: no such key \"uplink\"\nline 4: \x1b[31mred", api.ErrBadConfig)
+	w := newWorld(socket, "reload")
+	if code := w.run(); code != exitFailure || strings.Contains(w.err.String(), "\x1b") {
+		t.Errorf("exit status %d: %q", code, w.err.String())
+	}
+	for _, part := range []string{"line 3", "\nline 4", "stays in force"} {
+		if !strings.Contains(w.err.String(), part) {
+			t.Errorf("%q does not say %q", w.err.String(), part)
+		}
+	}
+}
+
+func TestRunPassesOptions(t *testing.T) {
+	var got RunOptions
+	w := newWorld("/tmp/env.sock", "run", "--config", "/x.yaml", "--log-level", "warn")
+	w.Run = func(_ context.Context, o RunOptions) error {
+		got = o
+		o.Logger.Info("hidden")
+		o.Logger.Warn("shown")
+		return errors.New("no privilege; use sudo")
+	}
+	if code := w.run(); code != exitFailure {
+		t.Errorf("exit status %d", code)
+	}
+	if got.ConfigPath != "/x.yaml" || got.Socket != "/tmp/env.sock" || got.Version != "1.2.3" {
+		t.Errorf("%+v", got)
+	}
+	text := w.err.String()
+	if strings.Contains(text, "hidden") || !strings.Contains(text, "shown") || !strings.HasSuffix(text, "tapgw: no privilege; use sudo\n") {
+		t.Error(text)
+	}
+	w = newWorld("/tmp/env.sock", "run", "--socket", "/tmp/flag.sock")
+	w.Run = func(_ context.Context, o RunOptions) error { got = o; return nil }
+	if code := w.run(); code != 0 || got.Socket != "/tmp/flag.sock" {
+		t.Errorf("exit status %d, socket %s", code, got.Socket)
+	}
+}
+
+func TestCleanup(t *testing.T) {
+	for _, test := range []struct {
+		removed []string
+		err     error
+		want    string
+		code    int
+	}{
+		{nil, nil, "nothing was left behind\n", 0},
+		{[]string{"route default dev tapgw0", "rule 5099"}, nil, "removed route default dev tapgw0\nremoved rule 5099\n", 0},
+		{[]string{"rule 5099"}, errors.New("no privilege"), "removed rule 5099\n", 1},
+	} {
+		w := newWorld("", "cleanup")
+		w.Cleanup = func(context.Context, RunOptions) ([]string, error) { return test.removed, test.err }
+		if code := w.run(); code != test.code || w.out.String() != test.want {
+			t.Errorf("%d: %q", code, w.out.String())
+		}
+	}
+}
+
+func TestDemo(t *testing.T) {
+	w := newWorld("", "demo")
+	w.Terminal = true
+	w.Demo = func(_ context.Context, o DemoOptions) error {
+		fmt.Fprintln(o.Out, "colour", o.Colour)
+		return errors.New("too slow")
+	}
+	if code := w.run(); code != exitFailure || w.out.String() != "colour true\n" {
+		t.Errorf("%d: %q", code, w.out.String())
+	}
+	checkErrorLine(t, &w.err, "too slow")
+}
+
+func TestConfigCheckAndShow(t *testing.T) {
+	w := newWorld("", "config", "check")
+	w.CheckConfig = func(path string) ([]string, error) { return []string{"odd \x1b"}, nil }
+	if code := w.run(); code != 0 || w.out.String() != "/etc/tapgw/tapgw.yaml: ok\n" || w.err.String() != "warning: odd ?\n" {
+		t.Errorf("%d: %q %q", code, w.out.String(), w.err.String())
+	}
+	w = newWorld("", "config", "check", "--config", "/x")
+	w.CheckConfig = func(path string) ([]string, error) { return nil, errors.New(path + ": line 3: unknown key") }
+	if code := w.run(); code != exitFailure {
+		t.Errorf("exit status %d", code)
+	}
+	checkErrorLine(t, &w.err, "/x: line 3")
+	w = newWorld("", "config", "show")
+	w.ShowConfig = func(string) ([]byte, error) { return []byte("tap:\n  name: a\x1b\n"), nil }
+	if code := w.run(); code != 0 || w.out.String() != "tap:\n  name: a?\n" {
+		t.Errorf("%d: %q", code, w.out.String())
+	}
+}
+
+func TestConfigInit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new", "tapgw.yaml")
+	initialise := func(args ...string) (*world, int) {
+		w := newWorld("", append([]string{"config", "init", "--config", path}, args...)...)
+		w.InitConfig = func(context.Context) ([]byte, error) { return []byte("# begin\n"), nil }
+		return w, w.run()
+	}
+	if w, code := initialise(); code != 0 || !strings.Contains(w.out.String(), path) {
+		t.Fatalf("%d: %s", code, w.err.String())
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "# begin\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := os.WriteFile(path, []byte("mine, and longer than theirs"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w, code := initialise()
+	if text, _ := os.ReadFile(path); code != exitFailure || !strings.HasPrefix(string(text), "mine") {
+		t.Errorf("%d: overwritten: %q", code, text)
+	}
+	checkErrorLine(t, &w.err, "--force")
+	_, code = initialise("--force")
+	if text, _ := os.ReadFile(path); code != 0 || string(text) != "# begin\n" {
+		t.Errorf("%d: not overwritten: %q", code, text)
+	}
+	path = filepath.Join(path, "below")
+	w, _ = initialise()
+	checkErrorLine(t, &w.err, "--config")
+}
+
+func TestHumanUnits(t *testing.T) {
+	const hour = time.Hour
+	for got, want := range map[string]string{
+		duration(-1): "0s", duration(59 * time.Second): "59s", duration(134 * time.Second): "2m14s",
+		duration(11 * time.Minute): "11m", duration(9*hour + 59*time.Minute): "9h59m", duration(23 * hour): "23h",
+		duration(76 * hour): "3d4h", duration(364 * 24 * hour): "364d", duration(math.MaxInt64): "292y",
+		seconds(math.MaxInt64): "292y", seconds(-5): "0s",
+		rate(0): "0", rate(0.4): "0", rate(1): "1 b/s", rate(999.4): "999 b/s", rate(999.6): "1.0 kb/s", rate(61e6): "61.0 Mb/s",
+		rate(99.96e6): "100 Mb/s", rate(1e300): "999 Eb/s",
+		amount(0): "0 B", amount(math.MaxUint64): "18.4 EB", count(99_999): "99999", count(2_000_000): "2.0M",
+		rtt(0): "-", rtt(0.04): "0.0ms", rtt(9.2): "9.2ms", rtt(31): "31ms", rtt(12_000): "12s", rtt(1e300): "9999s",
+		percent(0): "0%", percent(0.005): "0.5%", percent(1): "100%", percent(1e300): "999%", percent(-1): "0%",
+		bar(0): "[------]   0%", bar(0.61): "[####--]  61%", bar(7): "[######] 700%", bar(-1): "[------]   0%",
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestWrap(t *testing.T) {
+	if got := wrap("one two three "+strings.Repeat("x", 30), 10, "  "); got != "one two\n  three\n  xxxxxxx~" {
+		t.Errorf("%q", got)
+	}
+	if got := wrap("  ", 10, ""); got != "" {
+		t.Errorf("%q", got)
+	}
+}
+
+// FuzzClean: nothing unsafe passes, and what is safe passes unchanged.
+func FuzzClean(f *testing.F) {
+	f.Add("fiber")
+	f.Add("B\u00fcro \x1b]0;title\a \u009b2J\u202e")
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, r := range clean(s) {
+			if r < ' ' || r >= 0x7f && r <= 0x9f || r == '\u202e' {
+				t.Fatalf("%q became %q", s, clean(s))
+			}
+		}
+		if once := clean(s); clean(once) != once {
+			t.Fatalf("%q is cleaned twice", s)
+		}
+		wrap(s, columns, "  ")
+		cut(s, minWidth)
+	})
+}

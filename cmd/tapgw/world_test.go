@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tapgw/api"
+	"tapgw/internal/apiserver"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// noon is now in all tests, in a zone that is not UTC.
+var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.FixedZone("", 3600))
+
+// fakeDaemon is a daemon in a fixed condition.
+type fakeDaemon struct {
+	*apiserver.Hub
+	status   api.Status
+	sessions []api.Session
+	err      error // of Reload
+	mu       sync.Mutex
+	calls    []string
+}
+
+func (f *fakeDaemon) Status() api.Status      { return f.status }
+func (f *fakeDaemon) Config() ([]byte, error) { return []byte("nat:\n  max_sessions: 7\n"), nil }
+func (f *fakeDaemon) Reload() error           { return f.err }
+
+func (f *fakeDaemon) Sessions(yield func(api.Session) bool) {
+	for _, s := range f.sessions {
+		if !yield(s) {
+			return
+		}
+	}
+}
+
+func (f *fakeDaemon) SetUplink(name string, enabled bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, u := range f.status.Uplinks {
+		if u.Name == name {
+			f.calls = append(f.calls, fmt.Sprint(name, " ", enabled))
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
+}
+
+// serve runs the real API server over d until the test ends and returns its socket.
+func serve(t *testing.T, d *fakeDaemon) string {
+	t.Helper()
+	if d.Hub == nil {
+		d.Hub = apiserver.NewHub()
+	}
+	socket := filepath.Join(t.TempDir(), "s")
+	s := apiserver.New(d, apiserver.Options{Socket: socket, Logger: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return socket
+}
+
+// world is an environment whose output can be read.
+type world struct {
+	*Env
+	out, err bytes.Buffer
+	vars     map[string]string
+}
+
+var errUnexpected = errors.New("this should not have been called")
+
+func newWorld(socket string, args ...string) *world {
+	w := &world{vars: map[string]string{api.SocketEnv: socket}}
+	w.Env = &Env{
+		Args: args, Stdout: &w.out, Stderr: &w.err, Version: "1.2.3",
+		Getenv: func(k string) string { return w.vars[k] },
+		Now:    func() time.Time { return noon },
+
+		Run:         func(context.Context, RunOptions) error { return errUnexpected },
+		Cleanup:     func(context.Context, RunOptions) ([]string, error) { return nil, errUnexpected },
+		Demo:        func(context.Context, DemoOptions) error { return errUnexpected },
+		CheckConfig: func(string) ([]string, error) { return nil, errUnexpected },
+		ShowConfig:  func(string) ([]byte, error) { return nil, errUnexpected },
+		InitConfig:  func(context.Context) ([]byte, error) { return nil, errUnexpected },
+	}
+	return w
+}
+
+func (w *world) run() int { return execute(context.Background(), w.Env) }
+
+// golden compares got with testdata/NAME.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || got != string(want) {
+		t.Errorf("%s: %v; run with -update if this is meant:\n%s", name, err, got)
+	}
+}
+
+func healthy() *fakeDaemon {
+	addr := netip.MustParseAddr
+	return &fakeDaemon{
+		status: api.Status{
+			Version: "1.2.3", Datapath: api.DatapathUserspace, UptimeS: 187_200, Sessions: 192,
+			Uplinks: []api.Uplink{
+				{
+					Name: "fiber", Interface: "enp3s0", State: api.StateUp, Addresses: []netip.Addr{addr("203.0.113.7")},
+					Gateway: addr("203.0.113.1"), RxBps: 61e6, TxBps: 6.1e6, Load: 0.61, Sessions: 128, RTTMs: 9.2,
+					Since: noon.Add(-76 * time.Hour),
+				},
+				{
+					Name: "wifi", Interface: "wlp2s0", State: api.StateUp,
+					Addresses: []netip.Addr{addr("192.168.8.20"), addr("192.168.8.21")}, Gateway: addr("192.168.8.1"),
+					RxBps: 22.1e6, TxBps: 3.3e6, Load: 0.35, Sessions: 64, RTTMs: 31, Loss: 0.005, Since: noon.Add(-11 * time.Minute),
+				},
+			},
+		},
+		sessions: []api.Session{
+			session("udp", "192.168.1.20:40000", "198.51.100.53:53", "wifi", "open", 60, 120),
+			session("tcp", "192.168.1.20:51812", "198.51.100.80:443", "fiber", "established", 1200, 4.2e6),
+			session("icmp", "192.168.1.33:77", "198.51.100.1:77", "fiber", "open", 84, 84),
+		},
+	}
+}
+
+func session(proto, inside, remote, uplink, state string, out, in uint64) api.Session {
+	return api.Session{
+		Proto: proto, Inside: netip.MustParseAddrPort(inside), Remote: netip.MustParseAddrPort(remote),
+		Outside: netip.MustParseAddrPort("203.0.113.7:20000"), Uplink: uplink, State: state, AgeS: 75, IdleS: 3,
+		BytesOut: out, BytesIn: in,
+	}
+}
+
+// partial has one uplink in each state that is not up.
+func partial() *fakeDaemon {
+	d := healthy()
+	for i, u := range []api.Uplink{
+		{Name: "lte", Interface: "wwan0", State: api.StateDown, Reason: "no reply from 1.1.1.1, 8.8.8.8, 9.9.9.9", Loss: 1},
+		{Name: "dsl", Interface: "ppp0", State: api.StateDegraded, Reason: "loss 12 %", Loss: 0.12, RTTMs: 340},
+		{Name: "hotel", Interface: "wlan1", State: api.StatePortal, Reason: "answers are redirected"},
+		{Name: "usb", Interface: "usb0", State: api.StateProbing},
+		{Name: "backup", Interface: "eth9", State: api.StateDisabled, Reason: "by the administrator"},
+	} {
+		u.Since = noon.Add(-time.Duration(i*i*134) * time.Second)
+		d.status.Uplinks = append(d.status.Uplinks, u)
+	}
+	return d
+}
+
+// hostile has everything too long, too large and full of control characters.
+func hostile() *fakeDaemon {
+	evil := "\x1b[2Jev\u009b31mil\r\n\t\u202egnol\u200b漢字\u0301\x7f" + strings.Repeat("x", 100)
+	long := netip.MustParseAddr("2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff")
+	d := &fakeDaemon{status: api.Status{Version: evil, Datapath: evil, UptimeS: 1 << 62, Sessions: 1 << 62}}
+	for _, state := range []string{api.StateUp, api.StateDown, api.StateDisabled, evil} {
+		d.status.Uplinks = append(d.status.Uplinks, api.Uplink{
+			Name: evil, Interface: evil, State: state, Addresses: []netip.Addr{long, long}, Gateway: long, Reason: evil,
+			RxBps: 1e300, TxBps: 1e300, Load: 1e300, Sessions: 1 << 62, RTTMs: 1e300, Loss: 1e300, Since: time.Unix(1, 0),
+		}, api.Uplink{
+			Name: evil, State: state, RxBps: -1, TxBps: -1, Load: -1, Sessions: -1, RTTMs: -1, Loss: -1, Since: noon.Add(time.Hour),
+		})
+	}
+	end := netip.AddrPortFrom(long, 65535)
+	d.sessions = []api.Session{{
+		Proto: evil, Inside: end, Remote: end, Outside: end, Uplink: evil, State: evil, AgeS: 1 << 62, IdleS: 1 << 62,
+		BytesOut: 1 << 63, BytesIn: 1<<63 - 1,
+	}, {}}
+	return d
+}
