@@ -112,6 +112,9 @@ func (d *Device) checkAddress(link netlink.Link) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if d.cfg.Address.IsSingleIP() { // nobody is reached by it, so it must not become the source of packets elsewhere
+		want.Scope = unix.RT_SCOPE_HOST
+	}
 	for _, a := range have {
 		if a.IPNet.String() == want.IPNet.String() {
 			return "", nil

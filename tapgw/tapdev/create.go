@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
@@ -11,6 +12,14 @@ import (
 
 	"tapgw/internal/packet"
 )
+
+// checkName refuses what the kernel would cut off, or replace by a number.
+func checkName(name string) error {
+	if name == "" || len(name) >= unix.IFNAMSIZ || strings.ContainsAny(name, "%/: \t\n") {
+		return fmt.Errorf("name %q: 1 to %d characters are allowed, none of %%, / or space", name, unix.IFNAMSIZ-1)
+	}
+	return nil
+}
 
 // lock keeps two daemons from making the same device at once. It is an abstract socket: its names belong to the network
 // namespace, as those of devices do, and it vanishes with the process.

@@ -67,6 +67,9 @@ func Create(cfg Config) (*Device, error) {
 }
 
 func (d *Device) create() error {
+	if err := checkName(d.cfg.Name); err != nil {
+		return err
+	}
 	unlock, err := lock(d.cfg.Name)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync"
 
@@ -28,19 +29,27 @@ type Upcall struct {
 	bound map[uint8]int // uplink → interface index
 }
 
-// CreateUpcall makes the device. seed is the one given to wire.GiveBackMAC by whoever lets the frames pass.
-func CreateUpcall(name string, mac [6]byte, seed uint64) (*Upcall, error) {
-	d, err := Create(Config{Name: name, MAC: mac, MTU: upcallMTU, Queues: 1})
+// UpcallConfig describes the upcall device.
+type UpcallConfig struct {
+	Name string
+	MAC  [6]byte
+	// Address is one of our own: a device without any cannot receive where sources are checked (rp_filter).
+	Address netip.Addr
+	Seed    uint64 // the one given to wire.GiveBackMAC by whoever lets the frames pass
+}
+
+// CreateUpcall makes the device; errors are those of Create.
+func CreateUpcall(cfg UpcallConfig) (*Upcall, error) {
+	d, err := Create(Config{Name: cfg.Name, Address: netip.PrefixFrom(cfg.Address, 32), MAC: cfg.MAC, MTU: upcallMTU})
 	if err != nil {
 		return nil, err
 	}
-	u := &Upcall{Device: d, seed: seed, bound: make(map[uint8]int)}
 	// Without a filter frames are delivered as received here, where a strict check of the source would drop them all.
-	err = os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/rp_filter", []byte("2"), 0o644)
+	err = os.WriteFile("/proc/sys/net/ipv4/conf/"+cfg.Name+"/rp_filter", []byte("2"), 0o644)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("TAP device %s: relax rp_filter: %w", name, err), d.Close())
+		return nil, errors.Join(fmt.Errorf("TAP device %s: relax rp_filter: %w", cfg.Name, err), d.Close())
 	}
-	return u, nil
+	return &Upcall{Device: d, seed: cfg.Seed, bound: make(map[uint8]int)}, nil
 }
 
 // BindUplink makes frames given back by uplink id appear on the device with that index, 0 for none. When it fails, or before it

@@ -217,3 +217,25 @@ func put16(b []byte, change func(uint16) uint16) {
 func word(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
 
 func addrWord(a netip.Addr) uint32 { b := a.As4(); return word(b[:]) }
+
+// rawSocket sends into and receives from a device, without a virtio header.
+func rawSocket(t testing.TB, ns *lab.Namespace, device string) (fd int) {
+	t.Helper()
+	index, err := ns.Index(device)
+	must(t, err)
+	must(t, ns.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: index})
+	}))
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
+}
+
+func sendRaw(t testing.TB, fd int, b []byte) {
+	if _, err := unix.Write(fd, b); err != nil {
+		t.Error(err)
+	}
+}
