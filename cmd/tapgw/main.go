@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -32,11 +31,11 @@ func realEnv() *Env {
 		Terminal:    isTerminal(os.Stdout),
 		Version:     version,
 		Run:         runDaemon,
-		Cleanup:     func(context.Context, RunOptions) ([]string, error) { return nil, errNotWired },
-		Demo:        func(context.Context, DemoOptions) error { return errNotWired },
-		CheckConfig: func(string) ([]string, error) { return nil, errNotWired },
-		ShowConfig:  func(string) ([]byte, error) { return nil, errNotWired },
-		InitConfig:  func(context.Context) ([]byte, error) { return nil, errNotWired },
+		Cleanup:     cleanup,
+		Demo:        runDemo,
+		CheckConfig: checkConfig,
+		ShowConfig:  showConfig,
+		InitConfig:  initConfig,
 	}
 }
 

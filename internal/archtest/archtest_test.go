@@ -64,7 +64,7 @@ var rules = []rule{
 // edges may use the kernel; every other package must run without root and without a clock.
 var edges = []string{
 	"tapgw/tapgw/tapdev", "tapgw/uplinks/rtnl", "tapgw/uplinks/wire", "tapgw/uplinks/nft", "tapgw/probe/icmp", "tapgw/probe/tcp",
-	"tapgw/probe/arp", "tapgw/probe/probers", "tapgw/internal/", "tapgw/cmd/", "tapgw/bench", "tapgw/e2e",
+	"tapgw/probe/arp", "tapgw/probe/bound", "tapgw/probe/probers", "tapgw/internal/", "tapgw/cmd/", "tapgw/bench", "tapgw/e2e",
 }
 
 var kernel = []string{

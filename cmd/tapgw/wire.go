@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"tapgw/configs"
+	"tapgw/internal/daemon"
+	"tapgw/uplinks"
+	"tapgw/uplinks/rtnl"
+)
+
+func daemonOptions(o RunOptions) daemon.Options {
+	return daemon.Options{ConfigPath: o.ConfigPath, Socket: o.Socket, Version: o.Version, Logger: o.Logger}
+}
+
+func runDaemon(ctx context.Context, o RunOptions) error { return daemon.Run(ctx, daemonOptions(o)) }
+
+func cleanup(ctx context.Context, o RunOptions) ([]string, error) {
+	return daemon.Cleanup(ctx, daemonOptions(o))
+}
+
+func loadConfig(path string) (*configs.Loaded, error) {
+	return configs.Load(configs.Options{Path: path, Env: os.Environ()})
+}
+
+func checkConfig(path string) (warnings []string, err error) {
+	loaded, err := loadConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range loaded.Warnings {
+		warnings = append(warnings, w.Error())
+	}
+	return warnings, nil
+}
+
+func showConfig(path string) ([]byte, error) {
+	loaded, err := loadConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	return loaded.Show(), nil
+}
+
+// initConfig looks at this machine as the daemon would; it changes nothing and needs no privilege.
+func initConfig(context.Context) ([]byte, error) {
+	kernel, err := rtnl.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer kernel.Close()
+	facts, err := kernel.Read()
+	if err != nil {
+		return nil, fmt.Errorf("look at the network: %w", err)
+	}
+	tracker := uplinks.NewTracker(uplinks.TrackerConfig{TapName: configs.Default().TAP.Name})
+	snapshot, _ := tracker.Update(time.Now(), facts)
+	var found []configs.FoundUplink
+	for _, u := range snapshot.Uplinks {
+		found = append(found, configs.FoundUplink{Interface: u.Interface, Gateway: u.Gateway, Addresses: u.Addresses, Speed: u.CapacityDown})
+	}
+	return configs.Init(found), nil
+}
+
+var errNoDemo = errors.New("the demo is not part of this build")
+
+func runDemo(context.Context, DemoOptions) error { return errNoDemo }

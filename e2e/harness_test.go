@@ -1,0 +1,244 @@
+// Package e2e runs the real daemon on real packets: each test builds a small internet of network namespaces, starts
+// bin/tapgw in its gateway and looks at what hosts, providers and servers see.
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tapgw/api"
+	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
+)
+
+// patience bounds every wait: generous, because nothing is measured by it.
+const patience = 20 * time.Second
+
+// binary is the program under test, built by `make build`.
+func binary(t testing.TB) string {
+	t.Helper()
+	path := os.Getenv("E2E_BINARY")
+	if path == "" {
+		path = "../bin/tapgw"
+	}
+	abs, err := filepath.Abs(path)
+	if err == nil {
+		_, err = os.Stat(abs)
+	}
+	if err != nil {
+		t.Fatalf("the program under test is missing, run `make build`: %v", err)
+	}
+	return abs
+}
+
+// gateway is a daemon running in the gateway of a topology.
+type gateway struct {
+	t      testing.TB
+	ns     *lab.Namespace
+	cmd    *lab.Cmd
+	dir    string
+	client *api.Client
+	exited chan struct{} // closed when the process has ended
+	err    error         // of the process, after exited
+}
+
+// start runs the daemon with a configuration file (YAML, "" for none) and waits until it says that it is ready. It is
+// stopped at the end of the test, whose log gets its output.
+func start(t testing.TB, ns *lab.Namespace, config string) *gateway {
+	t.Helper()
+	g := launch(t, ns, config)
+	select {
+	case <-g.ready:
+	case <-g.exited:
+		t.Fatalf("the daemon ended before it was ready: %v", g.err)
+	case <-time.After(patience):
+		t.Fatal("the daemon did not become ready")
+	}
+	return g.gateway
+}
+
+type launched struct {
+	*gateway
+	ready chan struct{}
+}
+
+// launch runs the daemon without waiting for it.
+func launch(t testing.TB, ns *lab.Namespace, config string) launched {
+	t.Helper()
+	g := &gateway{t: t, ns: ns, dir: t.TempDir(), exited: make(chan struct{})}
+	g.client = &api.Client{Socket: g.socket()}
+	args := []string{"run", "--socket", g.socket()}
+	if config != "" {
+		g.write(config)
+		args = append(args, "--config", g.file())
+	}
+	g.cmd = ns.Command(context.Background(), binary(t), args...)
+	output, writer, err := os.Pipe()
+	labtest.Must(t, err)
+	g.cmd.Stdout, g.cmd.Stderr = writer, writer
+	labtest.Must(t, g.cmd.Start())
+	writer.Close()
+	ready := make(chan struct{})
+	go g.follow(output, ready)
+	t.Cleanup(g.stop)
+	return launched{g, ready}
+}
+
+// follow copies the daemon's output to the test's log and notices readiness and the end.
+func (g *gateway) follow(output io.ReadCloser, ready chan struct{}) {
+	defer output.Close()
+	said := false
+	for lines := bufio.NewScanner(output); lines.Scan(); {
+		g.t.Log(lines.Text())
+		if !said && strings.Contains(lines.Text(), "ready") {
+			said = true
+			close(ready)
+		}
+	}
+	g.err = g.cmd.Wait()
+	close(g.exited)
+}
+
+func (g *gateway) socket() string { return filepath.Join(g.dir, "tapgw.sock") }
+func (g *gateway) file() string   { return filepath.Join(g.dir, "tapgw.yaml") }
+
+// write replaces the configuration file.
+func (g *gateway) write(config string) {
+	g.t.Helper()
+	labtest.Must(g.t, os.WriteFile(g.file(), []byte(config), 0o644))
+}
+
+// signal sends the daemon a signal.
+func (g *gateway) signal(s syscall.Signal) {
+	g.t.Helper()
+	labtest.Must(g.t, g.cmd.Process.Signal(s))
+}
+
+// stop ends the daemon cleanly and waits for it; a second call does nothing.
+func (g *gateway) stop() {
+	_ = g.cmd.Process.Signal(syscall.SIGTERM)
+	g.wait()
+}
+
+// kill ends the daemon as a crash does.
+func (g *gateway) kill() {
+	g.t.Helper()
+	g.signal(syscall.SIGKILL)
+	g.wait()
+}
+
+func (g *gateway) wait() {
+	select {
+	case <-g.exited:
+	case <-time.After(patience):
+		_ = g.cmd.Process.Kill()
+		<-g.exited
+		g.t.Error("the daemon did not end")
+	}
+}
+
+// status asks the daemon.
+func (g *gateway) status() api.Status {
+	g.t.Helper()
+	s, err := g.client.Status(g.t.Context())
+	labtest.Must(g.t, err)
+	return s
+}
+
+// uplink returns the status of one uplink.
+func (g *gateway) uplink(name string) api.Uplink {
+	g.t.Helper()
+	for _, u := range g.status().Uplinks {
+		if u.Name == name {
+			return u
+		}
+	}
+	g.t.Fatalf("no uplink %s", name)
+	return api.Uplink{}
+}
+
+// awaitState follows the events until the uplink is in one of the states, and says how long that took.
+func (g *gateway) awaitState(name string, states ...string) time.Duration {
+	g.t.Helper()
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
+	defer cancel()
+	found := false
+	err := g.client.Events(ctx, func(e api.Event) {
+		if e.Uplink != name {
+			return
+		}
+		for _, s := range states {
+			if e.To == s {
+				found = true
+				cancel()
+			}
+		}
+	})
+	if !found {
+		g.t.Fatalf("uplink %s did not become %v (%v); it is %+v", name, states, err, g.uplink(name))
+	}
+	return time.Since(begin)
+}
+
+// awaitUp waits until all uplinks of the topology are up.
+func (g *gateway) awaitUp(topology *lab.Topology) {
+	g.t.Helper()
+	for _, u := range topology.Uplinks {
+		g.awaitState(u.Device, api.StateUp)
+	}
+}
+
+// tapgw runs one command of the program in the gateway and returns its output and exit status.
+func (g *gateway) tapgw(args ...string) (output string, status int) {
+	g.t.Helper()
+	return run(g.t, g.ns, append(args, "--socket", g.socket())...)
+}
+
+// run runs the program once.
+func run(t testing.TB, ns *lab.Namespace, args ...string) (output string, status int) {
+	t.Helper()
+	out, err := ns.Command(t.Context(), binary(t), args...).CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return string(out), 0
+	case errors.As(err, &exit):
+		return string(out), exit.ExitCode()
+	}
+	t.Fatalf("tapgw %s: %v", strings.Join(args, " "), err)
+	return "", 0
+}
+
+// eventually waits until ok holds, for what no event tells.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if ok() {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s did not happen in %s", what, patience)
+		}
+	}
+}
+
+// capacities is the configuration of a topology's uplinks with capacities in bits per second, {down, up} for each.
+func capacities(rates ...[2]uint64) string {
+	var b strings.Builder
+	b.WriteString("uplinks:\n")
+	for i, r := range rates {
+		fmt.Fprintf(&b, "  - {interface: wan%d, capacity: {down: %d, up: %d}}\n", i+1, r[0], r[1])
+	}
+	return b.String()
+}

@@ -1,0 +1,105 @@
+package daemon
+
+import (
+	"net/netip"
+	"time"
+
+	"tapgw/api"
+	"tapgw/configs"
+	"tapgw/internal/metrics"
+	"tapgw/internal/packet"
+	"tapgw/nat"
+	"tapgw/uplinks"
+)
+
+// backend is the daemon as the API sees it.
+type backend struct{ *Daemon }
+
+// Status answers GET /v1/status.
+func (b backend) Status() api.Status {
+	s := api.Status{
+		Version: b.opts.Version, Datapath: api.DatapathUserspace, UptimeS: int64(time.Since(b.started).Seconds()),
+		Sessions: b.table.Stats().Sessions, Uplinks: []api.Uplink{},
+	}
+	for _, u := range b.snapshot.Load().Uplinks {
+		s.Uplinks = append(s.Uplinks, b.uplink(u))
+	}
+	return s
+}
+
+func (b backend) uplink(u *uplinks.Uplink) api.Uplink {
+	rx, tx := b.meters[u.ID].Rates()
+	return api.Uplink{
+		Name: u.Name, Interface: u.Interface, State: string(u.State), Addresses: u.Addresses, Gateway: u.Gateway,
+		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.table.SessionsOn(u.ID),
+		RTTMs: float64(u.Health.RTT) / float64(time.Millisecond), Loss: u.Health.Loss, Reason: u.Reason, Since: u.Since,
+	}
+}
+
+// Sessions answers GET /v1/sessions.
+func (b backend) Sessions(yield func(api.Session) bool) {
+	names := make(map[uint8]string)
+	for _, u := range b.snapshot.Load().Uplinks {
+		names[u.ID] = u.Name
+	}
+	b.table.Sessions(func(i nat.Info) bool { return yield(b.session(i, names[i.Uplink])) })
+}
+
+var protocols = map[uint8]string{packet.ProtoTCP: "tcp", packet.ProtoUDP: "udp", packet.ProtoICMP: "icmp"}
+
+func (b backend) session(i nat.Info, uplink string) api.Session {
+	return api.Session{
+		Proto:   protocols[i.Proto],
+		Inside:  netip.AddrPortFrom(ipv4(i.Inside), i.InsidePort),
+		Remote:  netip.AddrPortFrom(ipv4(i.Remote), i.RemotePort),
+		Outside: netip.AddrPortFrom(ipv4(i.Outside), i.OutsidePort),
+		Uplink:  uplink, State: i.State.String(),
+		AgeS: seconds(b.pumps.clock.since(i.Created)), IdleS: seconds(b.pumps.clock.since(i.Seen)),
+		BytesOut: i.BytesOut, BytesIn: i.BytesIn,
+	}
+}
+
+// seconds never is negative: a packet may be counted after the clock was read.
+func seconds(d time.Duration) int64 { return max(0, int64(d.Seconds())) }
+
+// Config answers GET /v1/config.
+func (b backend) Config() ([]byte, error) { return configs.Marshal(*b.cfg()), nil }
+
+// Subscribe answers GET /v1/events.
+func (b backend) Subscribe() (<-chan api.Event, func()) { return b.journal.Subscribe() }
+
+// SetUplink switches an uplink on or off until the daemon ends.
+func (b backend) SetUplink(name string, enabled bool) error {
+	return b.ask(func() error { return b.setUplink(name, enabled) })
+}
+
+// Reload reads the configuration anew.
+func (b backend) Reload() error {
+	return b.ask(b.reload)
+}
+
+// Metrics answers a scrape.
+func (b backend) Metrics() metrics.Snapshot {
+	st := b.table.Stats()
+	m := metrics.Snapshot{
+		Datapath: api.DatapathUserspace, Sessions: st.Sessions, SessionsLimit: st.Max, Drops: map[string]uint64{},
+		Refused: map[string]uint64{"table_full": st.Refused.TableFull, "no_port": st.Refused.NoPort},
+	}
+	b.gateway.Drops(func(reason string, n uint64) { m.Drops[reason] = n })
+	m.Drops["device"] = b.pumps.lost.Load()
+	for _, u := range b.snapshot.Load().Uplinks {
+		m.Uplinks = append(m.Uplinks, b.uplinkMetrics(u))
+	}
+	return m
+}
+
+func (b backend) uplinkMetrics(u *uplinks.Uplink) metrics.Uplink {
+	m := metrics.Uplink{
+		Name: u.Name, Interface: u.Interface, State: string(u.State), Load: min(1, b.meters[u.ID].Load()),
+		Sessions: b.table.SessionsOn(u.ID), RTT: u.Health.RTT, Loss: u.Health.Loss,
+	}
+	if c, err := b.kernel.Counters(u.Index); u.Index != 0 && err == nil {
+		m.RxBytes, m.TxBytes = c.RxBytes, c.TxBytes
+	}
+	return m
+}

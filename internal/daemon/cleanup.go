@@ -1,0 +1,60 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"tapgw/api"
+	"tapgw/configs"
+	"tapgw/internal/hostconf"
+	"tapgw/uplinks"
+	"tapgw/uplinks/nft"
+	"tapgw/uplinks/rtnl"
+)
+
+// ErrRunning is returned by Cleanup while a daemon runs.
+var ErrRunning = errors.New("a daemon is running: stop it first, it cleans up by itself")
+
+// Cleanup removes what a killed daemon left in the kernel and undoes its changes to the host. It returns what it removed,
+// one clause each.
+func Cleanup(ctx context.Context, o Options) (removed []string, err error) {
+	socket := o.Socket
+	if socket == "" {
+		socket = configs.Default().API.Socket
+		if loaded, err := configs.Load(configs.Options{Path: o.ConfigPath}); err == nil {
+			socket = loaded.Config.API.Socket
+		}
+	}
+	if _, err := (&api.Client{Socket: socket}).Version(ctx); err == nil {
+		return nil, ErrRunning
+	}
+	removed, err = cleanRoutes(undoFile(socket))
+	return removed, errors.Join(err, nft.Cleanup())
+}
+
+// cleanRoutes removes routes and rules and restores what the journal of changes says.
+func cleanRoutes(undo string) (removed []string, err error) {
+	kernel, err := rtnl.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer kernel.Close()
+	reconciler := rtnl.NewReconciler(kernel)
+	report, err := reconciler.Apply(uplinks.Wanted{})
+	if n := report.RemovedRoutes + report.RemovedRules; n > 0 {
+		removed = append(removed, fmt.Sprintf("%d routes and %d rules", report.RemovedRoutes, report.RemovedRules))
+	}
+	if err != nil {
+		return removed, err
+	}
+	host, err := hostconf.Open(undo)
+	if err != nil {
+		return removed, err
+	}
+	records, err := demoted(host)
+	if err == nil {
+		err = reconciler.Restore(records)
+	}
+	return removed, errors.Join(err, host.RestoreAll())
+}

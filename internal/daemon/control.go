@@ -1,0 +1,221 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"tapgw/api"
+	"tapgw/internal/hostconf"
+	"tapgw/probe"
+	"tapgw/uplinks"
+	"tapgw/uplinks/nft"
+	"tapgw/uplinks/rtnl"
+	"tapgw/uplinks/wire"
+)
+
+const (
+	// checkEvery is how often sessions age, and how soon nftables rules that others deleted are put back.
+	checkEvery = time.Second
+	// convergeEvery many checks everything is looked at, whether or not netlink told of a change.
+	convergeEvery = 10
+	// sweepShare of the table is looked at in each sweep.
+	sweepShare = 4
+)
+
+// verdict is what a prober says of an uplink.
+type verdict struct {
+	uplink uint8
+	probe.Verdict
+}
+
+// command is something the API asks of the control loop.
+type command struct {
+	do   func() error
+	done chan error
+}
+
+// judged passes a verdict to the control loop. A round whose verdict finds no room is followed by the next.
+func (d *Daemon) judged(id uint8, v probe.Verdict) {
+	select {
+	case d.verdicts <- verdict{id, v}:
+	default:
+	}
+}
+
+// ask has the control loop do something and waits for it.
+func (d *Daemon) ask(do func() error) error {
+	c := command{do, make(chan error, 1)}
+	select {
+	case d.commands <- c:
+		return <-c.done
+	case <-d.stopped:
+		return fmt.Errorf("%w: the daemon is stopping", api.ErrConflict)
+	}
+}
+
+// control is the only goroutine that changes the kernel. Whatever happens means "look at everything again"; nothing is
+// patched.
+func (d *Daemon) control(ctx context.Context) error {
+	defer close(d.stopped)
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
+	for checks := 1; ; {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.changed:
+			err = d.converge(ctx)
+		case v := <-d.verdicts:
+			err = d.takeVerdict(ctx, v)
+		case c := <-d.commands:
+			c.done <- c.do()
+			err = d.converge(ctx)
+		case <-check.C:
+			err = d.check(ctx, checks%convergeEvery == 0)
+			checks++
+		}
+		if err != nil && ctx.Err() == nil {
+			d.log.Warn("not everything is as it should be, trying again", "error", err)
+		}
+	}
+}
+
+// takeVerdict publishes a new state of health; only a change of state is worth more than that.
+func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
+	if d.tracker.SetHealth(v.uplink, healthOf(v.Verdict)) != nil {
+		return nil // it left meanwhile
+	}
+	snapshot, events := d.tracker.Refresh(time.Now())
+	d.publish(snapshot, events)
+	if len(events) == 0 {
+		return nil
+	}
+	return d.converge(ctx)
+}
+
+// check is the periodic look: at the age of sessions, at what no message tells of, and sometimes at everything.
+func (d *Daemon) check(ctx context.Context, everything bool) error {
+	d.table.Sweep(d.pumps.clock.tick(), d.cfg().NAT.MaxSessions/sweepShare)
+	missing, err := d.rules.Check()
+	if missing {
+		d.repaired("nftables: rules deleted by someone")
+	}
+	if everything || missing {
+		err = errors.Join(err, d.converge(ctx))
+	}
+	return err
+}
+
+// converge makes everything follow the kernel's present facts. It publishes the uplinks first, so that sessions leave a
+// dead one before slower things happen.
+func (d *Daemon) converge(ctx context.Context) error {
+	facts, err := d.kernel.Read()
+	if err != nil {
+		return err
+	}
+	snapshot, events := d.tracker.Update(time.Now(), facts)
+	errs := []error{d.followPorts(snapshot)}
+	d.publish(snapshot, events)
+	errs = append(errs, d.checkTAP(snapshot), d.applyHost(snapshot, facts), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
+	d.keepNeighbours(snapshot)
+	d.prober.follow(ctx, snapshot, len(events) > 0)
+	return errors.Join(errs...)
+}
+
+// publish gives everyone the new view, and ends the sessions of addresses that are gone.
+func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) {
+	old := d.snapshot.Swap(s)
+	d.gateway.SetUplinks(s)
+	for _, u := range s.Uplinks {
+		if before := old.ByID(u.ID); before != nil && before.Generation != u.Generation {
+			d.table.Purge(u.ID, u.Generation, d.pumps.clock.tick())
+		}
+	}
+	for _, e := range events {
+		d.journal.uplink(e)
+	}
+}
+
+// applyHost sets the sysctls that forwarding and several uplinks need.
+func (d *Daemon) applyHost(s *uplinks.Snapshot, f uplinks.Facts) error {
+	return d.host.Apply(hostconf.Wanted{TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Name(), Uplinks: interfaces(s), Facts: f})
+}
+
+// interfaces lists the uplinks' devices that exist.
+func interfaces(s *uplinks.Snapshot) (names []string) {
+	for _, u := range s.Uplinks {
+		if u.Index != 0 {
+			names = append(names, u.Interface)
+		}
+	}
+	return names
+}
+
+// applyRules sets our nftables objects.
+func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
+	w := nft.Wanted{TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Name(), LAN: d.host.LAN()}
+	for _, r := range d.pool {
+		w.Ports = append(w.Ports, nft.PortRange(r))
+	}
+	for _, u := range s.Uplinks {
+		if u.Index == 0 {
+			continue
+		}
+		w.Uplinks = append(w.Uplinks, nft.Uplink{
+			Name: u.Interface, Index: u.Index, Addresses: u.Addresses, HeaderLess: u.HeaderLess,
+			GiveBackMAC: wire.GiveBackMAC(d.seed, u.ID), Guard: d.host.Forwarding(u.Interface),
+		})
+	}
+	return d.rules.Apply(w)
+}
+
+// applyRoutes sets rules and routes, and says when somebody had removed them.
+func (d *Daemon) applyRoutes(s *uplinks.Snapshot, f uplinks.Facts) error {
+	c := d.cfg().TAP
+	w := uplinks.Plan(s, f, uplinks.Capture{TapIndex: d.pumps.tap.Load().Index(), TapAddress: c.Address.Addr(), TapGateway: c.Gateway()})
+	report, err := d.routes.Apply(w)
+	for _, r := range report.LostRoutes {
+		d.repaired("route " + r.Dst.String() + " put back, someone had removed it")
+	}
+	for _, r := range report.LostRules {
+		d.repaired("rule from " + r.Source.String() + " put back, someone had removed it")
+	}
+	if len(report.Demoted) > 0 {
+		err = errors.Join(err, recordDemoted(d.host, report.Demoted))
+	}
+	return err
+}
+
+// keepNeighbours has the kernel resolve gateways that nothing of its own talks to.
+func (d *Daemon) keepNeighbours(s *uplinks.Snapshot) {
+	for _, u := range s.Uplinks {
+		if u.Index == 0 || u.HeaderLess || !u.Gateway.IsValid() {
+			continue
+		}
+		if err := d.kernel.KeepNeighbour(u.Index, u.Gateway); err != nil {
+			d.log.Debug("gateway not resolved", "uplink", u.Name, "error", err)
+		}
+	}
+}
+
+// repaired tells that something of ours had been changed by others.
+func (d *Daemon) repaired(what string) { d.journal.note(api.EventRepair, what, time.Now()) }
+
+// demotedKey is where the journal of changes keeps the default routes that were moved behind ours.
+const demotedKey = "demoted_routes"
+
+func recordDemoted(g *hostconf.Guard, more []rtnl.Record) error {
+	records, err := demoted(g)
+	if err != nil {
+		return err
+	}
+	return g.Put(demotedKey, append(records, more...))
+}
+
+func demoted(g *hostconf.Guard) (records []rtnl.Record, err error) {
+	_, err = g.Get(demotedKey, &records)
+	return records, err
+}

@@ -1,0 +1,273 @@
+// Package daemon wires the parts into the running gateway: it opens what must be opened, keeps the kernel as the uplinks
+// want it, and takes everything back at the end. Nothing but commands imports it.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"tapgw/configs"
+	"tapgw/internal/apiserver"
+	"tapgw/internal/hostconf"
+	"tapgw/internal/metrics"
+	"tapgw/nat"
+	"tapgw/policy"
+	"tapgw/tapgw"
+	"tapgw/tapgw/tapdev"
+	"tapgw/uplinks"
+	"tapgw/uplinks/nft"
+	"tapgw/uplinks/rtnl"
+)
+
+// Options is what the command line says.
+type Options struct {
+	ConfigPath string // "" means the default
+	Socket     string // "" leaves it to the configuration
+	Version    string
+	Logger     *slog.Logger
+}
+
+// ErrNoUplink is returned by Run when the host has no way to the Internet to begin with.
+var ErrNoUplink = errors.New("no uplink found")
+
+// Daemon is a running gateway. Its control loop (control.go) owns everything that is not said to be shared.
+type Daemon struct {
+	opts    Options
+	log     *slog.Logger
+	started time.Time
+	config  atomic.Pointer[configs.Loaded] // shared
+
+	kernel  *rtnl.Kernel
+	routes  *rtnl.Reconciler
+	rules   *nft.Rules
+	host    *hostconf.Guard
+	lock    *hostconf.InstanceLock
+	tracker *uplinks.Tracker
+	prober  *prober
+	table   *nat.Table // shared
+	gateway *tapgw.Gateway
+	meters  tapgw.Meters
+	pumps   *pumps
+	journal *journal // shared
+
+	pool     []nat.PortRange // outside ports
+	seed     uint64          // of the give-back addresses
+	lan      map[string]bool // interfaces with hosts behind them
+	ports    map[uint8]openPort
+	snapshot atomic.Pointer[uplinks.Snapshot] // shared
+
+	tasks    *errgroup.Group
+	readers  sync.WaitGroup // of frames; they end when what they read from is closed
+	changed  chan struct{} // the kernel's facts may have changed
+	verdicts chan verdict
+	commands chan command
+	stopped  chan struct{} // closed when the control loop has ended
+}
+
+// Run is the gateway until ctx ends; then it returns nil with the host as it was before.
+func Run(ctx context.Context, o Options) error {
+	loaded, err := configs.Load(configs.Options{Path: o.ConfigPath, Env: os.Environ()})
+	if err != nil {
+		return err
+	}
+	for _, w := range loaded.Warnings {
+		o.Logger.Warn("configuration", "warning", w.Error())
+	}
+	d := newDaemon(o, loaded)
+	if err := d.open(); err != nil {
+		return errors.Join(err, d.close())
+	}
+	return errors.Join(d.serve(ctx), d.close())
+}
+
+func newDaemon(o Options, c *configs.Loaded) *Daemon {
+	d := &Daemon{
+		opts: o, log: o.Logger, started: time.Now(), journal: newJournal(o.Logger), seed: rand.Uint64(),
+		ports: make(map[uint8]openPort), changed: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
+		commands: make(chan command), stopped: make(chan struct{}),
+	}
+	d.config.Store(c)
+	d.snapshot.Store(uplinks.NewSnapshot(nil))
+	demand := uplinks.NewDemand()
+	for i := range d.meters {
+		d.meters[i] = uplinks.NewMeter(demand)
+	}
+	return d
+}
+
+func (d *Daemon) cfg() *configs.Config { return &d.config.Load().Config }
+
+func (d *Daemon) socket() string {
+	if d.opts.Socket != "" {
+		return d.opts.Socket
+	}
+	return d.cfg().API.Socket
+}
+
+// undoFile is where the changes that outlive a crash are written down: beside the socket.
+func undoFile(socket string) string { return filepath.Join(filepath.Dir(socket), "undo.json") }
+
+// open acquires everything that can fail for want of a privilege, a device or an uplink, and changes no route yet.
+func (d *Daemon) open() (err error) {
+	c := d.cfg()
+	if err := os.MkdirAll(filepath.Dir(d.socket()), 0o755); err != nil {
+		return fmt.Errorf("make the folder for the socket and the lock: %w; run as root, or choose another by --socket", err)
+	}
+	if d.lock, err = hostconf.Lock(filepath.Join(filepath.Dir(d.socket()), "lock")); err != nil {
+		return err
+	}
+	if d.kernel, err = rtnl.Open(); err != nil {
+		return err
+	}
+	d.routes = rtnl.NewReconciler(d.kernel)
+	facts, err := d.kernel.Read()
+	if err != nil {
+		return err
+	}
+	d.tracker = uplinks.NewTracker(trackerConfig(c))
+	snapshot, _ := d.tracker.Update(time.Now(), facts)
+	if len(snapshot.Uplinks) == 0 {
+		return fmt.Errorf("%w: connect to the Internet first (`ip route` must show a default route), or name one in the configuration under uplinks", ErrNoUplink)
+	}
+	d.tracker = uplinks.NewTracker(trackerConfig(c)) // so that the first converge reports what appeared
+	if err := d.openTable(c); err != nil {
+		return err
+	}
+	if err := d.openDevices(c, largestMTU(snapshot)); err != nil {
+		return err
+	}
+	if d.rules, err = nft.Open(); err != nil {
+		return err
+	}
+	d.host, err = hostconf.Open(undoFile(d.socket()))
+	return err
+}
+
+// openTable makes the session table and the gateway on it.
+func (d *Daemon) openTable(c *configs.Config) (err error) {
+	if d.pool, err = portPool(c); err != nil {
+		return err
+	}
+	held := new(heldPorts)
+	if d.table, err = nat.New(natConfig(c, d.pool, held.fresh)); err != nil {
+		return err
+	}
+	scheduler, err := policy.New(c.Policy.Scheduler)
+	if err != nil {
+		return err
+	}
+	gc := tapgw.Config{TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), Held: held.recent}
+	d.gateway = tapgw.New(gc, d.table, &d.meters, scheduler)
+	d.prober = newProber(probePlan(c), d.judged)
+	d.pumps = &pumps{gateway: d.gateway, clock: newClock()}
+	return nil
+}
+
+// openDevices makes the TAP and the give-back device; a second daemon fails here.
+func (d *Daemon) openDevices(c *configs.Config, mtu int) error {
+	tap, err := tapdev.Create(tapConfig(c, mtu))
+	if err != nil {
+		return err
+	}
+	d.pumps.tap.Store(tap)
+	d.pumps.upcall, err = tapdev.CreateUpcall(tapdev.UpcallConfig{
+		Name: upcallName(c.TAP.Name), MAC: upcallMAC, Address: c.TAP.Address.Addr(), Seed: d.seed,
+	})
+	return err
+}
+
+// serve runs all tasks until ctx ends or one of them fails.
+func (d *Daemon) serve(ctx context.Context) error {
+	watcher, err := rtnl.NewWatcher(d.log)
+	if err != nil {
+		return err
+	}
+	var running context.Context
+	d.tasks, running = errgroup.WithContext(ctx)
+	if err := d.converge(running); err != nil {
+		watcher.Close()
+		return err
+	}
+	api := d.apiServer()
+	d.tasks.Go(func() error { return watcher.Run(running, d.changed) })
+	d.tasks.Go(func() error { return d.control(running) })
+	d.tasks.Go(func() error { return d.measure(running) })
+	d.tasks.Go(func() error { return d.reloadOnHangup(running) })
+	d.tasks.Go(func() error { return api.Run(running) })
+	d.startTAP(d.pumps.tap.Load())
+	d.tasks.Go(func() error { return d.announce(running, api.Ready()) })
+	return d.tasks.Wait()
+}
+
+// announce tells whoever waits that traffic is captured and the socket answers.
+func (d *Daemon) announce(ctx context.Context, listening <-chan struct{}) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-listening:
+	}
+	d.log.Info("ready", "uplinks", len(d.snapshot.Load().Uplinks), "tap", d.pumps.tap.Load().Name(), "socket", d.socket())
+	_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
+	if err != nil {
+		d.log.Warn("systemd was not told", "error", err)
+	}
+	return nil
+}
+
+func (d *Daemon) apiServer() *apiserver.Server {
+	o := apiserver.Options{Socket: d.socket(), Metrics: metrics.Handler(backend{d}, d.opts.Version), Logger: d.log}
+	if m := d.cfg().API.Metrics; m.IsValid() {
+		o.MetricsAddress = m.String()
+	}
+	return apiserver.New(backend{d}, o)
+}
+
+// close takes back everything: first the capture, so that traffic flows by plain routing while the rest goes.
+func (d *Daemon) close() error {
+	var errs []error
+	note := func(err error) { errs = append(errs, err) }
+	if d.prober != nil {
+		d.prober.close()
+	}
+	if d.host != nil {
+		note(d.restoreRoutes())
+	}
+	for id := range d.ports {
+		note(d.closePort(id))
+	}
+	if d.pumps != nil {
+		note(d.pumps.close())
+	}
+	d.readers.Wait()
+	if d.rules != nil {
+		note(d.rules.Close())
+	}
+	if d.host != nil {
+		note(d.host.RestoreAll())
+	}
+	if d.kernel != nil {
+		d.kernel.Close()
+	}
+	if d.lock != nil {
+		note(d.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// restoreRoutes removes our routes and rules and gives demoted routes their metric back.
+func (d *Daemon) restoreRoutes() error {
+	err := d.routes.Cleanup()
+	records, readErr := demoted(d.host)
+	return errors.Join(err, readErr, d.routes.Restore(records))
+}

@@ -1,0 +1,36 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"tapgw/api"
+	"tapgw/internal/apiserver"
+	"tapgw/uplinks"
+)
+
+// journal tells people and followers of the API what happens.
+type journal struct {
+	*apiserver.Hub
+	log *slog.Logger
+}
+
+func newJournal(log *slog.Logger) *journal { return &journal{apiserver.NewHub(), log} }
+
+// uplink reports what the tracker noticed.
+func (j *journal) uplink(e uplinks.Event) {
+	out := api.Event{Time: e.Time, Kind: string(e.Kind), Uplink: e.Uplink, From: string(e.From), To: string(e.To), Message: e.Reason}
+	level := slog.LevelInfo
+	if e.Kind == uplinks.StateChanged && !e.To.Usable() && e.From.Usable() {
+		level = slog.LevelWarn
+	}
+	j.log.Log(context.Background(), level, "uplink "+string(e.Kind), "uplink", e.Uplink, "from", e.From, "to", e.To, "reason", e.Reason)
+	j.Publish(out)
+}
+
+// note reports something that concerns no uplink's state.
+func (j *journal) note(kind, message string, at time.Time) {
+	j.log.Warn(message, "kind", kind)
+	j.Publish(api.Event{Time: at, Kind: kind, Message: message})
+}

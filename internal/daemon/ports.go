@@ -1,0 +1,173 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+
+	"tapgw/configs"
+	"tapgw/tapgw/tapdev"
+	"tapgw/uplinks"
+	"tapgw/uplinks/wire"
+)
+
+// tapQueues is how many descriptors the TAP has. More did not pay on two cores, where hosts and daemon share them.
+const tapQueues = 1
+
+func tapConfig(c *configs.Config, mtu int) tapdev.Config {
+	return tapdev.Config{
+		Name: c.TAP.Name, Address: c.TAP.Address, Gateway: c.TAP.Gateway(), MAC: tapMAC, GatewayMAC: gatewayMAC,
+		MTU: mtu, Queues: tapQueues,
+	}
+}
+
+// largestMTU is what the TAP must carry, bytes.
+func largestMTU(s *uplinks.Snapshot) int {
+	mtu := 0
+	for _, u := range s.Uplinks {
+		if u.Index != 0 {
+			mtu = max(mtu, u.MTU)
+		}
+	}
+	if mtu == 0 {
+		return 1500
+	}
+	return mtu
+}
+
+// startTAP reads the device's queues until it is closed or gone.
+func (d *Daemon) startTAP(tap *tapdev.Device) {
+	for _, q := range tap.Queues() {
+		d.readers.Go(func() {
+			if err := d.pumps.runTAP(q); err != nil {
+				d.log.Error("the TAP cannot be read", "error", err)
+			}
+		})
+	}
+}
+
+// checkTAP repairs the TAP, or makes it anew when somebody deleted it.
+func (d *Daemon) checkTAP(s *uplinks.Snapshot) error {
+	tap := d.pumps.tap.Load()
+	repaired, err := tap.Check(largestMTU(s))
+	for _, what := range repaired {
+		d.repaired("TAP: " + what)
+	}
+	if !errors.Is(err, tapdev.ErrGone) {
+		return err
+	}
+	_ = tap.Close() // its descriptors lead nowhere
+	tap, err = tapdev.Create(tapConfig(d.cfg(), largestMTU(s)))
+	if err != nil {
+		return fmt.Errorf("make the deleted TAP anew: %w", err)
+	}
+	d.pumps.tap.Store(tap)
+	d.startTAP(tap)
+	d.repaired("TAP: deleted by someone, made anew")
+	return nil
+}
+
+// openPort is an uplink's sockets and what they were opened with.
+type openPort struct {
+	*wire.Port
+	config wire.Config
+	filter string // of the addresses, as applied
+}
+
+// followPorts opens, re-binds and closes sockets until each uplink that has a device has its own.
+func (d *Daemon) followPorts(s *uplinks.Snapshot) error {
+	var errs []error
+	for id := range d.ports {
+		if u := s.ByID(id); u == nil || u.Index == 0 {
+			errs = append(errs, d.closePort(id))
+		}
+	}
+	for _, u := range s.Uplinks {
+		if u.Index == 0 {
+			continue
+		}
+		if err := d.followPort(u); err != nil {
+			errs = append(errs, fmt.Errorf("uplink %s: %w", u.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Daemon) followPort(u *uplinks.Uplink) error {
+	p, open := d.ports[u.ID]
+	if open && (p.config.Index != u.Index || p.config.MAC != u.MAC || p.config.HeaderLess != u.HeaderLess) {
+		if err := d.closePort(u.ID); err != nil {
+			return err
+		}
+		open = false
+	}
+	if !open {
+		var err error
+		if p, err = d.openPort(u); err != nil {
+			return err
+		}
+	}
+	if p.config.GatewayMAC != u.GatewayMAC || p.config.MTU != u.MTU {
+		p.config.GatewayMAC, p.config.MTU = u.GatewayMAC, u.MTU
+		p.SetNextHop(u.GatewayMAC, u.MTU)
+	}
+	err := d.setFilter(&p, u)
+	d.ports[u.ID] = p
+	return err
+}
+
+// openPort opens the sockets and starts reading them.
+func (d *Daemon) openPort(u *uplinks.Uplink) (openPort, error) {
+	c := wire.Config{Index: u.Index, MAC: u.MAC, GatewayMAC: u.GatewayMAC, MTU: u.MTU, HeaderLess: u.HeaderLess}
+	port, err := wire.Open(c)
+	if err != nil {
+		return openPort{}, err
+	}
+	if err := d.pumps.upcall.BindUplink(u.ID, u.Index); err != nil {
+		d.log.Warn("packets that are not ours reach sockets of this host, but no firewall rule that names the uplink",
+			"uplink", u.Name, "error", err)
+	}
+	d.meters[u.ID].Reset()
+	d.pumps.ports[u.ID].Store(port)
+	d.readers.Go(func() {
+		if err := d.pumps.runUplink(u.ID, port); err != nil {
+			d.log.Error("the uplink cannot be read", "uplink", u.Name, "error", err)
+		}
+	})
+	return openPort{Port: port, config: c}, nil
+}
+
+func (d *Daemon) setFilter(p *openPort, u *uplinks.Uplink) error {
+	filter := fmt.Sprint(u.Addresses)
+	if p.filter == filter {
+		return nil
+	}
+	f := wire.FilterConfig{Addresses: u.Addresses, Secret: wire.GiveBackMAC(d.seed, u.ID)}
+	for _, r := range d.pool {
+		f.Ports = append(f.Ports, wire.PortRange(r))
+	}
+	if err := p.SetFilter(f); err != nil {
+		return err
+	}
+	p.filter = filter
+	return nil
+}
+
+func (d *Daemon) closePort(id uint8) error {
+	p := d.ports[id]
+	delete(d.ports, id)
+	d.pumps.ports[id].Store(nil)
+	d.meters[id].Reset()
+	return errors.Join(d.pumps.upcall.BindUplink(id, 0), p.Close())
+}
+
+// close ends all pumps that are left: those of the TAP and what gives back.
+func (p *pumps) close() error {
+	var errs []error
+	if tap := p.tap.Load(); tap != nil {
+		errs = append(errs, tap.Close())
+	}
+	if p.upcall != nil {
+		errs = append(errs, p.upcall.Close())
+	}
+	return errors.Join(errs...)
+}

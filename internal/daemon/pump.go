@@ -1,0 +1,171 @@
+package daemon
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"tapgw/nat"
+	"tapgw/tapgw"
+	"tapgw/tapgw/tapdev"
+	"tapgw/uplinks"
+	"tapgw/uplinks/wire"
+	"tapgw/uplinks/wire/batchio"
+)
+
+// batch is how many frames a pump reads at once: enough to share one send among small packets, while large ones end a
+// batch by their bytes.
+const batch = 64
+
+// pumps move frames between the TAP and the uplinks. Each reader has a goroutine and a thread of its own; nothing is
+// handed from one to another.
+type pumps struct {
+	gateway *tapgw.Gateway
+	clock   clock
+	tap     atomic.Pointer[tapdev.Device]
+	upcall  *tapdev.Upcall
+	ports   [uplinks.MaxUplinks]atomic.Pointer[wire.Port]
+	lost    atomic.Uint64 // frames the TAP or the upcall device did not take
+}
+
+// worker is what one reading goroutine needs; it allocates nothing after newWorker but a sender per new port.
+type worker struct {
+	*pumps
+	bufs    [][]byte
+	sizes   []int
+	senders [uplinks.MaxUplinks]*wire.Sender
+	from    [uplinks.MaxUplinks]*wire.Port // the port each sender belongs to
+	used    []uint8                        // uplinks with frames queued
+	queued  [uplinks.MaxUplinks]bool
+}
+
+func (p *pumps) newWorker() *worker {
+	return &worker{pumps: p, bufs: batchio.Buffers(batch), sizes: make([]int, batch), used: make([]uint8, 0, uplinks.MaxUplinks)}
+}
+
+// runTAP carries frames from a queue of the TAP until the device is closed or gone.
+func (p *pumps) runTAP(q *tapdev.Queue) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	w := p.newWorker()
+	for {
+		n, err := q.ReadBatch(w.bufs, w.sizes)
+		if err != nil {
+			return ignoreClosed(err)
+		}
+		now := w.clock.tick()
+		for i := range n {
+			w.outbound(q, w.bufs[i][:w.sizes[i]], now)
+		}
+		w.flush()
+	}
+}
+
+func (w *worker) outbound(q *tapdev.Queue, frame []byte, now nat.Tick) {
+	res := w.gateway.Outbound(frame, now)
+	if res.Verdict == tapgw.Send {
+		w.send(res.Uplink, frame)
+	}
+	if res.Reply != nil && q.Write(res.Reply) != nil {
+		w.lost.Add(1)
+	}
+}
+
+// send queues a frame on the worker's own sender of the uplink.
+func (w *worker) send(id uint8, frame []byte) {
+	port := w.ports[id].Load()
+	if port == nil {
+		w.lost.Add(1)
+		return
+	}
+	if w.from[id] != port {
+		w.flush() // what is queued belongs to the port before
+		w.from[id], w.senders[id] = port, port.Sender()
+	}
+	w.senders[id].Queue(frame)
+	if !w.queued[id] {
+		w.queued[id] = true
+		w.used = append(w.used, id)
+	}
+}
+
+// flush sends everything queued; what a dead uplink loses is counted by its port.
+func (w *worker) flush() {
+	for _, id := range w.used {
+		_ = w.senders[id].Flush()
+		w.queued[id] = false
+	}
+	w.used = w.used[:0]
+}
+
+// runUplink carries frames that an uplink received to the TAP until the port is closed. Each uplink writes to a queue of
+// its own where there are enough.
+func (p *pumps) runUplink(id uint8, port *wire.Port) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	w := p.newWorker()
+	for {
+		n, err := port.ReadBatch(w.bufs, w.sizes)
+		if errors.Is(err, wire.ErrDown) {
+			continue // reading on waits for the device to come back
+		}
+		if err != nil {
+			return ignoreClosed(err)
+		}
+		now := w.clock.tick()
+		for i := range n {
+			w.inbound(id, w.bufs[i][:w.sizes[i]], now)
+		}
+	}
+}
+
+func (w *worker) inbound(id uint8, frame []byte, now nat.Tick) {
+	var err error
+	switch w.gateway.Inbound(frame, id, now).Verdict {
+	case tapgw.Deliver:
+		err = w.deliver(id, frame)
+	case tapgw.GiveBack:
+		err = w.upcall.GiveBack(id, frame)
+	case tapgw.Drop, tapgw.Send, tapgw.Ignore:
+	}
+	if err != nil {
+		w.lost.Add(1)
+	}
+}
+
+func (w *worker) deliver(id uint8, frame []byte) error {
+	tap := w.tap.Load()
+	if tap == nil {
+		return net.ErrClosed
+	}
+	queues := tap.Queues()
+	return queues[int(id)%len(queues)].Write(frame)
+}
+
+// ignoreClosed makes the ordinary end of a reader no error.
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, tapdev.ErrGone) {
+		return nil
+	}
+	return err
+}
+
+// heldPorts answers whether a socket of the host has a port of an uplink's address.
+type heldPorts struct{ cache wire.HeldCache }
+
+// fresh asks the kernel each time: for ports about to be taken.
+func (*heldPorts) fresh(proto uint8, addr uint32, port uint16) bool {
+	return wire.HeldBySocket(proto, ipv4(addr), port)
+}
+
+// recent may repeat an answer for a second: for packets, of which there can be a flood.
+func (h *heldPorts) recent(proto uint8, addr uint32, port uint16) bool {
+	return h.cache.Held(proto, ipv4(addr), port, time.Now())
+}
+
+func ipv4(a uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
+}

@@ -1,0 +1,73 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"reflect"
+	"strings"
+	"syscall"
+	"time"
+
+	"tapgw/api"
+	"tapgw/configs"
+	"tapgw/policy"
+)
+
+// reloadOnHangup reads the configuration anew at SIGHUP.
+func (d *Daemon) reloadOnHangup(ctx context.Context) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangup:
+			if err := d.ask(d.reload); err != nil && ctx.Err() == nil {
+				d.log.Error("reload refused, the old configuration stays in force", "error", err)
+			}
+		}
+	}
+}
+
+// reload applies a valid new file without touching a session, and refuses a bad one as a whole. It runs in the control loop.
+func (d *Daemon) reload() error {
+	loaded, err := configs.Load(configs.Options{Path: d.opts.ConfigPath, Env: os.Environ()})
+	if err != nil {
+		return fmt.Errorf("%w: %w", api.ErrBadConfig, err)
+	}
+	if keys := configs.NeedsRestart(*d.cfg(), loaded.Config); len(keys) > 0 {
+		return fmt.Errorf("%w: %s can only change with a restart of the daemon", api.ErrConflict, strings.Join(keys, ", "))
+	}
+	scheduler, err := policy.New(loaded.Config.Policy.Scheduler)
+	if err != nil {
+		return fmt.Errorf("%w: %w", api.ErrBadConfig, err)
+	}
+	d.config.Store(loaded)
+	d.table.SetTimeouts(timeouts(&loaded.Config))
+	d.gateway.SetScheduler(scheduler)
+	d.tracker.Configure(trackerConfig(&loaded.Config))
+	if plan := probePlan(&loaded.Config); !reflect.DeepEqual(plan, d.prober.plan) {
+		d.prober.replan(plan)
+	}
+	d.log.Info("configuration reloaded", "file", loaded.Path)
+	d.journal.Publish(api.Event{Time: time.Now(), Kind: api.EventReload, Message: "a new configuration is in force"})
+	return nil
+}
+
+// setUplink runs in the control loop.
+func (d *Daemon) setUplink(name string, enabled bool) error {
+	if err := d.tracker.SetDisabled(name, !enabled); err != nil {
+		return fmt.Errorf("%w: %q; there are %s", api.ErrUnknownUplink, name, strings.Join(d.names(), ", "))
+	}
+	return nil
+}
+
+func (d *Daemon) names() (names []string) {
+	for _, u := range d.snapshot.Load().Uplinks {
+		names = append(names, u.Name)
+	}
+	return names
+}
