@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,13 +65,14 @@ func allowed(path, value string) error {
 	return nil
 }
 
-// validInterface accepts what the kernel accepts as a name (dev_valid_name), without the global "all" and "default".
+// validInterface accepts what the kernel accepts as a name (dev_valid_name), without the global "all" and "default" and what
+// JSON cannot carry.
 func validInterface(name string) bool {
 	switch name {
 	case "", ".", "..", "all", "default":
 		return false
 	}
-	return len(name) < unix.IFNAMSIZ && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r == ':' })
+	return len(name) < unix.IFNAMSIZ && utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r == ':' })
 }
 
 // parseJournal reads what render wrote and refuses everything else.
