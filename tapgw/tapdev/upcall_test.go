@@ -157,6 +157,27 @@ func TestLocalServicesReceiveWhatIsGivenBack(t *testing.T) {
 	}
 }
 
+// TestGiveBackOnHeaderLessUplink: the filter takes the Ethernet header off again.
+func TestGiveBackOnHeaderLessUplink(t *testing.T) {
+	for name, bind := range map[string]bool{"bound": true, "unbound": false} {
+		t.Run(name, func(t *testing.T) {
+			r := &returning{world: &world{gw: newNamespace(t, "gw"), isp: newNamespace(t, "isp")}}
+			link, err := lab.ConnectTUN(lab.End{NS: r.gw, Device: "wan1", Prefix: netip.PrefixFrom(wanAddr, 32)},
+				lab.End{NS: r.isp, Device: "cust", Prefix: netip.PrefixFrom(ispAddr, 32)}, 0)
+			must(t, err)
+			t.Cleanup(func() { _ = link.Unplug() })
+			r.openUplink(t, wire.Config{HeaderLess: true, MTU: 1500}, bind)
+			r.rpFilter(t, "1")
+			udpService(t, r.gw, "0.0.0.0:2000")
+			askUDP(t, r.isp, "2000")
+			transfer(t, r.isp, r.gw, wanAddr.String()+":2001", 5<<20)
+			if s := r.port.Stats(); s.ReceivedBytes > 7<<20 {
+				t.Errorf("captured %d bytes of 5 MB: again what was given back", s.ReceivedBytes)
+			}
+		})
+	}
+}
+
 // TestPortForwardOfTheUplinkMatches: a DNAT rule of the host that names wan1 takes what is given back.
 func TestPortForwardOfTheUplinkMatches(t *testing.T) {
 	r := newReturning(t, true)

@@ -52,8 +52,8 @@ func program(c FilterConfig, headerLess bool) ([]bpf.Instruction, error) {
 	if headerLess {
 		l3 = 0
 	}
-	a.forHost(headerLess)
-	a.notGivenBack(c.Secret, headerLess)
+	a.forHost()
+	a.notGivenBack(c.Secret)
 	a.toAddress(c.Addresses, l3)
 	a.transport(c.Ports, l3)
 	return a.code, nil
@@ -74,27 +74,24 @@ func (a *assembler) when(cond bpf.JumpTest, val uint32, then bpf.Instruction) {
 }
 
 // forHost leaves out other machines' packets (promiscuous mode) and those of VLANs above the device.
-func (a *assembler) forHost(headerLess bool) {
+func (a *assembler) forHost() {
 	a.add(bpf.LoadExtension{Num: bpf.ExtType})
 	a.require(bpf.JumpEqual, unix.PACKET_HOST)
 	a.add(bpf.LoadExtension{Num: bpf.ExtVLANTagPresent})
 	a.require(bpf.JumpEqual, 0)
 	a.add(bpf.LoadExtension{Num: bpf.ExtProto})
 	a.require(bpf.JumpEqual, etherIPv4)
-	if headerLess { // a frame given back keeps its Ethernet header here, and that begins with no IPv4 version
-		a.add(bpf.LoadAbsolute{Off: 0, Size: 1}, bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4})
-		a.require(bpf.JumpEqual, 4)
-	}
 }
 
-func (a *assembler) notGivenBack(secret [6]byte, headerLess bool) {
-	if headerLess {
-		return
-	}
+// linkHeader is the offset (SKF_LL_OFF) from which the kernel counts from the Ethernet header. A given-back frame still has
+// one on a header-less device, before what the socket is shown; of another packet the IPv4 header is compared.
+const linkHeader = 0xffe00000
+
+func (a *assembler) notGivenBack(secret [6]byte) {
 	a.add(
-		bpf.LoadAbsolute{Off: 6, Size: 4},
+		bpf.LoadAbsolute{Off: linkHeader + 6, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(secret[:]), SkipTrue: 3},
-		bpf.LoadAbsolute{Off: 10, Size: 2},
+		bpf.LoadAbsolute{Off: linkHeader + 10, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(binary.BigEndian.Uint16(secret[4:])), SkipTrue: 1},
 		bpf.RetConstant{},
 	)

@@ -138,7 +138,7 @@ func ipv4(src, dst netip.Addr, proto layers.IPProtocol) *layers.IPv4 {
 
 func udpFrame(t testing.TB, src, dst netip.Addr, port uint16, payload string) []byte {
 	ip := ipv4(src, dst, layers.IPProtocolUDP)
-	udp := &layers.UDP{SrcPort: 53, DstPort: layers.UDPPort(port)}
+	udp := &layers.UDP{SrcPort: 40053, DstPort: layers.UDPPort(port)}
 	must(t, udp.SetNetworkLayerForChecksum(ip))
 	return frame(t, ethernet(ispMAC, wanMAC), ip, udp, gopacket.Payload(payload))
 }
