@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -162,7 +163,7 @@ func FuzzParseJournal(f *testing.F) {
 			return // indenting may exceed the limit
 		}
 		again, err := parseJournal(text)
-		if err != nil || !reflect.DeepEqual(again.Sysctls, j.Sysctls) || len(again.Records) != len(j.Records) {
+		if err != nil || !slices.Equal(again.Sysctls, j.Sysctls) || len(again.Records) != len(j.Records) {
 			t.Fatalf("read %+v, wrote %s, read %+v: %v", j, text, again, err)
 		}
 	})
