@@ -77,6 +77,9 @@ func (l *loader) checkUplink(u Uplink, path string) {
 			l.refuse(path, "add name: with up to 32 letters, digits, dots, dashes and underscores", "%q is no name to type", u.Name)
 		}
 	}
+	if !l.sound(path + ".addresses") {
+		return
+	}
 	for i, a := range u.Addresses {
 		where := index(path+".addresses", i)
 		if l.sound("tap.address") && l.config.TAP.Address.Contains(a) {

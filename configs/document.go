@@ -120,6 +120,7 @@ func (d *document) syntax(data []byte, err error) {
 		line, _ = strconv.Atoi(m[1])
 		text = text[len(m[0]):]
 	}
+	text = text[:min(len(text), 120)] // it may repeat an anchor's name of any length
 	d.problem(line, "", "not valid YAML: "+text, "check colons, quotes and indentation near here")
 }
 
@@ -194,28 +195,39 @@ func (d *document) section(n *yaml.Node, s *schema, path string) any {
 
 // several reads a list of values; one value, or several with commas on one line, will do.
 func (d *document) several(n *yaml.Node, path string) any {
-	texts := []any{}
-	if n.Kind != yaml.SequenceNode {
-		text, _ := d.single(n, path).(string)
-		for _, part := range splitList(text) {
-			texts = append(texts, part)
+	var texts []string
+	switch n.Kind {
+	case yaml.SequenceNode:
+		if d.fits(n.Line, path, len(n.Content), maxElements) {
+			texts = d.elements(n, path)
 		}
-		return texts
+	case yaml.ScalarNode:
+		text, _ := d.single(n, path).(string)
+		if list := splitList(text); d.fits(n.Line, path, len(list), maxElements) {
+			texts = list
+		}
+	default:
+		d.problem(n.Line, path, "wants a list of values", "write them as [a, b]")
 	}
-	if len(n.Content) > maxElements {
-		d.problem(n.Line, path, fmt.Sprintf("%d elements are too many", len(n.Content)), fmt.Sprintf("use at most %d", maxElements))
-		return texts
-	}
+	return texts
+}
+
+// elements keeps the place of a bad element empty, so that the others keep their numbers.
+func (d *document) elements(n *yaml.Node, path string) []string {
+	texts := make([]string, len(n.Content))
 	for i, element := range n.Content {
 		where := index(path, i)
 		d.lines[where] = element.Line
-		if v := d.value(element, &schema{kind: single}, where); v != nil {
-			texts = append(texts, v)
-		} else {
-			texts = append(texts, "")
-		}
+		texts[i], _ = d.value(element, &schema{kind: single}, where).(string)
 	}
 	return texts
+}
+
+func (d *document) fits(line int, path string, n, limit int) bool {
+	if n > limit {
+		d.problem(line, path, fmt.Sprintf("%d elements are too many", n), fmt.Sprintf("use at most %d", limit))
+	}
+	return n <= limit
 }
 
 func (d *document) blocks(n *yaml.Node, s *schema, path string) any {
@@ -224,9 +236,7 @@ func (d *document) blocks(n *yaml.Node, s *schema, path string) any {
 	case isNull(n):
 	case n.Kind != yaml.SequenceNode:
 		d.problem(n.Line, path, "wants a list", "begin each element with a dash, as in \"- interface: eth0\"")
-	case len(n.Content) > MaxUplinks:
-		d.problem(n.Line, path, fmt.Sprintf("%d elements are too many", len(n.Content)), fmt.Sprintf("use at most %d", MaxUplinks))
-	default:
+	case d.fits(n.Line, path, len(n.Content), MaxUplinks):
 		block := &schema{children: s.children}
 		for i, element := range n.Content {
 			where := index(path, i)

@@ -93,7 +93,7 @@ const month = 30 * 24 * time.Hour
 var configFields = []field[Config]{
 	restart(scalar("tap.name", func(c *Config) *string { return &c.TAP.Name }, parseTAPName, formatText)),
 	restart(scalar("tap.address", func(c *Config) *netip.Prefix { return &c.TAP.Address }, parseTAPAddress, netip.Prefix.String)),
-	restart(scalar("nat.max_sessions", func(c *Config) *int { return &c.NAT.MaxSessions }, within(64, 16_000_000), strconv.Itoa)),
+	restart(scalar("nat.max_sessions", func(c *Config) *int { return &c.NAT.MaxSessions }, within(64, 4_000_000), strconv.Itoa)),
 	restart(list("nat.ports", "auto", func(c *Config) *[]PortRange { return &c.NAT.Ports }, parsePorts, formatPorts)),
 	duration("nat.timeouts.tcp_established", func(c *Config) *time.Duration { return &c.NAT.Timeouts.TCPEstablished }, time.Second, month),
 	duration("nat.timeouts.tcp_transitory", func(c *Config) *time.Duration { return &c.NAT.Timeouts.TCPTransitory }, time.Second, month),

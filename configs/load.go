@@ -134,7 +134,7 @@ func (l *loader) variable(name string) (key string, ok bool) {
 	switch {
 	case name == clientEnv:
 	case strings.HasPrefix(name, envName(uplinksKey)):
-		l.fail(Problem{Source: name, What: "uplinks cannot be given by the environment", Fix: "write them into the file"})
+		l.fail(Problem{Source: quoteIfOdd(name), What: "uplinks cannot be given by the environment", Fix: "write them into the file"})
 	default:
 		fix := "unset it, or see `tapgw config show` for the keys"
 		if near := nearest(name, names); near != "" {

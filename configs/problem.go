@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -78,7 +79,7 @@ func quote(s string) string {
 
 // quoteIfOdd quotes a name only when it would not survive on one line.
 func quoteIfOdd(s string) string {
-	if q := quote(s); q != `"`+s+`"` {
+	if q := strconv.Quote(s); q != `"`+s+`"` {
 		return q
 	}
 	return s
