@@ -8,8 +8,6 @@ import (
 	"time"
 )
 
-func parseText(s string) (string, error) { return s, nil }
-
 func formatText(s string) string { return s }
 
 // within makes a parser of whole numbers.
