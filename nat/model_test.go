@@ -184,14 +184,17 @@ func TestConcurrentReaders(t *testing.T) {
 func read(t *testing.T, table *Table, k Key) {
 	r := table.FindOut(k)
 	if r == 0 {
+		runtime.Gosched()
 		return
 	}
+	runtime.Gosched() // much happens between finding a session and using it
 	tr := table.Translation(r)
 	if tr.Key != k {
 		t.Errorf("asked for %+v, found %+v", k, tr)
 	}
 	table.CountOut(r, after(0), 60, 1, segment(ack))
 	if in := table.FindIn(tr.InKey()); in != 0 {
+		runtime.Gosched()
 		if got := table.Translation(in); got.InKey() != tr.InKey() {
 			t.Errorf("asked for %+v, found %+v", tr.InKey(), got)
 		}
@@ -202,23 +205,28 @@ func read(t *testing.T, table *Table, k Key) {
 // churn opens, moves and ends sessions until every record has been reused several times.
 func churn(t *testing.T, table *Table, keys []Key, grace func()) {
 	d := time.Duration(0)
-	for round := range 200 {
-		b := bind1
-		if round%2 == 1 {
-			b = bind2
-		}
+	open := func(keys []Key, b Binding) {
 		for _, k := range keys {
 			if _, err := table.Open(k, b, after(d)); err != nil && !errors.Is(err, ErrTableFull) {
 				t.Error(err)
 			}
 		}
-		table.Purge(isp1, uint32(round), after(d))
-		for range 3 {
-			grace()
-			d += time.Minute
-			table.Sweep(after(d), 0)
+	}
+	for round := range uint32(150) {
+		half := len(keys) / 2
+		open(keys[:half], bind1)
+		open(keys[:half/2], bind2)
+		table.Purge(isp1+uint8(round&1), 1+round&1, after(d))
+		for range quarantineSweeps + 1 {
+			table.Sweep(after(d), 0) // no time has passed: no record may come out of quarantine for the other half
 		}
+		open(keys[half:], bind1)
 		table.Sessions(func(Info) bool { return true })
 		_ = table.Stats()
+		for range quarantineSweeps + 1 {
+			grace()
+			d += 2 * time.Minute
+			table.Sweep(after(d), 0)
+		}
 	}
 }
