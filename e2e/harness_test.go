@@ -57,14 +57,25 @@ type gateway struct {
 func start(t testing.TB, ns *lab.Namespace, config string) *gateway {
 	t.Helper()
 	g := launch(t, ns, config)
-	select {
-	case <-g.ready:
-	case <-g.exited:
-		t.Fatalf("the daemon ended before it was ready: %v", g.err)
-	case <-time.After(patience):
-		t.Fatal("the daemon did not become ready")
-	}
+	g.await(g.ready)
 	return g.gateway
+}
+
+// restart starts the daemon again after it ended, with the same socket and file.
+func (g *gateway) restart() {
+	g.t.Helper()
+	g.await(g.exec())
+}
+
+func (g *gateway) await(ready chan struct{}) {
+	g.t.Helper()
+	select {
+	case <-ready:
+	case <-g.exited:
+		g.t.Fatalf("the daemon ended before it was ready: %v", g.err)
+	case <-time.After(patience):
+		g.t.Fatal("the daemon did not become ready")
+	}
 }
 
 type launched struct {
@@ -75,23 +86,33 @@ type launched struct {
 // launch runs the daemon without waiting for it.
 func launch(t testing.TB, ns *lab.Namespace, config string) launched {
 	t.Helper()
-	g := &gateway{t: t, ns: ns, dir: t.TempDir(), exited: make(chan struct{})}
+	g := &gateway{t: t, ns: ns, dir: t.TempDir()}
 	g.client = &api.Client{Socket: g.socket()}
-	args := []string{"run", "--socket", g.socket()}
 	if config != "" {
 		g.write(config)
+	}
+	t.Cleanup(g.stop)
+	return launched{g, g.exec()}
+}
+
+// exec starts the process; the channel it returns is closed once the daemon is ready.
+func (g *gateway) exec() (ready chan struct{}) {
+	t, ns := g.t, g.ns
+	t.Helper()
+	args := []string{"run", "--socket", g.socket()}
+	if _, err := os.Stat(g.file()); err == nil {
 		args = append(args, "--config", g.file())
 	}
+	g.exited = make(chan struct{})
 	g.cmd = ns.Command(context.Background(), binary(t), args...)
 	output, writer, err := os.Pipe()
 	labtest.Must(t, err)
 	g.cmd.Stdout, g.cmd.Stderr = writer, writer
 	labtest.Must(t, g.cmd.Start())
 	writer.Close()
-	ready := make(chan struct{})
+	ready = make(chan struct{})
 	go g.follow(output, ready)
-	t.Cleanup(g.stop)
-	return launched{g, ready}
+	return ready
 }
 
 // follow copies the daemon's output to the test's log and notices readiness and the end.
