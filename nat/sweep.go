@@ -41,7 +41,11 @@ func (t *Table) retire(r uint32, now Tick) {
 		return
 	}
 	seen := t.lastSeen(r)
-	s := t.hide(r)
+	t.conclude(r, t.hide(r), seen, now)
+}
+
+// conclude finishes a hidden session, or shows it again when it was refreshed after seen.
+func (t *Table) conclude(r uint32, s slots, seen, now Tick) {
 	if t.lastSeen(r) != seen {
 		t.show(r, s)
 		return

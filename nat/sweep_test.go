@@ -7,17 +7,22 @@ import (
 
 // A packet forwarded while its session is being deleted saves it.
 func TestDeleteIsUndoneWhenTrafficMoved(t *testing.T) {
-	table := newTable(t, nil)
-	k := key(protoUDP, 1, web, 53)
-	r := mustOpen(t, table, k, bind1, after(0))
-	tr := table.Translation(r)
-	s := table.hide(uint32(r))
-	if table.FindOut(k) != 0 || table.FindIn(tr.InKey()) != 0 {
-		t.Fatal("hidden sessions are found")
-	}
-	table.show(uint32(r), s)
-	if table.FindOut(k) != r || table.FindIn(tr.InKey()) != r {
-		t.Fatal("shown sessions are not found")
+	for _, moved := range []bool{true, false} {
+		table := newTable(t, nil)
+		k, now := key(protoUDP, 1, web, 53), after(time.Hour)
+		r := mustOpen(t, table, k, bind1, after(0))
+		tr := table.Translation(r)
+		s := table.hide(uint32(r))
+		if table.FindOut(k) != 0 || table.FindIn(tr.InKey()) != 0 {
+			t.Fatal("hidden sessions are found")
+		}
+		if moved {
+			table.CountIn(r, now, 60, 1, datagram)
+		}
+		table.conclude(uint32(r), s, after(0), now)
+		if out, in := table.FindOut(k), table.FindIn(tr.InKey()); moved != (out == r) || moved != (in == r) {
+			t.Errorf("moved %v: found %d and %d", moved, out, in)
+		}
 	}
 }
 
