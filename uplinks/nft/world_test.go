@@ -2,16 +2,19 @@ package nft
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/nftables"
+	nl "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -149,12 +152,15 @@ func (w *world) conn() *nftables.Conn {
 	return c
 }
 
-// generation is what the kernel says of the last transaction; it changes with every one.
-func (w *world) generation(r *Rules) string {
+// generation is the number of the last transaction. The rest of the kernel's answer names the thread that asks.
+func (w *world) generation(r *Rules) uint32 {
 	w.t.Helper()
 	data, err := r.socket.query(generation())
 	w.must(err)
-	return string(data)
+	attrs, err := nl.UnmarshalAttributes(data[4:])
+	w.must(err)
+	i := slices.IndexFunc(attrs, func(a nl.Attribute) bool { return a.Type == unix.NFTA_GEN_ID })
+	return binary.BigEndian.Uint32(attrs[i].Data)
 }
 
 func (w *world) listen(ns *lab.Namespace, port int) net.Listener {
