@@ -26,6 +26,7 @@ const SocketEnv = "TAPGW_SOCKET"
 // Limits that keep a misbehaving server from filling our memory or holding us up.
 const (
 	callTimeout  = 15 * time.Second
+	listTimeout  = 2 * time.Minute // of a session list
 	maxAnswer    = 16 << 20
 	maxSessions  = 1 << 30 // bytes of a session list: two million sessions take about half
 	maxEventLine = 64 << 10
@@ -56,25 +57,27 @@ type Filter struct {
 // Status returns the state of the daemon and its uplinks.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
-	err := c.get(ctx, "/v1/status", maxAnswer, &s)
+	err := c.get(ctx, "/v1/status", &s)
 	return s, err
 }
 
 // Version returns the version of the running daemon, which may differ from the caller's.
 func (c *Client) Version(ctx context.Context) (string, error) {
 	var v Version
-	err := c.get(ctx, "/v1/version", maxAnswer, &v)
+	err := c.get(ctx, "/v1/version", &v)
 	return v.Version, err
 }
 
 // Sessions returns the sessions that match f, in no particular order; the list is never nil.
 func (c *Client) Sessions(ctx context.Context, f Filter) ([]Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
 	list := []Session{}
 	path := "/v1/sessions"
 	if q := f.query(); q != "" {
 		path += "?" + q
 	}
-	err := c.get(ctx, path, maxSessions, &list)
+	err := c.fetch(ctx, path, maxSessions, &list)
 	return list, err
 }
 
@@ -146,9 +149,13 @@ func orNil(ctx context.Context, err error) error {
 	return err
 }
 
-func (c *Client) get(ctx context.Context, path string, limit int64, into any) error {
+func (c *Client) get(ctx context.Context, path string, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	return c.fetch(ctx, path, maxAnswer, into)
+}
+
+func (c *Client) fetch(ctx context.Context, path string, limit int64, into any) error {
 	body, err := c.do(ctx, http.MethodGet, path)
 	if err != nil {
 		return err

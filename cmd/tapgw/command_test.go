@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"tapgw/api"
 )
@@ -274,7 +275,13 @@ func FuzzClean(f *testing.F) {
 		if once := clean(s); clean(once) != once {
 			t.Fatalf("%q is cleaned twice", s)
 		}
-		wrap(s, columns, "  ")
-		cut(s, minWidth)
+		if short := cut(s, minWidth); utf8.RuneCountInString(short) > minWidth {
+			t.Fatalf("%q was cut to %q", s, short)
+		}
+		for line := range strings.Lines(wrap(s, columns, "  ")) {
+			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > columns {
+				t.Fatalf("%q has the line %q", s, line)
+			}
+		}
 	})
 }

@@ -77,7 +77,7 @@ func TestSessionFilters(t *testing.T) {
 
 func TestManySessions(t *testing.T) {
 	fake := newFake()
-	fake.sessions = 50_000
+	fake.sessions = 20_000
 	c, _ := serving(t, fake)
 	list, err := c.Sessions(t.Context(), api.Filter{})
 	if err != nil || len(list) != fake.sessions {
