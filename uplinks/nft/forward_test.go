@@ -15,19 +15,19 @@ import (
 func TestNoRelay(t *testing.T) {
 	w := newWorld(t)
 	r := w.apply(w.wanted())
-	w.relayed(sinkAddr, w.listenUDP(w.up, 9), false)
+	w.relayed(sinkAddr, w.listenUDP(w.sink, 9), false)
 	w.relayed(lanAddr, w.listenUDP(w.lan, 9), false)
 	w.relayed(isp2Addr, w.listenUDP(w.isp2, 9), false)
 
 	wanted := w.wanted()
 	wanted.Uplinks[0].Guard = false
 	w.must(r.Apply(wanted))
-	w.relayed(sinkAddr, w.listenUDP(w.up, 10), false)
+	w.relayed(sinkAddr, w.listenUDP(w.sink, 10), false)
 	w.relayed(lanAddr, w.listenUDP(w.lan, 10), true)
 	w.relayed(isp2Addr, w.listenUDP(w.isp2, 10), true)
 
 	w.must(r.Apply(Wanted{}))
-	w.relayed(sinkAddr, w.listenUDP(w.up, 11), true)
+	w.relayed(sinkAddr, w.listenUDP(w.sink, 11), true)
 }
 
 // relayed checks whether a datagram from a neighbour on the first uplink reaches server through the host.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 )
 
 func TestPoolPortsAreHiddenFromTheHost(t *testing.T) {
@@ -36,9 +37,7 @@ func TestOnlyAddressesOfTheUplinkAreHidden(t *testing.T) {
 
 func TestFramesGivenBackPass(t *testing.T) {
 	w := newWorld(t)
-	neighbour, err := lab.New("neighbour")
-	w.must(err)
-	t.Cleanup(func() { _ = neighbour.Close() })
+	neighbour := labtest.Namespace(t, "neighbour")
 	w.connect("wan2", "198.51.101.1", neighbour, "198.51.101.2", net.HardwareAddr(backMAC[:]))
 	wanted := w.wanted()
 	wanted.Uplinks = append(wanted.Uplinks, w.uplink("wan2", "198.51.101.1"))
@@ -78,9 +77,7 @@ func TestEchoRequestsPass(t *testing.T) {
 
 func TestHeaderLessUplink(t *testing.T) {
 	w := newWorld(t)
-	isp, err := lab.New("ppp")
-	w.must(err)
-	t.Cleanup(func() { _ = isp.Close() })
+	isp := labtest.Namespace(t, "ppp")
 	link, err := lab.ConnectTUN(
 		lab.End{NS: w.host, Device: "ppp0", Prefix: prefix("100.64.0.1")},
 		lab.End{NS: isp, Device: "ppp0", Prefix: prefix("100.64.0.2")}, 0)

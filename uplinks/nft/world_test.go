@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"syscall"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 )
 
 // patience bounds every wait for something that must happen.
@@ -45,35 +45,20 @@ var backMAC = [6]byte{0x02, 1, 2, 3, 4, 0}
 
 // world is a host with two uplinks, a LAN and something behind its TAP.
 type world struct {
-	t                         *testing.T
-	host, isp1, isp2, lan, up *lab.Namespace
-	uplink1                   *lab.Link
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("network namespaces need root, and CI must not skip")
-	}
-	t.Skip("network namespaces need root")
+	t                           *testing.T
+	host, isp1, isp2, lan, sink *lab.Namespace
+	uplink1                     *lab.Link
 }
 
 func newWorld(t *testing.T) *world {
-	needRoot(t)
 	w := &world{t: t}
-	for name, ns := range map[string]**lab.Namespace{"host": &w.host, "isp1": &w.isp1, "isp2": &w.isp2, "lan": &w.lan, "sink": &w.up} {
-		n, err := lab.New(name)
-		w.must(err)
-		t.Cleanup(func() { _ = n.Close() })
-		*ns = n
+	for name, ns := range map[string]**lab.Namespace{"host": &w.host, "isp1": &w.isp1, "isp2": &w.isp2, "lan": &w.lan, "sink": &w.sink} {
+		*ns = labtest.Namespace(t, name)
 	}
 	w.uplink1 = w.connect("wan0", hostOnISP1, w.isp1, isp1Addr, nil)
 	w.connect("wan1", "203.0.113.1", w.isp2, isp2Addr, nil)
 	w.connect("lan0", "192.168.7.1", w.lan, lanAddr, nil)
-	w.connect("tapgw0", "198.18.73.1", w.up, sinkAddr, nil)
+	w.connect("tapgw0", "198.18.73.1", w.sink, sinkAddr, nil)
 	w.must(w.host.Sysctl("net/ipv4/ip_forward", "1"))
 	return w
 }
