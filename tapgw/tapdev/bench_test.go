@@ -25,9 +25,13 @@ func TestMain(m *testing.M) {
 	role, arg, _ := strings.Cut(os.Getenv(roleVar), "=")
 	switch role {
 	case "tcp-send":
-		sendTCP(arg)
+		dialTCP(arg, unix.SYS_WRITE)
+	case "tcp-sink":
+		dialTCP(arg, unix.SYS_READ)
 	case "tcp-serve":
-		serveTCP(arg)
+		serveTCP(arg, unix.SYS_READ)
+	case "tcp-source":
+		serveTCP(arg, unix.SYS_WRITE)
 	case "udp-flood":
 		floodUDP()
 	default:
@@ -49,8 +53,8 @@ func child(b *testing.B, ns *lab.Namespace, role string) *lab.Cmd {
 	return c
 }
 
-// serveTCP and sendTCP use blocking sockets past the scheduler, so that they cost what a C program does.
-func serveTCP(addr string) {
+// serveTCP and dialTCP use blocking sockets past the scheduler, so that they cost what a C program does.
+func serveTCP(addr string, call uintptr) {
 	l, err := net.Listen("tcp4", addr)
 	if err != nil {
 		panic(err)
@@ -59,14 +63,14 @@ func serveTCP(addr string) {
 	if err != nil {
 		panic(err)
 	}
-	pump(c, unix.SYS_READ)
+	pump(c, call)
 }
 
-func sendTCP(addr string) {
+func dialTCP(addr string, call uintptr) {
 	for {
 		c, err := net.Dial("tcp4", addr)
 		if err == nil {
-			pump(c, unix.SYS_WRITE)
+			pump(c, call)
 		}
 		time.Sleep(20 * time.Millisecond) // the server starts at the same time
 	}
@@ -91,7 +95,7 @@ func pump(c net.Conn, call uintptr) {
 func rate(b *testing.B, unit string, counter func() uint64) {
 	awaitTraffic(b, counter)
 	from, start, used := counter(), time.Now(), cpuTime(b)
-	time.Sleep(2 * time.Second)
+	time.Sleep(time.Second)
 	n := float64(counter() - from)
 	b.ReportMetric(n/time.Since(start).Seconds()/1e6, "M"+unit+"/s")
 	b.ReportMetric(float64(cpuTime(b)-used)/n, "cpu-ns/"+unit)
@@ -146,6 +150,15 @@ func BenchmarkTCPUpload(b *testing.B) {
 		child(b, w.isp, "tcp-serve="+server.String()+":5001")
 		child(b, w.lan, "tcp-send="+server.String()+":5001")
 		rate(b, "byte", func() uint64 { _, n := received(b, w.isp, "cust"); return n })
+	})
+}
+
+// BenchmarkTCPDownload is one bulk connection towards the LAN, in MB/s.
+func BenchmarkTCPDownload(b *testing.B) {
+	paths(b, func(b *testing.B, w *world) {
+		child(b, w.isp, "tcp-source="+server.String()+":5001")
+		child(b, w.lan, "tcp-sink="+server.String()+":5001")
+		rate(b, "byte", func() uint64 { _, n := received(b, w.lan, "eth0"); return n })
 	})
 }
 

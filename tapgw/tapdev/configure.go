@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queueLen is how many frames wait in the device for the daemon.
+// queueLen is how many frames wait in the device for the daemon: 3 ms at 0.3 million a second.
 const queueLen = 1000
 
 // configure does what Check repairs, and what nobody else touches.
@@ -40,8 +40,12 @@ func disableIPv6(name string) error {
 }
 
 // Check puts back what someone changed: MAC, MTU (bytes, the one now wanted), address, neighbour entry and up; a new name is
-// kept. It returns what it repaired, one clause each, and ErrGone when the device no longer exists.
+// kept. It returns what it repaired, one clause each, ErrGone when the device no longer exists, and net.ErrClosed after Close.
 func (d *Device) Check(mtu int) (repaired []string, err error) {
+	if _, err := d.queues[0].file.Acquire(); err != nil {
+		return nil, err
+	}
+	defer d.queues[0].file.Release()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.cfg.MTU = mtu

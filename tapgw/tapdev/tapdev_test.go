@@ -254,6 +254,10 @@ func TestCloseUnblocks(t *testing.T) {
 	if err := d.Queues()[0].Write(make([]byte, 70)); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Write: %v", err)
 	}
+	if _, err := d.Check(1500); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Check: %v", err)
+	}
+	must(t, d.Close())
 }
 
 func TestDescriptorsAreReturned(t *testing.T) {

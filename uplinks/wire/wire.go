@@ -77,7 +77,7 @@ func open(index int, protocol uint16) (*batchio.File, error) {
 	if err := setup(fd, index, protocol); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return batchio.New(fd)
+	return batchio.NewSocket(fd)
 }
 
 func setup(fd, index int, protocol uint16) error {
