@@ -17,7 +17,6 @@ type model struct {
 	now      time.Duration
 	sessions map[Key]*modelSession
 	gens     [3]uint32
-	serial   uint64 // so that the keys of a run are not those of another
 }
 
 type modelSession struct {

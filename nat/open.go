@@ -40,8 +40,7 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 	}
 	t.write(r, k, b, m, now)
 	if !t.publish(r, old) {
-		t.records[r].own.Store(packOwn(None, 0, t.freeHead, 0)) // claimed by write
-		t.freeHead = r
+		t.bury(r, now)
 		t.leave(m, false, now)
 		return 0, ErrTableFull
 	}

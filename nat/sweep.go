@@ -79,24 +79,28 @@ func (t *Table) show(r uint32, s slots) {
 	}
 }
 
-// finish gives up a hidden session's share of its mapping and puts the record into quarantine: a reader that found it just
-// before may still use it. Unless mayRest, its port is free at once.
+// finish gives up a hidden session's share of its mapping. Unless mayRest, its port is free at once.
 func (t *Table) finish(r uint32, now Tick, mayRest bool) {
-	id := &t.records[r]
-	word := id.own.Load()
-	for !id.own.CompareAndSwap(word, packOwn(Ended, uint8(t.sweeps), 0, now)) {
-		word = id.own.Load()
-	}
+	word := t.bury(r, now)
 	t.leave(ownLink(word), mayRest && !ownState(word).finished(), now)
-	t.stats.closed(uint8(id.ports.Load()))
+	t.stats.closed(uint8(t.records[r].ports.Load()))
+}
+
+// bury puts a record into quarantine, as a reader that found it just before may still use it, and returns its last own word.
+func (t *Table) bury(r uint32, now Tick) (word uint64) {
+	own := &t.records[r].own
+	for word = own.Load(); !own.CompareAndSwap(word, packOwn(Ended, uint8(t.sweeps), 0, now)); {
+		word = own.Load()
+	}
 	q := &t.quarantine
 	if q.length++; q.head == 0 {
 		q.head, q.tail = r, r
-		return
+		return word
 	}
 	last := &t.records[q.tail].own
 	last.Store(last.Load() | uint64(r)<<ownLinkShift)
 	q.tail = r
+	return word
 }
 
 // reclaim frees up to max records of the quarantine, and the ports that have rested.

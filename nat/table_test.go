@@ -1,8 +1,11 @@
 package nat
 
 import (
+	"errors"
 	"testing"
 	"time"
+
+	"tapgw/internal/packet"
 )
 
 func TestNewRefusesBadConfigurations(t *testing.T) {
@@ -268,5 +271,71 @@ func TestChurnAllocatesNothing(t *testing.T) {
 	churn()
 	if n := testing.AllocsPerRun(50, churn); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// A refusal by an index leaves nothing behind: no mapping, port, record or entry in the other index.
+func TestRefusalByAnIndexIsUndone(t *testing.T) {
+	for name, shrink := range map[string]func(*Table){
+		"inbound": func(t *Table) { t.in = newIndex(1) }, "outbound": func(t *Table) { t.out = newIndex(1) },
+		"endpoints": func(t *Table) { t.endpoints = newIndex(1) },
+	} {
+		table := newTable(t, nil)
+		shrink(table)
+		opened := 0
+		for i := range 40 {
+			if _, err := table.Open(key(protoUDP, uint16(i), web, 53), bind1, after(0)); err == nil {
+				opened++
+			} else if !errors.Is(err, ErrTableFull) {
+				t.Fatal(err)
+			}
+		}
+		s := table.Stats()
+		if opened != 16 || s.Sessions != 16 || s.Mappings != 16 || s.Refused.TableFull != 24 {
+			t.Errorf("%s: %d opened, stats %+v", name, opened, s)
+		}
+		for index, x := range map[string]*index{"in": table.in, "out": table.out, "endpoints": table.endpoints} {
+			n := 0
+			for i := range x.words {
+				if x.words[i].Load() != 0 {
+					n++
+				}
+			}
+			if n != 16 {
+				t.Errorf("%s refuses: %d entries in %s", name, n, index)
+			}
+		}
+		if free := table.findSpace(isp1, protoUDP, out1).free; free != 64512-16 {
+			t.Errorf("%s: %d ports free", name, free)
+		}
+	}
+}
+
+func TestKeysOfPackets(t *testing.T) {
+	for _, c := range []struct {
+		f       flow
+		out, in bool
+	}{
+		{flow{proto: protoTCP, srcPort: 1, dstPort: 2}, true, true},
+		{flow{proto: protoUDP, srcPort: 1, dstPort: 2}, true, true},
+		{flow{proto: protoICMP, srcPort: 1, icmpType: packet.ICMPEcho}, true, false},
+		{flow{proto: protoICMP, srcPort: 1, icmpType: packet.ICMPEchoReply}, false, true},
+		{flow{proto: protoICMP, icmpType: packet.ICMPUnreachable}, false, false},
+		{flow{proto: 47}, false, false},
+	} {
+		c.f.src, c.f.dst = host, web
+		_, p := c.f.frame(t)
+		k, ok := KeyOf(p)
+		if want := (Key{Inside: host, Remote: web, InsidePort: 1, RemotePort: c.f.dstPort, Proto: c.f.proto}); ok != c.out || ok && k != want {
+			t.Errorf("%+v: key %+v, %v", c.f, k, ok)
+		}
+		in, ok := InKeyOf(p, isp2)
+		want := InKey{Outside: web, Remote: host, OutsidePort: c.f.dstPort, RemotePort: 1, Proto: c.f.proto, Uplink: isp2}
+		if c.f.proto == protoICMP {
+			want.OutsidePort, want.RemotePort = 1, 0
+		}
+		if ok != c.in || ok && in != want {
+			t.Errorf("%+v: inbound key %+v, %v", c.f, in, ok)
+		}
 	}
 }

@@ -80,6 +80,14 @@ func TestDecodeKinds(t *testing.T) {
 	}
 }
 
+func TestIsReply(t *testing.T) {
+	for typ, want := range map[uint8]bool{ICMPEcho: false, ICMPEchoReply: true, ICMPTimestamp: false, ICMPTimestampReply: true} {
+		if p := (Packet{ICMPType: typ}); p.IsReply() != want {
+			t.Errorf("type %d: %v", typ, !want)
+		}
+	}
+}
+
 func TestDecodeOtherEthertypes(t *testing.T) {
 	frame := make([]byte, 60)
 	for ethertype, want := range map[uint16]Kind{0x0806: ARP, 0x86dd: NotIP, 0x8100: NotIP, 0x0800: Malformed} {
