@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"tapgw/internal/lab"
+)
+
+// bulkConnections is how many connections share the work.
+const bulkConnections = 4
+
+// bulk measures TCP payload that arrives, in Gbit/s: down from the Internet, or up to it; by a LAN host, or by the gateway
+// host itself.
+func bulk(down, fromHost bool) measure {
+	return func(ctx context.Context, p *peer, s settings) ([]float64, error) {
+		client := p.host().Namespace
+		if fromHost {
+			client = p.lab.Gateway
+		}
+		mode, count := byte(modeReceive), &p.servers.received
+		if down {
+			mode, count = modeSend, &atomic.Uint64{}
+		}
+		var conns []net.Conn
+		var tasks sync.WaitGroup
+		defer func() {
+			for _, c := range conns {
+				c.Close()
+			}
+			tasks.Wait()
+		}()
+		for i := range bulkConnections {
+			conn, err := dialBulk(ctx, client, mode, i)
+			if err != nil {
+				return nil, err
+			}
+			conns = append(conns, conn)
+			tasks.Go(func() { transferBulk(conn, mode, count) })
+		}
+		rate, err := counted(ctx, s.warmUp, s.bulk, func() (uint64, error) { return count.Load(), nil })
+		return []float64{rate * 8 / 1e9}, err
+	}
+}
+
+func dialBulk(ctx context.Context, client *lab.Namespace, mode byte, number int) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	addr := lab.ServerAddrs[number%len(lab.ServerAddrs)]
+	conn, err := client.Dial(ctx, "tcp4", fmt.Sprintf("%s:%d", addr, portBulk))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write([]byte{mode}); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+func transferBulk(conn net.Conn, mode byte, count *atomic.Uint64) {
+	buf := make([]byte, bulkBuffer)
+	if mode == modeSend {
+		receiveAll(conn, buf, count)
+		return
+	}
+	sendAll(conn, buf)
+}

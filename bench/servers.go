@@ -1,0 +1,147 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"tapgw/internal/lab"
+)
+
+const (
+	portBulk = 7100
+	portHTTP = 80
+
+	modeSend    = 'S' // the server sends until the client leaves
+	modeReceive = 'R' // the server receives and counts
+
+	bulkBuffer  = 256 << 10
+	httpWorkers = 16 // more than clients, so that none waits for another's connection to end
+	ioTimeout   = 3  // seconds, of one blocking call
+)
+
+// The smallest exchange that is HTTP.
+var (
+	httpRequest  = []byte("GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+	httpResponse = []byte("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+)
+
+// servers listen on every address of the Internet. They do as little as a server can, so that the gateway is measured.
+type servers struct {
+	received atomic.Uint64 // bytes of uploads
+	bulk     net.Listener
+	http     int // descriptor
+	tasks    sync.WaitGroup
+}
+
+func startServers(internet *lab.Namespace) (s *servers, err error) {
+	s = &servers{}
+	if s.bulk, err = internet.Listen("tcp4", fmt.Sprintf(":%d", portBulk)); err != nil {
+		return nil, err
+	}
+	if err := internet.Do(s.listenHTTP); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for HTTP: %w", err), s.bulk.Close())
+	}
+	s.tasks.Go(s.serveBulk)
+	for range httpWorkers {
+		s.tasks.Go(s.serveHTTP)
+	}
+	return s, nil
+}
+
+func (s *servers) close() error {
+	err := errors.Join(s.bulk.Close(), unix.Shutdown(s.http, unix.SHUT_RDWR)) // wakes those who wait in accept
+	s.tasks.Wait()
+	return errors.Join(err, unix.Close(s.http))
+}
+
+func (s *servers) serveBulk() {
+	for {
+		conn, err := s.bulk.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			s.tasks.Go(func() { s.transfer(conn) })
+		}
+	}
+}
+
+// transfer runs until the client closes the connection.
+func (s *servers) transfer(conn net.Conn) {
+	defer conn.Close()
+	buf := make([]byte, bulkBuffer)
+	if _, err := conn.Read(buf[:1]); err != nil {
+		return
+	}
+	if buf[0] == modeSend {
+		sendAll(conn, buf)
+		return
+	}
+	receiveAll(conn, buf, &s.received)
+}
+
+func sendAll(conn net.Conn, buf []byte) {
+	for {
+		if _, err := conn.Write(buf); err != nil {
+			return
+		}
+	}
+}
+
+func receiveAll(conn net.Conn, buf []byte, count *atomic.Uint64) {
+	for {
+		n, err := conn.Read(buf)
+		count.Add(uint64(n))
+		if err != nil {
+			return
+		}
+	}
+}
+
+// listenHTTP uses plain blocking sockets: the runtime's poller would cost more than the exchange.
+func (s *servers) listenHTTP() (err error) {
+	if s.http, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return err
+	}
+	if err = unix.Bind(s.http, &unix.SockaddrInet4{Port: portHTTP}); err == nil {
+		err = unix.Listen(s.http, 4096)
+	}
+	if err != nil {
+		err = errors.Join(err, unix.Close(s.http))
+	}
+	return err
+}
+
+// serveHTTP answers one connection after the other and closes it first, as Connection: close demands.
+func (s *servers) serveHTTP() {
+	buf := make([]byte, 1024)
+	for {
+		fd, _, err := unix.Accept4(s.http, unix.SOCK_CLOEXEC)
+		if errors.Is(err, unix.EINVAL) { // shut down
+			return
+		}
+		if err != nil {
+			continue
+		}
+		if limitWaiting(fd) == nil {
+			if n, err := unix.Read(fd, buf); err == nil && n > 0 {
+				_, _ = unix.Write(fd, httpResponse) // a client that left is its own to notice
+			}
+		}
+		unix.Close(fd)
+	}
+}
+
+// limitWaiting bounds every blocking call on a socket.
+func limitWaiting(fd int) error {
+	limit := &unix.Timeval{Sec: ioTimeout}
+	return errors.Join(
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, limit),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, limit),
+	)
+}
