@@ -19,8 +19,8 @@ func daemonOptions(o RunOptions) daemon.Options {
 
 func runDaemon(ctx context.Context, o RunOptions) error { return daemon.Run(ctx, daemonOptions(o)) }
 
-func cleanup(ctx context.Context, o RunOptions) ([]string, error) {
-	return daemon.Cleanup(ctx, daemonOptions(o))
+func cleanup(_ context.Context, o RunOptions) ([]string, error) {
+	return daemon.Cleanup(daemonOptions(o))
 }
 
 func loadConfig(path string) (*configs.Loaded, error) {

@@ -1,11 +1,9 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
-	"tapgw/api"
 	"tapgw/configs"
 	"tapgw/internal/hostconf"
 	"tapgw/uplinks"
@@ -13,12 +11,9 @@ import (
 	"tapgw/uplinks/rtnl"
 )
 
-// ErrRunning is returned by Cleanup while a daemon runs.
-var ErrRunning = errors.New("a daemon is running: stop it first, it cleans up by itself")
-
 // Cleanup removes what a killed daemon left in the kernel and undoes its changes to the host. It returns what it removed,
-// one clause each.
-func Cleanup(ctx context.Context, o Options) (removed []string, err error) {
+// one clause each. While a daemon runs the error wraps hostconf.ErrRunning.
+func Cleanup(o Options) (removed []string, err error) {
 	socket := o.Socket
 	if socket == "" {
 		socket = configs.Default().API.Socket
@@ -26,9 +21,11 @@ func Cleanup(ctx context.Context, o Options) (removed []string, err error) {
 			socket = loaded.Config.API.Socket
 		}
 	}
-	if _, err := (&api.Client{Socket: socket}).Version(ctx); err == nil {
-		return nil, ErrRunning
+	lock, err := hostconf.Lock(lockFile(socket))
+	if err != nil {
+		return nil, fmt.Errorf("%w; stop it first, it cleans up by itself", err)
 	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	removed, err = cleanRoutes(undoFile(socket))
 	return removed, errors.Join(err, nft.Cleanup())
 }

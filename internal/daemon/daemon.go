@@ -118,13 +118,13 @@ func (d *Daemon) socket() string {
 // undoFile is where the changes that outlive a crash are written down: beside the socket.
 func undoFile(socket string) string { return filepath.Join(filepath.Dir(socket), "undo.json") }
 
+// lockFile keeps a second daemon from starting.
+func lockFile(socket string) string { return filepath.Join(filepath.Dir(socket), "lock") }
+
 // open acquires everything that can fail for want of a privilege, a device or an uplink, and changes no route yet.
 func (d *Daemon) open() (err error) {
 	c := d.cfg()
-	if err := os.MkdirAll(filepath.Dir(d.socket()), 0o755); err != nil {
-		return fmt.Errorf("make the folder for the socket and the lock: %w; run as root, or choose another by --socket", err)
-	}
-	if d.lock, err = hostconf.Lock(filepath.Join(filepath.Dir(d.socket()), "lock")); err != nil {
+	if d.lock, err = hostconf.Lock(lockFile(d.socket())); err != nil {
 		return err
 	}
 	if d.kernel, err = rtnl.Open(); err != nil {
@@ -242,6 +242,7 @@ func (d *Daemon) close() error {
 	}
 	if d.host != nil {
 		note(d.restoreRoutes())
+		note(d.host.RestoreAll()) // while our rules still guard what is forwarded
 	}
 	for id := range d.ports {
 		note(d.closePort(id))
@@ -252,9 +253,6 @@ func (d *Daemon) close() error {
 	d.readers.Wait()
 	if d.rules != nil {
 		note(d.rules.Close())
-	}
-	if d.host != nil {
-		note(d.host.RestoreAll())
 	}
 	if d.kernel != nil {
 		d.kernel.Close()

@@ -93,6 +93,9 @@ func (d *dumper) addresses() error {
 		return fmt.Errorf("addresses: %w", err)
 	}
 	for _, a := range list {
+		if ownLinkLocal(a.IPNet) {
+			continue
+		}
 		d.add("address %s %s peer %s scope %d label %s", d.names[a.LinkIndex], a.IPNet, a.Peer, a.Scope, a.Label)
 	}
 	return nil
@@ -104,13 +107,18 @@ func (d *dumper) routes() error {
 		return fmt.Errorf("routes: %w", err)
 	}
 	for _, r := range list {
-		if r.Flags&unix.RTM_F_CLONED == 0 {
+		if r.Flags&unix.RTM_F_CLONED == 0 && !(r.Protocol == unix.RTPROT_KERNEL && ownLinkLocal(r.Dst)) {
 			d.add("route %s table %d type %d dev %s via %v src %v metric %d protocol %d scope %d mtu %d onlink %t hops %s",
 				dst(r.Dst, "default"), r.Table, r.Type, d.names[r.LinkIndex], r.Gw, r.Src, r.Priority, r.Protocol, r.Scope, r.MTU,
 				r.Flags&int(netlink.FLAG_ONLINK) != 0, d.hops(r.MultiPath))
 		}
 	}
 	return nil
+}
+
+// ownLinkLocal tells what the kernel gives each device for IPv6 by itself, some time after the device came up.
+func ownLinkLocal(p *net.IPNet) bool {
+	return p != nil && p.IP.To4() == nil && (p.IP.IsLinkLocalUnicast() || p.IP.IsMulticast())
 }
 
 func (d *dumper) hops(list []*netlink.NexthopInfo) string {
