@@ -77,15 +77,27 @@ func (d *Daemon) control(ctx context.Context) error {
 			err = d.check(ctx, checks%convergeEvery == 0)
 			checks++
 		}
-		if err != nil && ctx.Err() == nil {
-			d.log.Warn("not everything is as it should be, trying again", "error", err)
+		if ctx.Err() == nil {
+			d.complain(err)
 		}
 	}
 }
 
+// complain logs what went wrong, once for as long as it stays the same.
+func (d *Daemon) complain(err error) {
+	problem := ""
+	if err != nil {
+		problem = err.Error()
+	}
+	if problem != d.problem && problem != "" {
+		d.log.Warn("not everything is as it should be, trying again", "error", problem)
+	}
+	d.problem = problem
+}
+
 // takeVerdict publishes a new state of health; only a change of state is worth more than that.
 func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
-	if d.tracker.SetHealth(v.uplink, healthOf(v.Verdict)) != nil {
+	if errors.Is(d.tracker.SetHealth(v.uplink, healthOf(v.Verdict)), uplinks.ErrUnknown) {
 		return nil // it left meanwhile
 	}
 	snapshot, events := d.tracker.Refresh(time.Now())

@@ -63,13 +63,13 @@ type Daemon struct {
 
 	pool     []nat.PortRange // outside ports
 	seed     uint64          // of the give-back addresses
-	lan      map[string]bool // interfaces with hosts behind them
 	ports    map[uint8]openPort
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
+	problem  string // last one logged
 	tasks    *errgroup.Group
 	readers  sync.WaitGroup // of frames; they end when what they read from is closed
-	changed  chan struct{} // the kernel's facts may have changed
+	changed  chan struct{}  // the kernel's facts may have changed
 	verdicts chan verdict
 	commands chan command
 	stopped  chan struct{} // closed when the control loop has ended

@@ -25,12 +25,12 @@ func (j *journal) uplink(e uplinks.Event) {
 	if e.Kind == uplinks.StateChanged && !e.To.Usable() && e.From.Usable() {
 		level = slog.LevelWarn
 	}
-	j.log.Log(context.Background(), level, "uplink "+string(e.Kind), "uplink", e.Uplink, "from", e.From, "to", e.To, "reason", e.Reason)
+	j.log.Log(context.Background(), level, "uplink", "name", e.Uplink, "event", e.Kind, "from", e.From, "to", e.To, "reason", e.Reason)
 	j.Publish(out)
 }
 
 // note reports something that concerns no uplink's state.
 func (j *journal) note(kind, message string, at time.Time) {
-	j.log.Warn(message, "kind", kind)
+	j.log.Warn("host", "event", kind, "what", message)
 	j.Publish(api.Event{Time: at, Kind: kind, Message: message})
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"os"
 	"strings"
 
@@ -124,6 +123,3 @@ func without(r nat.PortRange, taken [1 << 16]bool) (pool []nat.PortRange) {
 	}
 	return pool
 }
-
-// gatewayOf is the imaginary router's address.
-func gatewayOf(c *configs.Config) netip.Addr { return c.TAP.Gateway() }
