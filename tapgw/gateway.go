@@ -33,6 +33,10 @@ type Gateway struct {
 	drops      [numReasons]atomic.Uint64
 	originated rateLimit // of packets we originate towards the inside
 
+	// Datagrams in pieces, apart by where they come from: a flood on one side harms nobody else's.
+	fromTAP    *nat.Fragments[fate]
+	fromUplink [uplinks.MaxUplinks]*nat.Fragments[fate]
+
 	mu         sync.Mutex // guards the choice of an uplink for a new session
 	scheduler  policy.Scheduler
 	candidates []policy.Candidate
@@ -41,6 +45,10 @@ type Gateway struct {
 // New returns a gateway without uplinks; SetUplinks must follow.
 func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gateway {
 	g := &Gateway{cfg: cfg, table: table, meters: meters, scheduler: s}
+	g.fromTAP = nat.NewFragments[fate](&g.drops[FragmentLost])
+	for id := range g.fromUplink {
+		g.fromUplink[id] = nat.NewFragments[fate](&g.drops[FragmentLost])
+	}
 	g.candidates = make([]policy.Candidate, 0, uplinks.MaxUplinks)
 	g.SetUplinks(uplinks.NewSnapshot(nil))
 	return g

@@ -20,6 +20,8 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 		}
 	case packet.ICMPError:
 		return g.inboundError(b, &p, uplink)
+	case packet.Fragment:
+		return g.inboundFragment(b, &p, uplink, now)
 	case packet.Malformed:
 		return g.drop(BadPacket)
 	}
@@ -33,11 +35,16 @@ func (g *Gateway) inboundSession(b []byte, p *packet.Packet, key nat.InKey, now 
 		return g.inboundMiss(p, key.Uplink)
 	}
 	tr := g.table.Translation(ref)
-	if u := g.view.Load().ByID(key.Uplink); u == nil || u.Generation != tr.Generation {
+	return g.deliverTranslated(b, p, ref, &tr, now)
+}
+
+// deliverTranslated rewrites b by the translation and delivers it.
+func (g *Gateway) deliverTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *nat.Translation, now nat.Tick) Result {
+	if u := g.view.Load().ByID(tr.Uplink); u == nil || u.Generation != tr.Generation {
 		return g.drop(StaleSession)
 	}
 	vnet := packet.VnetHeader(b)
-	nat.RewriteIn(b[packet.VnetLen:], p, &tr, vnet.NeedsCsum())
+	nat.RewriteIn(b[packet.VnetLen:], p, tr, vnet.NeedsCsum())
 	g.table.CountIn(ref, now, int(p.Len), segments(vnet, p), p)
 	g.address(b)
 	return Result{Verdict: Deliver}

@@ -19,6 +19,8 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 		return g.outboundSession(b, &p, now)
 	case packet.ICMPError:
 		return g.outboundError(b, &p, now)
+	case packet.Fragment:
+		return g.outboundFragment(b, &p, now)
 	case packet.ARP:
 		return g.answerARP(b[packet.VnetLen:])
 	case packet.NotIP:

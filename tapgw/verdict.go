@@ -14,6 +14,8 @@ const (
 	GiveBack
 	// Ignore leaves the frame alone: the host's stack has a copy of its own.
 	Ignore
+	// Hold means that a copy of the fragment is kept until the first of its datagram comes.
+	Hold
 )
 
 // Reason says why a frame was dropped; each has a counter. The text form is the metric's label.
@@ -35,7 +37,7 @@ const (
 	TooBig                 // larger than the uplink's MTU
 	NotReady               // the session's uplink cannot send now
 	BadICMP                // ICMP error with a wrong checksum or an unusable quote
-	FragmentLost           // fragment whose first part never came
+	FragmentLost           // fragment whose first part never came, or came too late
 	numReasons
 )
 
@@ -52,6 +54,8 @@ type Result struct {
 	Uplink  uint8
 	Reason  Reason
 	Reply   []byte // a whole buffer for the TAP (virtio header and frame), answering the sender, or nil
+	// Released are fragments held before that now go the same way, after the frame: whole buffers of the caller's.
+	Released [][]byte
 }
 
 // drop counts and returns the reason.

@@ -68,6 +68,9 @@ func (w *worker) outbound(q *tapdev.Queue, frame []byte, now nat.Tick) {
 	res := w.gateway.Outbound(frame, now)
 	if res.Verdict == tapgw.Send {
 		w.send(res.Uplink, frame)
+		for _, f := range res.Released {
+			w.send(res.Uplink, f)
+		}
 	}
 	if res.Reply != nil && q.Write(res.Reply) != nil {
 		w.lost.Add(1)
@@ -123,13 +126,22 @@ func (p *pumps) runUplink(id uint8, port *wire.Port) error {
 }
 
 func (w *worker) inbound(id uint8, frame []byte, now nat.Tick) {
+	res := w.gateway.Inbound(frame, id, now)
+	w.received(id, res.Verdict, frame)
+	for _, f := range res.Released {
+		w.received(id, res.Verdict, f)
+	}
+}
+
+// received takes a frame of an uplink where the verdict wants it.
+func (w *worker) received(id uint8, v tapgw.Verdict, frame []byte) {
 	var err error
-	switch w.gateway.Inbound(frame, id, now).Verdict {
+	switch v {
 	case tapgw.Deliver:
 		err = w.deliver(id, frame)
 	case tapgw.GiveBack:
 		err = w.upcall.GiveBack(id, frame)
-	case tapgw.Drop, tapgw.Send, tapgw.Ignore:
+	case tapgw.Drop, tapgw.Send, tapgw.Ignore, tapgw.Hold:
 	}
 	if err != nil {
 		w.lost.Add(1)

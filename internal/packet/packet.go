@@ -7,6 +7,7 @@ import "encoding/binary"
 // Kind says what a frame is to a translator. Anything that cannot be handled is a value, never an error.
 type Kind uint8
 
+// The kinds of frames.
 const (
 	Malformed  Kind = iota // truncated or contradictory headers
 	NotIP                  // another ethertype (IPv6, VLAN tags, LLDP, ...)
@@ -19,6 +20,7 @@ const (
 	OtherProto             // IPv4 with another protocol or another ICMP type
 )
 
+// Lengths and protocol numbers of headers.
 const (
 	EthernetLen = 14 // Ethernet header, bytes
 	minIPv4     = 20
@@ -103,18 +105,19 @@ func (p *Packet) DecodeIPv4(b []byte, l3 int) {
 		p.Kind = Fragment
 		return
 	}
-	p.decodeL4(ip[ihl:total])
+	p.decodeL4(ip[ihl:total], total-ihl)
 }
 
-// decodeL4 reads ports, flags and ICMP type from the payload of a whole datagram.
-func (p *Packet) decodeL4(l4 []byte) {
+// decodeL4 reads ports, flags and ICMP type from the payload of a datagram, or its first part; room bounds what the whole
+// payload can be.
+func (p *Packet) decodeL4(l4 []byte, room int) {
 	switch {
 	case p.Proto == ProtoTCP && len(l4) >= 20:
 		p.decodeTCP(l4)
 	case p.Proto == ProtoUDP && len(l4) >= 8:
 		p.Kind = UDP
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
-		if n := int(binary.BigEndian.Uint16(l4[4:])); n < 8 || n > len(l4) {
+		if n := int(binary.BigEndian.Uint16(l4[4:])); n < 8 || n > room {
 			p.Kind = Malformed
 		}
 	case p.Proto == ProtoICMP && len(l4) >= 8:

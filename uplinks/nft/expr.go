@@ -18,19 +18,24 @@ const (
 // fragmentMask selects the more-fragments bit and the offset (RFC 791).
 const fragmentMask = 0x3fff
 
-// hideRule matches the packets of one uplink that belong to the datapath.
-func hideRule(u Uplink, addresses string) []expr.Any {
-	rule := join(
-		ethertype(u), equal(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)),
-		network(16, 4), in(addresses),
-		meta(expr.MetaKeyL4PROTO), in(setTransport),
-		network(6, 2), mask(binary.BigEndian.AppendUint16(nil, fragmentMask)), equal([]byte{0, 0}),
-		payload(expr.PayloadBaseTransportHeader, 2, 2), in(setPorts),
-	)
-	if !u.HeaderLess && u.GiveBackMAC != [6]byte{} {
-		rule = join(rule, payload(expr.PayloadBaseLLHeader, 6, 6), compare(expr.CmpOpNeq, u.GiveBackMAC[:]))
+// hideRules drop the packets of one uplink that belong, or may belong, to the datapath.
+func hideRules(u Uplink, addresses string) (rules [][]expr.Any) {
+	if u.GiveBackMAC != [6]byte{} {
+		rules = append(rules, givenBackRule(u.GiveBackMAC))
 	}
-	return join(rule, drop())
+	ours := join(ethertype(u), equal(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)), network(16, 4), in(addresses))
+	fragment := join(network(6, 2), mask(binary.BigEndian.AppendUint16(nil, fragmentMask)))
+	return append(rules,
+		join(ours, meta(expr.MetaKeyL4PROTO), in(setTransport), fragment, equal([]byte{0, 0}),
+			payload(expr.PayloadBaseTransportHeader, 2, 2), in(setPorts), drop()),
+		join(ours, meta(expr.MetaKeyL4PROTO), in(setFragments), fragment, compare(expr.CmpOpNeq, []byte{0, 0}), drop()),
+	)
+}
+
+// givenBackRule lets pass what we hand back to the host's stack. On a header-less device nothing else has the source
+// address that it looks at, and the rule matches nothing else.
+func givenBackRule(mac [6]byte) []expr.Any {
+	return join(payload(expr.PayloadBaseLLHeader, 6, 6), equal(mac[:]), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
 }
 
 // ethertype loads the EtherType on the wire: frames of a VLAN above this device, whose tag the hardware took off, are not

@@ -49,14 +49,34 @@ func TestFramesGivenBackPass(t *testing.T) {
 	w.unanswered(w.syn(neighbour, "198.51.101.1", poolPort), neighbour, "198.51.101.1")
 }
 
-func TestFragmentsPass(t *testing.T) {
+// TestFragmentsAreHidden: only those to the uplink's own addresses are, whatever their port.
+func TestFragmentsAreHidden(t *testing.T) {
 	w := newWorld(t)
 	w.apply(w.wanted())
+	big := strings.Repeat("fragmented", 300)
+	server := w.listenUDP(w.host, otherPort)
+	w.send(w.isp1, hostOnISP1, otherPort, big)
+	w.send(w.isp1, hostOnISP1, otherPort, "whole")
+	if got, _ := w.receive(server); got != "whole" {
+		t.Errorf("received %d bytes, want only the whole datagram", len(got))
+	}
+	w.send(w.lan, "192.168.7.1", otherPort, big)
+	if got, _ := w.receive(server); got != big {
+		t.Errorf("received %d bytes, want the datagram of the LAN", len(got))
+	}
+}
+
+func TestFragmentsGivenBackPass(t *testing.T) {
+	w := newWorld(t)
+	neighbour := labtest.Namespace(t, "neighbour")
+	w.connect("wan2", "198.51.101.1", neighbour, "198.51.101.2", net.HardwareAddr(backMAC[:]))
+	wanted := w.wanted()
+	wanted.Uplinks = append(wanted.Uplinks, w.uplink("wan2", "198.51.101.1"))
+	w.apply(wanted)
 	server := w.listenUDP(w.host, poolPort)
-	w.send(w.isp1, hostOnISP1, poolPort, "hidden")
-	w.send(w.isp1, hostOnISP1, poolPort, strings.Repeat("fragmented", 300))
+	w.send(neighbour, "198.51.101.1", poolPort, strings.Repeat("fragmented", 300))
 	if got, _ := w.receive(server); len(got) != 3000 {
-		t.Errorf("received %q, want only the fragmented datagram", got)
+		t.Errorf("received %d bytes", len(got))
 	}
 }
 

@@ -32,6 +32,7 @@ const (
 	setCaptured  = "capture_devices"
 	setPorts     = "ports"
 	setTransport = "transport"
+	setFragments = "fragments"
 )
 
 // Key types as nft numbers them, so that it prints the sets readably.
@@ -86,13 +87,14 @@ func (p plan) messages() (messages []message) {
 }
 
 // hide drops what the userspace datapath received by AF_PACKET before this hook, so that the host's stack neither sees
-// nor answers it. Fragments, ICMP and everything else pass.
+// nor answers it: ports of the pool, and fragments of the protocols it translates, since later fragments have no port. What
+// it gives back passes, as does everything else.
 func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 	if len(ports) == 0 {
 		return
 	}
 	p.tables = append(p.tables, ownedNetdev)
-	p.sets = append(p.sets, portSet(ownedNetdev, ports), transportSet(ownedNetdev))
+	p.sets = append(p.sets, portSet(ownedNetdev, ports), transportSet(ownedNetdev), fragmentSet(ownedNetdev))
 	for _, u := range uplinks {
 		addresses := addressSet(u)
 		if len(addresses.keys) == 0 {
@@ -102,7 +104,7 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 		p.chains = append(p.chains, chain{
 			table: ownedNetdev, name: fmt.Sprintf("ingress_%d", u.Index), kind: "filter",
 			hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: u.Name,
-			rules: [][]expr.Any{hideRule(u, addresses.name)}, needs: "nf_tables with CONFIG_NF_TABLES_NETDEV",
+			rules: hideRules(u, addresses.name), needs: "nf_tables with CONFIG_NF_TABLES_NETDEV",
 		})
 	}
 }
@@ -194,8 +196,19 @@ func addressSet(u Uplink) set {
 	return s
 }
 
-func transportSet(t table) set {
-	return set{table: t, name: setTransport, keyType: typeProto, keys: []key{{data: []byte{unix.IPPROTO_TCP}}, {data: []byte{unix.IPPROTO_UDP}}}}
+func transportSet(t table) set { return protocols(t, setTransport, unix.IPPROTO_TCP, unix.IPPROTO_UDP) }
+
+// fragmentSet is the protocols whose fragments are hidden.
+func fragmentSet(t table) set {
+	return protocols(t, setFragments, unix.IPPROTO_ICMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP)
+}
+
+func protocols(t table, name string, numbers ...byte) set {
+	s := set{table: t, name: name, keyType: typeProto}
+	for _, n := range numbers {
+		s.keys = append(s.keys, key{data: []byte{n}})
+	}
+	return s
 }
 
 func portSet(t table, ports []PortRange) set {

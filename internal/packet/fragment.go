@@ -1,0 +1,41 @@
+package packet
+
+import "encoding/binary"
+
+// maxDatagram is the largest IPv4 datagram, bytes.
+const maxDatagram = 65535
+
+// Place is where a fragment belongs (RFC 791 §3.1).
+type Place struct {
+	ID     uint16
+	Offset int  // of its payload in that of the datagram, bytes
+	Len    int  // of its payload, bytes
+	More   bool // others follow
+}
+
+// Place reads it from the frame that p was decoded from.
+func (p *Packet) Place(frame []byte) Place {
+	ip := frame[p.L3:]
+	field := binary.BigEndian.Uint16(ip[6:])
+	return Place{
+		ID: binary.BigEndian.Uint16(ip[4:]), Offset: int(field&0x1fff) * 8, More: field&0x2000 != 0,
+		Len: int(p.Len) - int(p.L4-p.L3),
+	}
+}
+
+// Sound reports whether a fragment at this place can be part of a datagram of a protocol: it is not empty, ends at a multiple of
+// eight unless it is the last, does not reach beyond the largest datagram, and does not overwrite the transport header
+// that the first fragment was judged by (RFC 1858 §4.2).
+func (l Place) Sound(proto uint8) bool {
+	header := 8
+	if proto == ProtoTCP {
+		header = 20
+	}
+	return l.Len > 0 && (!l.More || l.Len%8 == 0) && l.Offset+l.Len <= maxDatagram-minIPv4 && (l.Offset == 0 || l.Offset >= header)
+}
+
+// DecodeFirst turns p, decoded from a first fragment, into what a whole packet with this header is: kind, ports, flags. The
+// kind is Malformed when the fragment does not hold its whole transport header (RFC 1858 §4.1).
+func (p *Packet) DecodeFirst(frame []byte) {
+	p.decodeL4(frame[p.L4:int(p.L3)+int(p.Len)], maxDatagram-minIPv4)
+}
