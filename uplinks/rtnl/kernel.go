@@ -54,6 +54,15 @@ func (k *Kernel) Counters(index int) (uplinks.Counters, error) {
 	return uplinks.Counters{RxBytes: s.RxBytes, TxBytes: s.TxBytes}, nil
 }
 
+// Carrier reports whether an interface has its carrier, before the kernel gets round to telling watchers.
+func (k *Kernel) Carrier(index int) (bool, error) {
+	l, err := k.h.LinkByIndex(index)
+	if err != nil {
+		return false, fmt.Errorf("read the carrier of interface %d: %w", index, err)
+	}
+	return l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0, nil
+}
+
 // dump repeats a listing until it was not interrupted by a change.
 func dump[T any](what string, list func() ([]T, error)) ([]T, error) {
 	var err error
