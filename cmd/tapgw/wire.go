@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"tapgw/configs"
 	"tapgw/internal/daemon"
+	"tapgw/internal/demo"
 	"tapgw/uplinks"
 	"tapgw/uplinks/rtnl"
 )
@@ -66,6 +66,6 @@ func initConfig(context.Context) ([]byte, error) {
 	return configs.Init(found), nil
 }
 
-var errNoDemo = errors.New("the demo is not part of this build")
-
-func runDemo(context.Context, DemoOptions) error { return errNoDemo }
+func runDemo(ctx context.Context, o DemoOptions) error {
+	return demo.Run(ctx, demo.Options{Out: o.Out, Rich: o.Colour, Logger: o.Logger})
+}
