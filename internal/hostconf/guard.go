@@ -18,6 +18,7 @@ type Guard struct {
 	path    string
 	journal journal
 	lan     []string
+	names   map[int]string // of all interfaces at the last Apply, by index
 }
 
 // Open reads the journal at path, which may have been left by a crash, and changes nothing. It fails with ErrJournal when

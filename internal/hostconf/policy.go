@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"tapgw/uplinks"
 )
@@ -92,6 +93,9 @@ func forwarding(w Wanted, lan []string, was func(string) (string, bool)) (list [
 // Apply makes the settings follow w: it sets what is wanted now, also on devices that came back, and puts back what is
 // not wanted any more. Call it again after every change of the facts.
 func (g *Guard) Apply(w Wanted) error {
+	if err := g.followNames(w.Facts.Links); err != nil {
+		return err
+	}
 	g.lan = LANInterfaces(w, g.lan)
 	wanted := settings(w, g.lan, g.withoutUs)
 	errs := []error{g.restore(func(e entry) bool {
@@ -103,6 +107,36 @@ func (g *Guard) Apply(w Wanted) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// followNames moves what is written down for an interface that got another name: its settings moved with it, and would
+// else be taken for the user's.
+func (g *Guard) followNames(links []uplinks.Link) error {
+	renamed, names := make(map[string]string), make(map[int]string)
+	for _, l := range links {
+		names[l.Index] = l.Name
+		if old := g.names[l.Index]; old != "" && old != l.Name {
+			renamed[old] = l.Name
+		}
+	}
+	g.names = names
+	if len(renamed) == 0 {
+		return nil
+	}
+	for i, name := range g.lan {
+		if now, ok := renamed[name]; ok {
+			g.lan[i] = now
+		}
+	}
+	next := g.journal
+	next.Sysctls = slices.Clone(next.Sysctls)
+	for i, e := range next.Sysctls {
+		iface, key, _ := strings.Cut(strings.TrimPrefix(e.Path, confDir+"/"), "/")
+		if now, ok := renamed[iface]; ok {
+			next.Sysctls[i].Path = sysctlPath(now, key)
+		}
+	}
+	return g.replace(next)
 }
 
 // withoutUs is the value that path would have had we not changed it.
