@@ -48,6 +48,7 @@ func (d *Device) Check(mtu int) (repaired []string, err error) {
 	defer d.queues[0].file.Release()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	wanted := d.cfg.MTU
 	d.cfg.MTU = mtu
 	link, err := d.handle.LinkByIndex(d.index)
 	var none netlink.LinkNotFoundError
@@ -61,7 +62,8 @@ func (d *Device) Check(mtu int) (repaired []string, err error) {
 		repaired = append(repaired, fmt.Sprintf("name: %s is now %s", d.name, now))
 		d.name = now
 	}
-	for _, step := range []func(netlink.Link) (string, error){d.checkMAC, d.checkMTU, d.checkUp, d.checkAddress, d.checkNeighbour} {
+	checkMTU := func(l netlink.Link) (string, error) { return d.checkMTU(l, wanted) }
+	for _, step := range []func(netlink.Link) (string, error){d.checkMAC, checkMTU, d.checkUp, d.checkAddress, d.checkNeighbour} {
 		what, err := step(link)
 		if err != nil {
 			return repaired, fmt.Errorf("TAP device %s: %w", d.name, err)
@@ -84,12 +86,17 @@ func (d *Device) checkMAC(link netlink.Link) (string, error) {
 	return "MAC address", nil
 }
 
-func (d *Device) checkMTU(link netlink.Link) (string, error) {
-	if link.Attrs().MTU == d.cfg.MTU {
+// checkMTU does not call it a repair when only the wish has changed since the one before.
+func (d *Device) checkMTU(link netlink.Link, before int) (string, error) {
+	now := link.Attrs().MTU
+	if now == d.cfg.MTU {
 		return "", nil
 	}
 	if err := d.handle.LinkSetMTU(link, d.cfg.MTU); err != nil {
 		return "", fmt.Errorf("set MTU %d: %w", d.cfg.MTU, err)
+	}
+	if now == before {
+		return "", nil
 	}
 	return fmt.Sprintf("MTU %d", d.cfg.MTU), nil
 }
