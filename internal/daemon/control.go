@@ -20,6 +20,8 @@ const (
 	checkEvery = time.Second
 	// convergeEvery many checks everything is looked at, whether or not netlink told of a change.
 	convergeEvery = 10
+	// renewEvery is how often a gateway behind which nothing answers is asked for its MAC address anew.
+	renewEvery = 5 * time.Second
 	// sweepShare of the table is looked at in each sweep.
 	sweepShare = 4
 )
@@ -27,6 +29,7 @@ const (
 // verdict is what a prober says of an uplink.
 type verdict struct {
 	uplink uint8
+	link   probe.Link // that was probed
 	probe.Verdict
 }
 
@@ -37,9 +40,9 @@ type command struct {
 }
 
 // judged passes a verdict to the control loop. A round whose verdict finds no room is followed by the next.
-func (d *Daemon) judged(id uint8, v probe.Verdict) {
+func (d *Daemon) judged(id uint8, link probe.Link, v probe.Verdict) {
 	select {
-	case d.verdicts <- verdict{id, v}:
+	case d.verdicts <- verdict{id, link, v}:
 	default:
 	}
 }
@@ -97,6 +100,9 @@ func (d *Daemon) complain(err error) {
 
 // takeVerdict publishes a new state of health; only a change of state is worth more than that.
 func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
+	if !d.prober.probes(v.uplink, v.link) {
+		return nil // what was probed is not what the uplink is now
+	}
 	if errors.Is(d.tracker.SetHealth(v.uplink, healthOf(v.Verdict)), uplinks.ErrUnknown) {
 		return nil // it left meanwhile
 	}
@@ -115,7 +121,7 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 	if missing {
 		d.repaired("nftables: rules deleted by someone")
 	}
-	if everything || missing {
+	if everything || missing || d.unfinished {
 		err = errors.Join(err, d.converge(ctx))
 	}
 	return err
@@ -124,6 +130,12 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 // converge makes everything follow the kernel's present facts. It publishes the uplinks first, so that sessions leave a
 // dead one before slower things happen.
 func (d *Daemon) converge(ctx context.Context) error {
+	err := d.follow(ctx)
+	d.unfinished = err != nil
+	return err
+}
+
+func (d *Daemon) follow(ctx context.Context) error {
 	facts, err := d.kernel.Read()
 	if err != nil {
 		return err
@@ -190,6 +202,9 @@ func (d *Daemon) applyRoutes(s *uplinks.Snapshot, f uplinks.Facts) error {
 	w := uplinks.Plan(s, f, uplinks.Capture{TapIndex: d.pumps.tap.Load().Index(), TapAddress: c.Address.Addr(), TapGateway: c.Gateway()})
 	report, err := d.routes.Apply(w)
 	for _, r := range report.LostRoutes {
+		if d.watcher.Shaken(r.Index) {
+			continue
+		}
 		d.repaired("route " + r.Dst.String() + " put back, someone had removed it")
 	}
 	for _, r := range report.LostRules {
@@ -201,13 +216,17 @@ func (d *Daemon) applyRoutes(s *uplinks.Snapshot, f uplinks.Facts) error {
 	return err
 }
 
-// keepNeighbours has the kernel resolve gateways that nothing of its own talks to.
+// keepNeighbours has the kernel resolve gateways that nothing of its own talks to, and anew those that seem dead.
 func (d *Daemon) keepNeighbours(s *uplinks.Snapshot) {
 	for _, u := range s.Uplinks {
 		if u.Index == 0 || u.HeaderLess || !u.Gateway.IsValid() {
 			continue
 		}
-		if err := d.kernel.KeepNeighbour(u.Index, u.Gateway); err != nil {
+		resolve := d.kernel.KeepNeighbour
+		if u.State == uplinks.Down && time.Since(d.renewed[u.ID]) >= renewEvery {
+			d.renewed[u.ID], resolve = time.Now(), d.kernel.RenewNeighbour
+		}
+		if err := resolve(u.Index, u.Gateway); err != nil {
 			d.log.Debug("gateway not resolved", "uplink", u.Name, "error", err)
 		}
 	}

@@ -49,6 +49,7 @@ type Daemon struct {
 	config  atomic.Pointer[configs.Loaded] // shared
 
 	kernel  *rtnl.Kernel
+	watcher *rtnl.Watcher // shared
 	routes  *rtnl.Reconciler
 	rules   *nft.Rules
 	host    *hostconf.Guard
@@ -66,7 +67,10 @@ type Daemon struct {
 	ports    map[uint8]openPort
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
-	problem  string // last one logged
+	problem    string                        // last one logged
+	unfinished bool                          // the last look left something to do
+	renewed    [uplinks.MaxUplinks]time.Time // when a silent gateway was last asked for its MAC address anew
+
 	tasks    *errgroup.Group
 	readers  sync.WaitGroup // of frames; they end when what they read from is closed
 	changed  chan struct{}  // the kernel's facts may have changed
@@ -188,19 +192,18 @@ func (d *Daemon) openDevices(c *configs.Config, mtu int) error {
 }
 
 // serve runs all tasks until ctx ends or one of them fails.
-func (d *Daemon) serve(ctx context.Context) error {
-	watcher, err := rtnl.NewWatcher(d.log)
-	if err != nil {
+func (d *Daemon) serve(ctx context.Context) (err error) {
+	if d.watcher, err = rtnl.NewWatcher(d.log); err != nil {
 		return err
 	}
 	var running context.Context
 	d.tasks, running = errgroup.WithContext(ctx)
 	if err := d.converge(running); err != nil {
-		watcher.Close()
+		d.watcher.Close()
 		return err
 	}
 	api := d.apiServer()
-	d.tasks.Go(func() error { return watcher.Run(running, d.changed) })
+	d.tasks.Go(func() error { return d.watcher.Run(running, d.changed) })
 	d.tasks.Go(func() error { return d.control(running) })
 	d.tasks.Go(func() error { return d.measure(running) })
 	d.tasks.Go(func() error { return d.reloadOnHangup(running) })

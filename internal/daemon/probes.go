@@ -13,7 +13,7 @@ import (
 // prober keeps one probe runner per uplink that could carry packets, and restarts it when what it is bound to changes.
 type prober struct {
 	plan    probe.Plan
-	report  func(id uint8, v probe.Verdict) // may be called from any goroutine
+	report  func(id uint8, link probe.Link, v probe.Verdict) // may be called from any goroutine
 	running map[uint8]*probing
 }
 
@@ -25,7 +25,7 @@ type probing struct {
 	done   sync.WaitGroup
 }
 
-func newProber(plan probe.Plan, report func(uint8, probe.Verdict)) *prober {
+func newProber(plan probe.Plan, report func(uint8, probe.Link, probe.Verdict)) *prober {
 	return &prober{plan: plan, report: report, running: make(map[uint8]*probing)}
 }
 
@@ -63,7 +63,7 @@ func (p *prober) start(ctx context.Context, id uint8, link probe.Link) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &probing{link: link, runner: runner, cancel: cancel}
 	r.done.Go(func() {
-		runner.Run(ctx, link, func(v probe.Verdict) { p.report(id, v) })
+		runner.Run(ctx, link, func(v probe.Verdict) { p.report(id, link, v) })
 		_ = set.Close()
 	})
 	p.running[id] = r
@@ -74,6 +74,12 @@ func (p *prober) stop(id uint8) {
 	r.cancel()
 	r.done.Wait()
 	delete(p.running, id)
+}
+
+// probes reports whether the uplink is being probed as that link.
+func (p *prober) probes(id uint8, link probe.Link) bool {
+	r := p.running[id]
+	return r != nil && r.link == link
 }
 
 // replan stops all runners, so that the next follow starts them with another plan.

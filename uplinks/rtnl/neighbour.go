@@ -24,6 +24,16 @@ func (k *Kernel) KeepNeighbour(index int, gateway netip.Addr) error {
 	return nil
 }
 
+// RenewNeighbour forgets a gateway's MAC address and has the kernel ask anew: a router that was replaced without a word is
+// otherwise believed for up to a minute.
+func (k *Kernel) RenewNeighbour(index int, gateway netip.Addr) error {
+	n := &netlink.Neigh{LinkIndex: index, Family: unix.AF_INET, IP: toIP(gateway)}
+	if err := k.h.NeighDel(n); err != nil && !gone(err) {
+		return fmt.Errorf("forget gateway %s on interface %d: %w", gateway, index, err)
+	}
+	return k.KeepNeighbour(index, gateway)
+}
+
 // ReleaseNeighbour ends what KeepNeighbour asked for; the entry ages like any other.
 func (k *Kernel) ReleaseNeighbour(index int, gateway netip.Addr) error {
 	n := &netlink.Neigh{LinkIndex: index, Family: unix.AF_INET, IP: toIP(gateway), Flags: netlink.NTF_USE}

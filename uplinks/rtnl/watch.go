@@ -25,6 +25,7 @@ type Watcher struct {
 	socket     *nl.NetlinkSocket
 	log        *slog.Logger
 	neighbours map[neighbourID]neighbourWord
+	shaken     shaken
 }
 
 type neighbourID struct {
@@ -67,10 +68,7 @@ func (w *Watcher) Run(ctx context.Context, notify chan<- struct{}) error {
 		select {
 		case <-changed:
 			poke(notify)
-			if !wait(ctx, pause) {
-				<-failed // the receiver ends because its socket is closed
-				return nil
-			}
+			wait(ctx, pause)
 		case err := <-failed:
 			if ctx.Err() != nil {
 				return nil
@@ -87,14 +85,12 @@ func poke(c chan<- struct{}) {
 	}
 }
 
-func wait(ctx context.Context, d time.Duration) bool {
+func wait(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-t.C:
-		return true
 	}
 }
 
@@ -119,6 +115,7 @@ func (w *Watcher) receive(changed chan<- struct{}) error {
 func (w *Watcher) matter(messages []syscall.NetlinkMessage) bool {
 	matters := false
 	for _, m := range messages {
+		w.shaken.note(m)
 		switch m.Header.Type {
 		case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 			matters = w.neighbourMatters(m) || matters
