@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+
+	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
+)
+
+// Sizes that the kernel cuts in pieces.
+var large = []int{4000, 20000}
+
+// eachKind runs a test with uplinks of both kinds.
+func eachKind(t *testing.T, test func(t *testing.T, topology *lab.Topology)) {
+	for name, headerLess := range map[string]bool{"ethernet": false, "header-less": true} {
+		t.Run(name, func(t *testing.T) {
+			kind := lab.UplinkOptions{HeaderLess: headerLess}
+			topology := labtest.Build(t, lab.Options{Uplinks: []lab.UplinkOptions{kind, kind}})
+			labtest.Servers(t, topology)
+			start(t, topology.Gateway, "").awaitUp(topology)
+			online(t, topology.Hosts[0].Namespace) // datagrams are not repeated
+			for _, u := range topology.Uplinks {
+				labtest.Capture(t, topology.Gateway, u.Device)
+			}
+			test(t, topology)
+		})
+	}
+}
+
+// TestLargeDatagrams: what the kernel cuts in pieces passes both ways (RFC 4787 REQ-14), from a LAN host and the host itself.
+func TestLargeDatagrams(t *testing.T) {
+	eachKind(t, func(t *testing.T, topology *lab.Topology) {
+		ctx := labtest.Context(t)
+		for name, ns := range map[string]*lab.Namespace{"host": topology.Gateway, "lan": topology.Hosts[0].Namespace} {
+			conn, err := ns.ListenPacket("udp4", ":0")
+			labtest.Must(t, err)
+			defer conn.Close()
+			for _, n := range large {
+				if _, err := lab.AskUDP(ctx, conn, lab.ServerAddrs[0], strings.Repeat("x", n)); err != nil {
+					t.Errorf("%s: %d bytes by UDP: %v", name, n, err)
+				}
+			}
+			if err := pingLarge(ctx, ns, lab.ServerAddrs[0], 4000); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
+// pingLarge sends one echo request of n bytes and waits for the same bytes to come back.
+func pingLarge(ctx context.Context, ns *lab.Namespace, addr netip.Addr, n int) error {
+	conn, err := ns.ListenPacket("ip4:icmp", "0.0.0.0")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return err
+	}
+	request := &icmp.Echo{ID: n, Seq: 7, Data: bytes.Repeat([]byte{0xa5}, n)}
+	b, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: request}).Marshal(nil)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.WriteTo(b, &net.IPAddr{IP: addr.AsSlice()}); err != nil {
+		return err
+	}
+	for buf := make([]byte, 1<<16); ; {
+		size, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			return fmt.Errorf("ping %s with %d bytes: %w", addr, n, err)
+		}
+		m, err := icmp.ParseMessage(1, buf[:size])
+		if err != nil || m.Type != ipv4.ICMPTypeEchoReply || from.String() != addr.String() {
+			continue
+		}
+		if reply, ok := m.Body.(*icmp.Echo); ok && reply.ID == request.ID && bytes.Equal(reply.Data, request.Data) {
+			return nil
+		}
+	}
+}
+
+// TestLargeDatagramsToTheHost: a service on an uplink's own address, with a port in our pool and outside it, and echo
+// requests to that address.
+func TestLargeDatagramsToTheHost(t *testing.T) {
+	eachKind(t, func(t *testing.T, topology *lab.Topology) {
+		ctx := labtest.Context(t)
+		for _, u := range topology.Uplinks {
+			if err := pingLarge(ctx, topology.Internet, u.Addr(), 4000); err != nil {
+				t.Errorf("%s: %v", u.Device, err)
+			}
+			for _, port := range []uint16{5001, 40001} {
+				service := netip.AddrPortFrom(u.Addr(), port)
+				serveUDP(t, topology.Gateway, service)
+				for _, n := range large {
+					if err := askService(ctx, topology.Internet, service, n); err != nil {
+						t.Errorf("%s: %d bytes: %v", u.Device, n, err)
+					}
+				}
+			}
+		}
+	})
+}
+
+// serveUDP sends each datagram back until the test ends.
+func serveUDP(t *testing.T, ns *lab.Namespace, at netip.AddrPort) {
+	t.Helper()
+	conn, err := listenUDP(ns, at)
+	labtest.Must(t, err)
+	done := make(chan struct{})
+	t.Cleanup(func() { conn.Close(); <-done })
+	go func() {
+		defer close(done)
+		for buf := make([]byte, 1<<16); ; {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteTo(buf[:n], from) // what is lost, the client misses
+		}
+	}()
+}
+
+func listenUDP(ns *lab.Namespace, at netip.AddrPort) (conn net.PacketConn, err error) {
+	err = ns.Do(func() error {
+		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+		return err
+	})
+	return conn, err
+}
+
+// askService sends n bytes to a UDP service and waits for them to come back.
+func askService(ctx context.Context, ns *lab.Namespace, service netip.AddrPort, n int) error {
+	conn, err := ns.Dial(ctx, "udp4", service.String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	payload := bytes.Repeat([]byte{'y'}, n)
+	if _, err := conn.Write(payload); err != nil {
+		return err
+	}
+	got := make([]byte, 1<<16)
+	size, err := conn.Read(got)
+	if err == nil && !bytes.Equal(got[:size], payload) {
+		err = lab.ErrCorrupt
+	}
+	return err
+}
+
+// TestFragmentsOutOfOrder: the remote sends the pieces of its answers in each order, one of them twice, and a piece of
+// something else between.
+func TestFragmentsOutOfOrder(t *testing.T) {
+	eachKind(t, func(t *testing.T, topology *lab.Topology) {
+		remote := netip.AddrPortFrom(lab.ServerAddrs[0], 9000)
+		server, err := listenUDP(topology.Internet, remote)
+		labtest.Must(t, err)
+		defer server.Close()
+		client, err := topology.Hosts[0].ListenPacket("udp4", ":0")
+		labtest.Must(t, err)
+		defer client.Close()
+		labtest.Must(t, server.SetDeadline(time.Now().Add(patience)))
+		_, err = client.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(remote))
+		labtest.Must(t, err)
+		buf := make([]byte, 1<<16)
+		_, outside, err := server.ReadFrom(buf)
+		labtest.Must(t, err)
+		for id, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}, {2, 2, 0, 1}} {
+			payload := strings.Repeat(fmt.Sprint(id), 4000)
+			to := outside.(*net.UDPAddr).AddrPort()
+			pieces := fragments(t, remote, to, uint16(id+1), payload)
+			stranger := fragments(t, remote, to, uint16(id+1000), payload)[1]
+			sendRaw(t, topology.Internet, to.Addr(), stranger)
+			for _, i := range order {
+				sendRaw(t, topology.Internet, to.Addr(), pieces[i])
+			}
+			labtest.Must(t, client.SetReadDeadline(time.Now().Add(patience)))
+			n, from, err := client.ReadFrom(buf)
+			if err != nil || string(buf[:n]) != payload || from.String() != remote.String() {
+				t.Fatalf("order %v: received %d bytes from %v, %v", order, n, from, err)
+			}
+		}
+	})
+}
+
+// fragments makes a UDP datagram in three pieces.
+func fragments(t *testing.T, src, dst netip.AddrPort, id uint16, payload string) (list [][]byte) {
+	t.Helper()
+	h := &layers.IPv4{Version: 4, TTL: 64, Id: id, Protocol: layers.IPProtocolUDP, SrcIP: src.Addr().AsSlice(), DstIP: dst.Addr().AsSlice()}
+	udp := &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}
+	labtest.Must(t, udp.SetNetworkLayerForChecksum(h))
+	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	buf := gopacket.NewSerializeBuffer()
+	labtest.Must(t, gopacket.SerializeLayers(buf, options, udp, gopacket.Payload(payload)))
+	data := bytes.Clone(buf.Bytes())
+	for at := 0; at < len(data); at += 1480 {
+		end := min(at+1480, len(data))
+		h.FragOffset, h.Flags = uint16(at/8), layers.IPv4MoreFragments
+		if end == len(data) {
+			h.Flags = 0
+		}
+		labtest.Must(t, gopacket.SerializeLayers(buf, options, h, gopacket.Payload(data[at:end])))
+		list = append(list, bytes.Clone(buf.Bytes()))
+	}
+	return list
+}
+
+// sendRaw sends an IPv4 packet as it is.
+func sendRaw(t *testing.T, ns *lab.Namespace, to netip.Addr, b []byte) {
+	t.Helper()
+	labtest.Must(t, ns.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: to.As4()})
+	}))
+}
