@@ -143,10 +143,10 @@ func (c *Client) Events(ctx context.Context, fn func(Event)) error {
 }
 
 func orNil(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 func (c *Client) get(ctx context.Context, path string, into any) error {

@@ -42,6 +42,11 @@ func daemon(t *testing.T, h http.HandlerFunc) *Client {
 	return &Client{Socket: path}
 }
 
+// write leaves a client that has hung up to the test's own checks.
+func write(w io.Writer, text string) { _, _ = io.WriteString(w, text) }
+
+func answer(w io.Writer, v any) { _ = json.NewEncoder(w).Encode(v) }
+
 func TestNothingIsEverNull(t *testing.T) {
 	for _, v := range []any{Status{}, Status{Uplinks: []Uplink{{}}}, Session{}, Event{}, Error{}} {
 		text, err := json.Marshal(v)
@@ -62,7 +67,7 @@ func TestStatusSurvivesTheWire(t *testing.T) {
 	want := Status{Version: "1", Uplinks: []Uplink{{
 		Name: "lte", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Since: time.Unix(1, 0).UTC(),
 	}}}
-	c := daemon(t, func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(want) })
+	c := daemon(t, func(w http.ResponseWriter, _ *http.Request) { answer(w, want) })
 	got, err := c.Status(t.Context())
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("got %v, %v", got, err)
@@ -73,7 +78,7 @@ func TestRequests(t *testing.T) {
 	var asked string
 	c := daemon(t, func(w http.ResponseWriter, r *http.Request) {
 		asked = r.Method + " " + r.URL.EscapedPath() + " " + r.URL.RawQuery
-		io.WriteString(w, "[]")
+		write(w, "[]")
 	})
 	ctx := t.Context()
 	filter := Filter{Uplink: "a b", Proto: "tcp", Inside: netip.MustParseAddr("10.0.0.2"), Limit: 3}
@@ -104,7 +109,7 @@ func TestRefusals(t *testing.T) {
 		}
 		c := daemon(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(code)
-			json.NewEncoder(w).Encode(Error{Message: "m", Hint: "do h"})
+			answer(w, Error{Message: "m", Hint: "do h"})
 		})
 		got := c.Reload(t.Context())
 		if got.Error() != "m; do h" || code != 500 && !errors.Is(got, err) || errors.Is(got, ErrNoDaemon) {
@@ -117,13 +122,13 @@ func TestGarbageAnswers(t *testing.T) {
 	for _, body := range []string{"", "null", "<html>", "{}", `{"error":1}`, strings.Repeat("x", 2*maxError)} {
 		c := daemon(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusBadGateway)
-			io.WriteString(w, body)
+			write(w, body)
 		})
 		if err := c.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "502") {
 			t.Errorf("%.20q: %v", body, err)
 		}
 	}
-	c := daemon(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"version": 1`) })
+	c := daemon(t, func(w http.ResponseWriter, _ *http.Request) { write(w, `{"version": 1`) })
 	if _, err := c.Version(t.Context()); err == nil {
 		t.Error("half an answer was taken")
 	}
@@ -172,7 +177,7 @@ func TestDialErrors(t *testing.T) {
 func TestEvents(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	c := daemon(t, func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, `{"kind":"snapshot","uplink":"a"}`+"\n"+`{"kind":"state","uplink":"a","unknown":1}`+"\n")
+		write(w, `{"kind":"snapshot","uplink":"a"}`+"\n"+`{"kind":"state","uplink":"a","unknown":1}`+"\n")
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	})
@@ -192,7 +197,7 @@ func TestEventStreamEnds(t *testing.T) {
 		"": ErrStreamEnded.Error(), "{}\n": ErrStreamEnded.Error(), "garbage\n": "read an event",
 		strings.Repeat("x", 2*maxEventLine): "too long",
 	} {
-		c := daemon(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) })
+		c := daemon(t, func(w http.ResponseWriter, _ *http.Request) { write(w, body) })
 		if err := c.Events(t.Context(), func(Event) {}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.10q: %v", body, err)
 		}

@@ -9,7 +9,7 @@ import (
 )
 
 // Problem is one thing wrong with a configuration, or unwise when it is a warning.
-type Problem struct {
+type Problem struct { //nolint:errname // what a user meets is a problem; several of them are one error
 	Source string // file name or environment variable
 	Line   int    // in the file, 0 when there is none
 	Key    string // as probe.targets[1], empty when it is about the whole file
@@ -39,7 +39,7 @@ func (p Problem) Error() string {
 const maxProblems = 40
 
 // Problems is everything wrong with one configuration, in order of lines.
-type Problems []Problem
+type Problems []Problem //nolint:errname // as Problem
 
 // Error lists the problems, one per line.
 func (ps Problems) Error() string {

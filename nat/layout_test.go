@@ -67,8 +67,8 @@ func TestRecordWords(t *testing.T) {
 	})
 }
 
-// referenceSip is SipHash-c-d as its paper writes it, over bytes.
-func referenceSip(c, d int, key, msg []byte) uint64 {
+// referenceSIP is SipHash-c-d as its paper writes it, over bytes.
+func referenceSIP(c, d int, key, msg []byte) uint64 {
 	k0, k1 := binary.LittleEndian.Uint64(key), binary.LittleEndian.Uint64(key[8:])
 	v := [4]uint64{k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261, k1 ^ 0x7465646279746573}
 	rounds := func(n int) {
@@ -105,7 +105,7 @@ func TestSipHash(t *testing.T) {
 		key[i] = byte(i)
 	}
 	copy(msg, key)
-	if got := referenceSip(2, 4, key, msg); got != 0xa129ca6149be45e5 { // the vector of the SipHash paper, appendix A
+	if got := referenceSIP(2, 4, key, msg); got != 0xa129ca6149be45e5 { // the vector of the SipHash paper, appendix A
 		t.Fatalf("the reference itself is wrong: %#x", got)
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -113,7 +113,7 @@ func TestSipHash(t *testing.T) {
 		msg := rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "message")
 		word := binary.LittleEndian.Uint64
 		got := siphash([2]uint64{word(key), word(key[8:])}, word(msg), word(msg[8:]))
-		if want := referenceSip(1, 3, key, msg); got != want {
+		if want := referenceSIP(1, 3, key, msg); got != want {
 			t.Fatalf("got %#x, want %#x", got, want)
 		}
 	})

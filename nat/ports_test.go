@@ -74,7 +74,7 @@ func TestHeldPortsArePassedOver(t *testing.T) {
 	table := newTable(t, func(c *Config) {
 		c.MaxSessions = 40000
 		c.Ports = []PortRange{{10000, 45999}}
-		c.Held = func(proto uint8, addr uint32, port uint16) bool { return addr == out1 && port%36 == 0 }
+		c.Held = func(_ uint8, addr uint32, port uint16) bool { return addr == out1 && port%36 == 0 }
 	})
 	opened := 0
 	for i := range 36000 {

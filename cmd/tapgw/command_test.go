@@ -186,7 +186,7 @@ func TestDemo(t *testing.T) {
 
 func TestConfigCheckAndShow(t *testing.T) {
 	w := newWorld("", "config", "check")
-	w.CheckConfig = func(path string) ([]string, error) { return []string{"odd \x1b"}, nil }
+	w.CheckConfig = func(string) ([]string, error) { return []string{"odd \x1b"}, nil }
 	if code := w.run(); code != 0 || w.out.String() != "/etc/tapgw/tapgw.yaml: ok\n" || w.err.String() != "warning: odd ?\n" {
 		t.Errorf("%d: %q %q", code, w.out.String(), w.err.String())
 	}

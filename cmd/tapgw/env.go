@@ -61,10 +61,10 @@ const (
 	exitUnknownUplink = 10
 )
 
-// exitStatus is an answer, not a failure: everything has been printed already.
-type exitStatus int
+// exitError is an answer, not a failure: everything has been printed already.
+type exitError int
 
-func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+func (s exitError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // usageError is a command line that makes no sense.
 type usageError struct{ error }
@@ -76,7 +76,7 @@ func execute(ctx context.Context, e *Env) int {
 	root := newRoot(e)
 	root.SetArgs(e.Args)
 	err := root.ExecuteContext(ctx)
-	var status exitStatus
+	var status exitError
 	if errors.As(err, &status) {
 		return int(status)
 	}

@@ -76,7 +76,7 @@ func tidy(c *cobra.Command) {
 func needCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		c.SetOut(c.ErrOrStderr())
-		return errors.Join(c.Help(), exitStatus(exitUsage))
+		return errors.Join(c.Help(), exitError(exitUsage))
 	}
 	c.SuggestionsMinimumDistance = 2
 	err := fmt.Errorf("unknown command %q", args[0])

@@ -48,9 +48,9 @@ func usable(s api.Status) int {
 func statusResult(s api.Status) error {
 	switch n := usable(s); {
 	case n == 0:
-		return exitStatus(exitNoUplink)
+		return exitError(exitNoUplink)
 	case n < len(s.Uplinks):
-		return exitStatus(exitSomeUplinks)
+		return exitError(exitSomeUplinks)
 	}
 	return nil
 }

@@ -153,7 +153,7 @@ func serving(t *testing.T, b Backend) (*api.Client, func()) {
 }
 
 func fakeMetrics() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "tapgw_sessions 1\n") })
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "tapgw_sessions 1\n") })
 }
 
 func mustContain(t *testing.T, err error, parts ...string) {

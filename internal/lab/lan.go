@@ -22,7 +22,7 @@ var (
 func (t *Topology) buildLAN() (err error) {
 	gateway := End{NS: t.Gateway, Device: DeviceLAN, Prefix: lanPrefix(GatewayLANAddr), MAC: net.HardwareAddr{2, 0, 0, 0, 0, 0xaa}}
 	attach := func(e End) error {
-		_, err := t.connect(gateway, e, 0)
+		_, err := t.connect(gateway, e)
 		return err
 	}
 	if t.options.LANHosts > 1 || t.options.InnerRouter {
@@ -79,7 +79,7 @@ func (t *Topology) addSwitch() (attach func(End) error, err error) {
 	return func(e End) error {
 		ports++
 		port := fmt.Sprintf("port%d", ports)
-		if _, err := t.connect(e, End{NS: n, Device: port}, 0); err != nil {
+		if _, err := t.connect(e, End{NS: n, Device: port}); err != nil {
 			return err
 		}
 		link, err := n.link(port)
@@ -107,7 +107,7 @@ func (t *Topology) addInnerRouter(attach func(End) error) (err error) {
 	}
 	t.InnerHost = &Host{Namespace: host, Addr: InnerHostAddr}
 	_, err = t.connect(End{NS: t.Inner, Device: DeviceLAN, Prefix: lanPrefix(innerLANAddr)},
-		End{NS: host, Device: DeviceHost, Prefix: lanPrefix(InnerHostAddr)}, 0)
+		End{NS: host, Device: DeviceHost, Prefix: lanPrefix(InnerHostAddr)})
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (p *Packet) String() string {
 }
 
 func (p *Packet) decode() {
-	first := gopacket.LayerType(layers.LayerTypeIPv4)
+	first := layers.LayerTypeIPv4
 	if p.ethernet {
 		first = layers.LayerTypeEthernet
 	} else if len(p.Data) > 0 && p.Data[0]>>4 != 4 {

@@ -160,8 +160,8 @@ func (t *Topology) addServerAddresses() error {
 }
 
 // connect makes a veth pair that Close removes.
-func (t *Topology) connect(near, far End, mtu int) (*Link, error) {
-	l, err := Connect(near, far, mtu)
+func (t *Topology) connect(near, far End) (*Link, error) {
+	l, err := Connect(near, far, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func (t *tunPair) unplug(*Link) (err error) {
 }
 
 // carrier acts on both ends, as a modem that loses its line tells its host.
-func (t *tunPair) carrier(l *Link, on bool) error {
+func (t *tunPair) carrier(_ *Link, on bool) error {
 	return errors.Join(setTUNCarrier(t.near, on), setTUNCarrier(t.far, on))
 }
 

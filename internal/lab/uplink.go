@@ -65,7 +65,7 @@ func (u *Uplink) connectBackbone(t *Topology) (err error) {
 	provider := netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, base + 1}), 30)
 	internet := netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, base + 2}), 30)
 	u.backbone, err = t.connect(End{NS: u.ISP, Device: DeviceBackbone, Prefix: provider},
-		End{NS: t.Internet, Device: u.ISP.name, Prefix: internet}, 0)
+		End{NS: t.Internet, Device: u.ISP.name, Prefix: internet})
 	if err != nil {
 		return err
 	}

@@ -192,6 +192,6 @@ func floodUDP() {
 		msgs[i].hdr.Iov, msgs[i].hdr.Iovlen = &iov, 1
 	}
 	for {
-		unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), packets, 0, 0, 0)
+		_, _, _ = unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), packets, 0, 0, 0)
 	}
 }

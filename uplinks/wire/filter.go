@@ -63,9 +63,9 @@ type assembler struct{ code []bpf.Instruction }
 
 func (a *assembler) add(i ...bpf.Instruction) { a.code = append(a.code, i...) }
 
-// require refuses the packet unless the comparison with the accumulator holds.
-func (a *assembler) require(cond bpf.JumpTest, val uint32) {
-	a.add(bpf.JumpIf{Cond: cond, Val: val, SkipTrue: 1}, bpf.RetConstant{})
+// require refuses the packet unless the accumulator holds val.
+func (a *assembler) require(val uint32) {
+	a.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: val, SkipTrue: 1}, bpf.RetConstant{})
 }
 
 // when runs an instruction only if the comparison holds.
@@ -76,11 +76,11 @@ func (a *assembler) when(cond bpf.JumpTest, val uint32, then bpf.Instruction) {
 // forHost leaves out other machines' packets (promiscuous mode) and those of VLANs above the device.
 func (a *assembler) forHost() {
 	a.add(bpf.LoadExtension{Num: bpf.ExtType})
-	a.require(bpf.JumpEqual, unix.PACKET_HOST)
+	a.require(unix.PACKET_HOST)
 	a.add(bpf.LoadExtension{Num: bpf.ExtVLANTagPresent})
-	a.require(bpf.JumpEqual, 0)
+	a.require(0)
 	a.add(bpf.LoadExtension{Num: bpf.ExtProto})
-	a.require(bpf.JumpEqual, etherIPv4)
+	a.require(etherIPv4)
 }
 
 // linkHeader is the offset (SKF_LL_OFF) from which the kernel counts from the Ethernet header. A given-back frame still has
@@ -113,7 +113,7 @@ func (a *assembler) transport(ports []PortRange, l3 uint32) {
 	a.add(bpf.LoadMemShift{Off: l3}, bpf.LoadAbsolute{Off: l3 + 9, Size: 1})
 	a.when(bpf.JumpEqual, packet.ProtoICMP, bpf.Jump{Skip: 5 + uint32(len(ports))*3})
 	a.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoTCP, SkipTrue: 2})
-	a.require(bpf.JumpEqual, packet.ProtoUDP)
+	a.require(packet.ProtoUDP)
 	a.add(bpf.LoadIndirect{Off: l3 + 2, Size: 2})
 	for _, r := range ports {
 		a.add(bpf.JumpIf{Cond: bpf.JumpLessThan, Val: uint32(r.First), SkipTrue: 2})
