@@ -43,15 +43,29 @@ func Reset(l Link, segment []byte, from, to netip.Addr) []byte {
 	if in.DecodeFromBytes(segment, gopacket.NilDecodeFeedback) != nil || in.RST {
 		return nil
 	}
-	out := &layers.TCP{SrcPort: in.DstPort, DstPort: in.SrcPort, RST: true, Seq: in.Ack}
-	if !in.ACK {
-		out.ACK, out.Ack = true, in.Seq+uint32(len(in.Payload))
+	out := &layers.TCP{SrcPort: in.DstPort, DstPort: in.SrcPort, RST: true}
+	if in.ACK {
+		out.Seq = in.Ack
+	} else {
+		out.ACK, out.Ack = true, in.Seq+length(&in)
 	}
 	ip := ipv4(from, to, layers.IPProtocolTCP)
 	if out.SetNetworkLayerForChecksum(ip) != nil {
 		return nil
 	}
 	return serialise(l, ip, out)
+}
+
+// length is how many sequence numbers a segment takes.
+func length(t *layers.TCP) uint32 {
+	n := uint32(len(t.Payload))
+	if t.SYN {
+		n++
+	}
+	if t.FIN {
+		n++
+	}
+	return n
 }
 
 func ipv4(src, dst netip.Addr, proto layers.IPProtocol) *layers.IPv4 {
