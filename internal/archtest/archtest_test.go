@@ -13,14 +13,15 @@ import (
 type pkg struct {
 	ImportPath string
 	Imports    []string
-	Name       string
 	Doc        string
 }
 
 // load lists every package of the module without its tests.
 func load(t *testing.T) []pkg {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Name,Doc", "tapgw/...").Output()
+	list := exec.Command("go", "list", "-json=ImportPath,Imports,Doc", "tapgw/...")
+	list.Stderr = t.Output() // an import cycle is told here
+	out, err := list.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
