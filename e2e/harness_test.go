@@ -1,5 +1,3 @@
-// Package e2e runs the real daemon on real packets: each test builds a small internet of network namespaces, starts
-// bin/tapgw in its gateway and looks at what hosts, providers and servers see.
 package e2e
 
 import (
@@ -254,12 +252,12 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// capacities is the configuration of a topology's uplinks with capacities in bits per second, {down, up} for each.
-func capacities(rates ...[2]uint64) string {
+// capacities is the configuration of a topology's uplinks with capacities in Mbit/s, {down, up} for each.
+func capacities(rates ...[2]int) string {
 	var b strings.Builder
 	b.WriteString("uplinks:\n")
 	for i, r := range rates {
-		fmt.Fprintf(&b, "  - {interface: wan%d, capacity: {down: %d, up: %d}}\n", i+1, r[0], r[1])
+		fmt.Fprintf(&b, "  - {interface: wan%d, capacity: {down: %dMbit, up: %dMbit}}\n", i+1, r[0], r[1])
 	}
 	return b.String()
 }
