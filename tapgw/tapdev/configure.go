@@ -14,6 +14,9 @@ import (
 // queueLen is how many frames wait in the device for the daemon: 3 ms at 0.3 million a second.
 const queueLen = 1000
 
+// minIPv6MTU is the least with which a device has IPv6 at all (RFC 8200 §5), bytes.
+const minIPv6MTU = 1280
+
 // configure does what Check repairs, and what nobody else touches.
 func (d *Device) configure() error {
 	if err := disableIPv6(d.cfg.Name); err != nil {
@@ -97,6 +100,11 @@ func (d *Device) checkMTU(link netlink.Link, before int) (string, error) {
 	}
 	if now == before {
 		return "", nil
+	}
+	if now < minIPv6MTU { // IPv6 left the device, and is back with its defaults
+		if err := disableIPv6(d.name); err != nil {
+			return "", err
+		}
 	}
 	return fmt.Sprintf("MTU %d", d.cfg.MTU), nil
 }
