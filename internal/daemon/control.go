@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"tapgw/api"
@@ -17,13 +18,13 @@ import (
 
 const (
 	// checkEvery is how often sessions age, and how soon nftables rules that others deleted are put back.
-	checkEvery = time.Second
+	checkEvery = 500 * time.Millisecond
 	// convergeEvery many checks everything is looked at, whether or not netlink told of a change.
-	convergeEvery = 10
+	convergeEvery = 20
 	// renewEvery is how often a gateway behind which nothing answers is asked for its MAC address anew.
 	renewEvery = 5 * time.Second
 	// sweepShare of the table is looked at in each sweep.
-	sweepShare = 4
+	sweepShare = 8
 )
 
 // verdict is what a prober says of an uplink.
@@ -131,7 +132,7 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 // dead one before slower things happen.
 func (d *Daemon) converge(ctx context.Context) error {
 	err := d.follow(ctx)
-	d.unfinished = err != nil
+	d.unfinished = err != nil || d.rivalry.mustWait(time.Now())
 	return err
 }
 
@@ -198,22 +199,37 @@ func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 
 // applyRoutes sets rules and routes, and says when somebody had removed them.
 func (d *Daemon) applyRoutes(s *uplinks.Snapshot, f uplinks.Facts) error {
+	if d.rivalry.mustWait(time.Now()) {
+		return nil
+	}
 	c := d.cfg().TAP
 	w := uplinks.Plan(s, f, uplinks.Capture{TapIndex: d.pumps.tap.Load().Index(), TapAddress: c.Address.Addr(), TapGateway: c.Gateway()})
 	report, err := d.routes.Apply(w)
-	for _, r := range report.LostRoutes {
-		if d.watcher.Shaken(r.Index) {
-			continue
-		}
-		d.repaired("route " + r.Dst.String() + " put back, someone had removed it")
-	}
-	for _, r := range report.LostRules {
-		d.repaired("rule from " + r.Source.String() + " put back, someone had removed it")
-	}
+	d.tellLost(report)
 	if len(report.Demoted) > 0 {
 		err = errors.Join(err, recordDemoted(d.host, report.Demoted))
 	}
 	return err
+}
+
+// tellLost tells of what somebody had removed, and not the kernel itself with a device or an address.
+func (d *Daemon) tellLost(report rtnl.Report) {
+	var lost []string
+	for _, r := range report.LostRoutes {
+		if !d.watcher.Shaken(r.Index) {
+			lost = append(lost, fmt.Sprintf("route %s of table %d", r.Dst, r.Table))
+		}
+	}
+	for _, r := range report.LostRules {
+		lost = append(lost, fmt.Sprintf("rule %d", r.Priority))
+	}
+	if len(lost) == 0 {
+		return
+	}
+	if d.rivalry.repaired(time.Now()) {
+		d.log.Warn(rivalAdvice)
+	}
+	d.repaired("put back, someone had removed it: " + strings.Join(lost, ", "))
 }
 
 // keepNeighbours has the kernel resolve gateways that nothing of its own talks to, and anew those that seem dead.

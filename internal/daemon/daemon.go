@@ -68,6 +68,7 @@ type Daemon struct {
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
 	problem    string                        // last one logged
+	rivalry    rivalry                       // with whoever removes our routes
 	unfinished bool                          // the last look left something to do
 	renewed    [uplinks.MaxUplinks]time.Time // when a silent gateway was last asked for its MAC address anew
 
