@@ -234,12 +234,8 @@ func TestMetricZero(t *testing.T) {
 	g.awaitUp(topology)
 	captured := func() {
 		t.Helper()
-		routes, err := topology.Gateway.Handle().RouteGet(lab.ServerAddrs[0].AsSlice())
-		labtest.Must(t, err)
-		tap, err := topology.Gateway.Index("tapgw0")
-		labtest.Must(t, err)
-		if routes[0].LinkIndex != tap {
-			t.Errorf("not captured: %+v", routes)
+		if !(world{Topology: topology}).captures() {
+			t.Error("not captured")
 		}
 	}
 	captured()
@@ -256,17 +252,31 @@ func TestMetricZero(t *testing.T) {
 		t.Errorf("cleanup: status %d, %s", status, out)
 	}
 	labtest.Unchanged(t, topology.Gateway, before)
+}
 
-	g.restart() // a DHCP client comes with such a route while we run
-	g.awaitUp(topology)
-	labtest.Must(t, topology.Uplinks[1].RemoveDefault())
-	addDefault(t, topology.Gateway, topology.Uplinks[1], 0)
-	eventually(t, "capture", func() bool {
-		routes, err := topology.Gateway.Handle().RouteGet(lab.ServerAddrs[0].AsSlice())
-		tap, err2 := topology.Gateway.Index("tapgw0")
-		return err == nil && err2 == nil && routes[0].LinkIndex == tap
-	})
+// TestMetricZeroLater: a DHCP client comes with such a route while the daemon runs.
+func TestMetricZeroLater(t *testing.T) {
+	t.Parallel()
+	topology := labtest.Build(t, lab.Options{})
+	labtest.Servers(t, topology)
+	second := topology.Uplinks[1]
+	labtest.Must(t, second.RemoveDefault())
+	addDefault(t, topology.Gateway, second, 0)
+	want := labtest.Snapshot(t, topology.Gateway)
+	g := start(t, topology.Gateway, inTurn)
+	g.awaitState("wan1", api.StateUp)
+	w := world{gateway: g, Topology: topology}
+	labtest.Must(t, second.AddRoutes())
+	eventually(t, "capture", w.captures)
+	addDefault(t, topology.Gateway, second, 0)
+	eventually(t, "capture", w.captures)
 	online(t, topology.Gateway)
+	labtest.Must(t, second.RemoveDefault())
+	g.stop()
+	if g.err != nil {
+		t.Errorf("exit: %v", g.err)
+	}
+	labtest.Unchanged(t, topology.Gateway, want)
 }
 
 func addDefault(t testing.TB, ns *lab.Namespace, u *lab.Uplink, metric int) {
