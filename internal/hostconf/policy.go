@@ -24,10 +24,11 @@ const learned = 0x02 | 0x04 | 0x08 | 0x10
 const maxLANBits = 30
 
 // LANInterfaces names the interfaces with hosts behind them, sorted: not an uplink, not ours, up, with a subnet in which a
-// neighbour was learned. One that was known stays while it exists, because neighbours are forgotten when idle.
+// neighbour was learned. One that was known stays while it exists, because neighbours are forgotten when idle. One with a
+// default route is a way to the Internet even when it is no uplink, and whoever is there must not use ours.
 func LANInterfaces(w Wanted, known []string) (names []string) {
 	for _, l := range w.Facts.Links {
-		if l.Loopback || l.Name == w.TAP || l.Name == w.Upcall || slices.Contains(w.Uplinks, l.Name) {
+		if l.Loopback || l.Name == w.TAP || l.Name == w.Upcall || slices.Contains(w.Uplinks, l.Name) || hasDefault(w.Facts, l.Index) {
 			continue
 		}
 		if slices.Contains(known, l.Name) || l.Up && hasHosts(w.Facts, l.Index) {
@@ -36,6 +37,10 @@ func LANInterfaces(w Wanted, known []string) (names []string) {
 	}
 	slices.Sort(names)
 	return names
+}
+
+func hasDefault(f uplinks.Facts, index int) bool {
+	return slices.ContainsFunc(f.Routes, func(r uplinks.Route) bool { return r.Index == index && r.Dst.IsValid() && r.Dst.Bits() == 0 })
 }
 
 func hasHosts(f uplinks.Facts, index int) bool {

@@ -58,6 +58,17 @@ func TestLANInterfaces(t *testing.T) {
 	}
 }
 
+func TestUnusedProviderIsNoLAN(t *testing.T) {
+	w := office()
+	w.Facts.Routes = []uplinks.Route{
+		{Table: uplinks.TableMain, Dst: netip.MustParsePrefix("192.168.0.0/16"), Index: 4},
+		{Table: uplinks.TableMain, Dst: netip.MustParsePrefix("0.0.0.0/0"), Index: 9, Metric: 600},
+	}
+	if got, want := LANInterfaces(w, []string{"br0"}), []string{"lan0"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v: strangers at a provider that is no uplink would be carried by ours", got, want)
+	}
+}
+
 func TestSettings(t *testing.T) {
 	w := Wanted{TAP: "tap", Uplinks: []string{"wan", "gone"}}
 	for _, c := range []struct {
