@@ -117,7 +117,7 @@ func TestLargeDatagramsToTheHost(t *testing.T) {
 }
 
 // serveUDP sends each datagram back until the test ends.
-func serveUDP(t *testing.T, ns *lab.Namespace, at netip.AddrPort) {
+func serveUDP(t testing.TB, ns *lab.Namespace, at netip.AddrPort) {
 	t.Helper()
 	conn, err := listenUDP(ns, at)
 	labtest.Must(t, err)
