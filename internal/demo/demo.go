@@ -28,6 +28,8 @@ var (
 	ErrBarMissed = errors.New("the gateway did not do what it should")
 	// ErrInterrupted is returned by Run when its context ended first.
 	ErrInterrupted = errors.New("interrupted; the demo has left nothing behind")
+
+	errRemains = errors.New("the demo was not taken down in order; what is left of it ends with this process")
 )
 
 // Run plays the demo, about 30 seconds. Nothing of it outlives the process, however that ends.
@@ -38,31 +40,43 @@ func Run(ctx context.Context, o Options) error {
 	began := time.Now()
 	screen := &screen{out: o.Out, style: style{rich: o.Rich}}
 	screen.print(title())
-	stage, err := build(o.Logger)
-	if err != nil {
-		return orInterrupted(ctx, err)
-	}
-	figures, err := play(ctx, stage, screen)
-	err = errors.Join(err, stage.close())
-	if err != nil {
-		return orInterrupted(ctx, stage.explain(err))
+	figures, log, err := run(ctx, o, screen)
+	switch {
+	case errors.Is(err, errRemains):
+		return explain(err, log)
+	case errors.Is(err, lab.ErrPrivilege):
+		return ErrNotRoot
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return ErrInterrupted
+	case err != nil:
+		return explain(err, log)
 	}
 	checks := figures.checks()
-	screen.print(renderChecks(checks, screen.style))
 	missed := failed(checks)
+	screen.print(renderChecks(checks, screen.style))
 	screen.print(closing(missed, len(checks), time.Since(began)))
 	if missed > 0 {
-		return stage.explain(fmt.Errorf("%w: %d of %d checks failed", ErrBarMissed, missed, len(checks)))
+		return explain(fmt.Errorf("%w: %d of %d checks failed", ErrBarMissed, missed, len(checks)), log)
 	}
 	return nil
 }
 
-func orInterrupted(ctx context.Context, err error) error {
-	switch {
-	case errors.Is(err, lab.ErrPrivilege):
-		return ErrNotRoot
-	case ctx.Err() != nil:
-		return ErrInterrupted
+// run builds the stage, plays on it and takes it down; log is the end of the gateway's log.
+func run(ctx context.Context, o Options, screen *screen) (f *figures, log string, err error) {
+	s := &stage{log: newJournal(o.Logger)}
+	err = s.build(ctx)
+	if err == nil {
+		f, err = play(ctx, s, screen)
 	}
-	return err
+	if closing := s.close(); closing != nil {
+		err = fmt.Errorf("%w: %w", errRemains, errors.Join(closing, err))
+	}
+	return f, s.log.tail(), err
+}
+
+func explain(err error, log string) error {
+	if log == "" {
+		return err
+	}
+	return fmt.Errorf("%w\nthe last lines of the gateway's log:\n%s", err, log)
 }

@@ -13,15 +13,18 @@ func (p *player) failover(ctx context.Context) error {
 	enough := make(chan struct{})
 	var running sync.WaitGroup
 	running.Go(func() { v.run(ctx, enough) })
-	moved, err := p.cutAndReturn(ctx, v)
+	switched, err := p.loseFirst(ctx, v)
+	if err == nil {
+		err = p.regainFirst(ctx, v)
+	}
 	close(enough)
 	running.Wait()
-	p.judge(v.all(), moved)
+	p.judge(v.all(), switched)
 	return err
 }
 
-// cutAndReturn returns when new sessions began to avoid the dead uplink, the zero time if they never did.
-func (p *player) cutAndReturn(ctx context.Context, v *visits) (switched time.Time, err error) {
+// loseFirst cuts the first provider and returns when new sessions began to avoid it, the zero time if they never did.
+func (p *player) loseFirst(ctx context.Context, v *visits) (switched time.Time, err error) {
 	p.screen.step(fmt.Sprintf("A new session every %d ms; %s goes silent, though its link stays up", visitEvery.Milliseconds(), titles[first]), time.Now())
 	p.show(ctx, quiet, v.rows(false), nil)
 	if err := p.cut(); err != nil {
@@ -29,16 +32,18 @@ func (p *player) cutAndReturn(ctx context.Context, v *visits) (switched time.Tim
 	}
 	at := time.Now()
 	p.switched = never
-	if p.show(ctx, switchWait, v.rows(true), func() bool { switched = p.moved(v, at); return !switched.IsZero() }) {
+	if p.show(ctx, switchWait, v.rows(true), func() bool { switched = p.avoided(v, at); return !switched.IsZero() }) {
 		p.switched = switched.Sub(at)
 	}
-	p.show(ctx, moved, v.rows(true), nil)
-	p.screen.result(fmt.Sprintf("new sessions by %s after %s", titles[second], span(p.switched)))
-	return switched, p.comeBack(ctx, v)
+	p.show(ctx, lookOn, v.rows(true), nil)
+	if ctx.Err() == nil {
+		p.screen.result(fmt.Sprintf("new sessions by %s after %s", titles[second], span(p.switched)))
+	}
+	return switched, context.Cause(ctx)
 }
 
-// moved returns the beginning of the first session by the other uplink after the gateway gave the first one up.
-func (p *player) moved(v *visits, cut time.Time) time.Time {
+// avoided returns the beginning of the first session by the other uplink after the gateway gave the first one up.
+func (p *player) avoided(v *visits, cut time.Time) time.Time {
 	gone, _ := p.gateway.states.of(uplinkNames[first])
 	if gone.usable || gone.since.Before(cut) {
 		return time.Time{}
@@ -47,7 +52,8 @@ func (p *player) moved(v *visits, cut time.Time) time.Time {
 	return began
 }
 
-func (p *player) comeBack(ctx context.Context, v *visits) error {
+// regainFirst mends the first provider and waits until new sessions use it.
+func (p *player) regainFirst(ctx context.Context, v *visits) error {
 	p.screen.step(titles[first]+" returns", time.Now())
 	if err := p.mend(); err != nil {
 		return err
@@ -62,8 +68,10 @@ func (p *player) comeBack(ctx context.Context, v *visits) error {
 		return found
 	})
 	p.show(ctx, quiet, v.rows(false), nil)
-	p.screen.result(fmt.Sprintf("new sessions by %s after %s", titles[first], span(p.returned)))
-	return nil
+	if ctx.Err() == nil {
+		p.screen.result(fmt.Sprintf("new sessions by %s after %s", titles[first], span(p.returned)))
+	}
+	return context.Cause(ctx)
 }
 
 // judge counts what failed before and after the switch.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"runtime"
 	"syscall"
@@ -35,17 +34,17 @@ type gateway struct {
 	err    error         // of the process, after ended
 }
 
-func startGateway(ns *lab.Namespace, f *folder, log *slog.Logger) (*gateway, error) {
+func startGateway(ns *lab.Namespace, f *folder, log *journal) (*gateway, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &gateway{client: &api.Client{Socket: f.path(socketFile)}, log: newJournal(log), states: newStates(), end: cancel, ended: make(chan struct{})}
+	g := &gateway{client: &api.Client{Socket: f.path(socketFile)}, log: log, states: newStates(), end: cancel, ended: make(chan struct{})}
 	cmd := ns.Command(ctx, program, "run", "--socket", inherited(folderFD, socketFile), "--config", inherited(folderFD, configFile))
 	cmd.Env = []string{} // a setting of the caller's own gateway must not reach this one
 	cmd.ExtraFiles = []*os.File{f.File}
-	cmd.Stdout, cmd.Stderr = g.log, g.log
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = endWithin
 	// A group of its own keeps the terminal's Ctrl-C from it, so that it is ended in order.

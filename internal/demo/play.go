@@ -9,12 +9,12 @@ import (
 
 // How long the parts take.
 const (
-	warmUp     = 2 * time.Second // of downloads, before anything is counted
-	measured   = 5 * time.Second        // of downloads
-	quiet      = 2 * time.Second        // of short sessions before the cut, and after everything
-	moved      = 3 * time.Second        // of short sessions after the switch
-	switchWait = 8 * time.Second        // for the switch at most
-	returnWait = 12 * time.Second       // for the return at most
+	warmUp     = 2 * time.Second  // of downloads, before anything is counted
+	measured   = 5 * time.Second  // of downloads
+	quiet      = 2 * time.Second  // of short sessions before the cut, and after everything
+	lookOn     = 3 * time.Second  // of short sessions after the switch
+	switchWait = 8 * time.Second  // for the switch at most
+	returnWait = 12 * time.Second // for the return at most
 	redraw     = 100 * time.Millisecond
 	window     = time.Second // over which the bars show a mean
 )
@@ -38,9 +38,6 @@ func play(ctx context.Context, s *stage, screen *screen) (*figures, error) {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
 	}
 	return &p.figures, nil
 }
@@ -57,13 +54,19 @@ func (p *player) download(ctx context.Context) (err error) {
 	defer running.Wait()
 	defer enough()
 	p.screen.step(fmt.Sprintf("%d downloads at once, %s alone", parallel, titles[first]), time.Now())
-	p.alone, _ = p.measure(ctx, d)
+	p.alone, _, err = p.measure(ctx, d)
+	if err != nil {
+		return err
+	}
 	p.screen.result(rate(p.alone))
 	if err := p.use(ctx, second, true); err != nil {
 		return err
 	}
 	p.screen.step(titles[second]+" is switched on", time.Now())
-	p.together, p.sessions = p.measure(ctx, d)
+	p.together, p.sessions, err = p.measure(ctx, d)
+	if err != nil {
+		return err
+	}
 	p.screen.result(fmt.Sprintf("%s, %.2f times the best ISP alone", rate(p.together), p.gain()))
 	p.refused = int(d.failed.Load())
 	return nil
@@ -78,7 +81,7 @@ func (p *player) use(ctx context.Context, uplink int, on bool) error {
 }
 
 // measure returns the mean rate of all downloads and how many of them began by each uplink, once they have settled.
-func (p *player) measure(ctx context.Context, d *downloads) (bps float64, began [count]int) {
+func (p *player) measure(ctx context.Context, d *downloads) (bps float64, began [count]int, err error) {
 	var m meter
 	draw := func(time.Time) []row { return m.rows(d.read()) }
 	p.show(ctx, warmUp, draw, nil)
@@ -90,7 +93,7 @@ func (p *player) measure(ctx context.Context, d *downloads) (bps float64, began 
 		bps += float64(after.bytes[i]-before.bytes[i]) * 8 / seconds
 		began[i] = int(after.sessions[i] - before.sessions[i])
 	}
-	return bps, began
+	return bps, began, context.Cause(ctx)
 }
 
 // show redraws until the time is over or done holds, and reports whether it did.

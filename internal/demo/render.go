@@ -111,9 +111,9 @@ Your own network is not touched.
 }
 
 func closing(missed, all int, took time.Duration) string {
-	verdict := "It did what it should."
+	verdict := "The gateway did what it should."
 	if missed > 0 {
-		verdict = fmt.Sprintf("It did not do what it should: %d of %d lines say FAIL.", missed, all)
+		verdict = fmt.Sprintf("The gateway did not do what it should: %d of %d lines failed.", missed, all)
 	}
-	return fmt.Sprintf("\n%s Everything has been taken down again after %.0f s.\n", verdict, took.Seconds())
+	return fmt.Sprintf("\n%s\nThat took %.0f seconds, and nothing of it is left on this machine.\n", verdict, took.Seconds())
 }

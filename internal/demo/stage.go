@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 
@@ -35,30 +34,29 @@ type stage struct {
 	servers *lab.Servers
 	folder  *folder
 	gateway *gateway
+	log     *journal
 }
 
-// build sets the stage up and starts the gateway.
-func build(log *slog.Logger) (_ *stage, err error) {
-	s := new(stage)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
+// build sets the stage up and starts the gateway. What it has built by the time it fails, close takes down.
+func (s *stage) build(ctx context.Context) (err error) {
 	if s.net, err = lab.Build(lab.Options{Uplinks: shaped()}); err != nil {
-		return nil, err
+		return err
 	}
 	if s.servers, err = lab.StartHTTP(s.net.Internet, lab.PortHTTP, tellCaller(lab.NewHandler())); err != nil {
-		return nil, err
+		return err
+	}
+	// A LAN host has always talked to its router before, by which the gateway knows that it has a LAN to forward for.
+	if _, err := s.net.Hosts[0].Ping(ctx, lab.GatewayLANAddr); err != nil {
+		return err
 	}
 	if s.folder, err = newFolder(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := os.WriteFile(s.folder.path(configFile), []byte(config(s.net)), 0o600); err != nil {
-		return nil, fmt.Errorf("write the gateway's configuration: %w", err)
+		return fmt.Errorf("write the gateway's configuration: %w", err)
 	}
-	s.gateway, err = startGateway(s.net.Gateway, s.folder, log)
-	return s, err
+	s.gateway, err = startGateway(s.net.Gateway, s.folder, s.log)
+	return err
 }
 
 // awaitUsable waits until all uplinks are in use.
@@ -120,15 +118,4 @@ func (s *stage) close() error {
 		errs = append(errs, s.net.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// explain adds the last words of the gateway to an error.
-func (s *stage) explain(err error) error {
-	if s.gateway == nil {
-		return err
-	}
-	if words := s.gateway.log.tail(); words != "" {
-		return fmt.Errorf("%w\nthe last lines of the gateway's log:\n%s", err, words)
-	}
-	return err
 }
