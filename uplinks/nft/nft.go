@@ -41,13 +41,18 @@ type Rules struct {
 	current bool // the kernel holds applied
 }
 
-// Open connects to nf_tables and changes nothing yet.
+// Open connects to nf_tables. It fails with ErrOwned while another process runs, so that whoever opens first of all need
+// change nothing else on the host to find that out.
 func Open() (*Rules, error) {
 	s, err := openSocket()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.query(generation()); err != nil {
+	_, err = s.query(generation())
+	if err == nil {
+		err = s.remove(ownedNetdev, ownedInet)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return &Rules{socket: s}, nil
@@ -59,7 +64,7 @@ func (r *Rules) Apply(w Wanted) error {
 	if r.current && p.equal(r.applied) {
 		return nil
 	}
-	old, err := r.socket.removals()
+	old, err := r.socket.removals(ownedNetdev, ownedInet, fallback)
 	if err != nil {
 		return err
 	}
@@ -91,7 +96,7 @@ func (r *Rules) Check() (missing bool, err error) {
 
 // Close removes everything, the fallback too.
 func (r *Rules) Close() error {
-	return errors.Join(r.socket.removeAll(), r.socket.close())
+	return errors.Join(r.socket.remove(ownedNetdev, ownedInet, fallback), r.socket.close())
 }
 
 // Cleanup removes what a crash left behind. It fails with ErrOwned while another process runs.
@@ -103,9 +108,9 @@ func Cleanup() error {
 	return r.Close()
 }
 
-// removals are the messages that delete those of our tables that exist; deleting one that does not would fail.
-func (s *socket) removals() (messages []message, err error) {
-	for _, t := range []table{ownedNetdev, ownedInet, fallback} {
+// removals are the messages that delete those of the tables that exist; deleting one that does not would fail.
+func (s *socket) removals(tables ...table) (messages []message, err error) {
+	for _, t := range tables {
 		_, err := s.query(t.get())
 		if errors.Is(err, unix.ENOENT) {
 			continue
@@ -118,8 +123,8 @@ func (s *socket) removals() (messages []message, err error) {
 	return messages, nil
 }
 
-func (s *socket) removeAll() error {
-	messages, err := s.removals()
+func (s *socket) remove(tables ...table) error {
+	messages, err := s.removals(tables...)
 	if err != nil || len(messages) == 0 {
 		return err
 	}
