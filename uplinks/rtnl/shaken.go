@@ -11,7 +11,7 @@ import (
 
 const (
 	// shakenFor is how long after such an event missing routes are laid to it.
-	shakenFor = time.Second
+	shakenFor = 3 * time.Second
 	maxShaken = 4096
 
 	indexOffset = 4 // in struct ifinfomsg and struct ifaddrmsg
