@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"net"
 	"net/netip"
 	"os"
@@ -366,3 +367,12 @@ func (e *echoer) ask(limit time.Duration) error {
 func portOf(c talker) uint16 { return c.LocalAddr().(*net.TCPAddr).AddrPort().Port() }
 
 func contains(s, part string) bool { return strings.Contains(s, part) }
+
+// TestMain lets more tests wait at the same time than there are processors.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = flag.Set("test.parallel", "6")
+	}
+	os.Exit(m.Run())
+}
