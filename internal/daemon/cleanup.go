@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"tapgw/configs"
 	"tapgw/internal/hostconf"
@@ -17,7 +18,7 @@ func Cleanup(o Options) (removed []string, err error) {
 	socket := o.Socket
 	if socket == "" {
 		socket = configs.Default().API.Socket
-		if loaded, err := configs.Load(configs.Options{Path: o.ConfigPath}); err == nil {
+		if loaded, err := configs.Load(configs.Options{Path: o.ConfigPath, Env: os.Environ()}); err == nil {
 			socket = loaded.Config.API.Socket
 		}
 	}
@@ -26,8 +27,12 @@ func Cleanup(o Options) (removed []string, err error) {
 		return nil, fmt.Errorf("%w; stop it first, it cleans up by itself", err)
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	rules, err := nft.Open() // it refuses beside a daemon with another socket
+	if err != nil {
+		return nil, err
+	}
 	removed, err = cleanRoutes(undoFile(socket))
-	return removed, errors.Join(err, nft.Cleanup())
+	return removed, errors.Join(err, rules.Close())
 }
 
 // cleanRoutes removes routes and rules and restores what the journal of changes says.
@@ -49,9 +54,5 @@ func cleanRoutes(undo string) (removed []string, err error) {
 	if err != nil {
 		return removed, err
 	}
-	records, err := demoted(host)
-	if err == nil {
-		err = reconciler.Restore(records)
-	}
-	return removed, errors.Join(err, host.RestoreAll())
+	return removed, errors.Join(restoreDemoted(reconciler, host), host.RestoreAll())
 }

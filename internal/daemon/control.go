@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -254,12 +255,30 @@ func (d *Daemon) repaired(what string) { d.journal.note(api.EventRepair, what, t
 // demotedKey is where the journal of changes keeps the default routes that were moved behind ours.
 const demotedKey = "demoted_routes"
 
+// recordDemoted adds to the journal; a route that its owner added again and again is there once.
 func recordDemoted(g *hostconf.Guard, more []rtnl.Record) error {
 	records, err := demoted(g)
 	if err != nil {
 		return err
 	}
-	return g.Put(demotedKey, append(records, more...))
+	for _, m := range more {
+		if !slices.Contains(records, m) {
+			records = append(records, m)
+		}
+	}
+	return g.Put(demotedKey, records)
+}
+
+// restoreDemoted gives the routes of the journal their metric back, and forgets them when all have it.
+func restoreDemoted(r *rtnl.Reconciler, g *hostconf.Guard) error {
+	records, err := demoted(g)
+	if err != nil {
+		return err
+	}
+	if err := r.Restore(records); err != nil {
+		return err
+	}
+	return g.Put(demotedKey, nil)
 }
 
 func demoted(g *hostconf.Guard) (records []rtnl.Record, err error) {

@@ -269,7 +269,5 @@ func (d *Daemon) close() error {
 
 // restoreRoutes removes our routes and rules and gives demoted routes their metric back.
 func (d *Daemon) restoreRoutes() error {
-	err := d.routes.Cleanup()
-	records, readErr := demoted(d.host)
-	return errors.Join(err, readErr, d.routes.Restore(records))
+	return errors.Join(d.routes.Cleanup(), restoreDemoted(d.routes, d.host))
 }
