@@ -151,13 +151,21 @@ func (d *Daemon) follow(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// publish gives everyone the new view, and ends the sessions of addresses that are gone.
+// noGeneration is one that no uplink ever has.
+const noGeneration = 0
+
+// publish gives everyone the new view, and ends the sessions of addresses and uplinks that are gone: a later uplink may get
+// the same ID.
 func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) {
 	old := d.snapshot.Swap(s)
 	d.gateway.SetUplinks(s)
-	for _, u := range s.Uplinks {
-		if before := old.ByID(u.ID); before != nil && before.Generation != u.Generation {
-			d.table.Purge(u.ID, u.Generation, d.pumps.clock.tick())
+	now := d.pumps.clock.tick()
+	for _, before := range old.Uplinks {
+		switch u := s.ByID(before.ID); {
+		case u == nil:
+			d.table.Purge(before.ID, noGeneration, now)
+		case before.Generation != u.Generation:
+			d.table.Purge(u.ID, u.Generation, now)
 		}
 	}
 	for _, e := range events {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"tapgw/configs"
 	"tapgw/tapgw/tapdev"
@@ -52,7 +53,7 @@ func (d *Daemon) checkTAP(s *uplinks.Snapshot) error {
 	for _, what := range repaired {
 		d.repaired("TAP: " + what)
 	}
-	if !errors.Is(err, tapdev.ErrGone) {
+	if !errors.Is(err, tapdev.ErrGone) && !errors.Is(err, net.ErrClosed) { // closed: it could not be made anew last time
 		return err
 	}
 	_ = tap.Close() // its descriptors lead nowhere

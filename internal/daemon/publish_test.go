@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"log/slog"
+	"net/netip"
+	"testing"
+
+	"tapgw/configs"
+	"tapgw/internal/lab/labtest"
+	"tapgw/internal/packet"
+	"tapgw/nat"
+	"tapgw/tapgw/tapdev"
+	"tapgw/uplinks"
+)
+
+// newTestDaemon has a session table and a gateway, but nothing of the kernel.
+func newTestDaemon(t *testing.T) *Daemon {
+	t.Helper()
+	d := newDaemon(Options{Logger: slog.New(slog.DiscardHandler)}, &configs.Loaded{Config: configs.Default()})
+	labtest.Must(t, d.openTable(d.cfg()))
+	return d
+}
+
+func (d *Daemon) openSession(t *testing.T, uplink uint8, port uint16) {
+	t.Helper()
+	key := nat.Key{Inside: 0xc0a80101, Remote: 0xcb007101, InsidePort: port, RemotePort: 443, Proto: packet.ProtoTCP}
+	binding := nat.Binding{Uplink: uplink, Generation: 1, Addresses: []uint32{0xc0000201}}
+	_, err := d.table.Open(key, binding, d.pumps.clock.tick())
+	labtest.Must(t, err)
+}
+
+func TestSessionsLeaveWithTheirUplink(t *testing.T) {
+	d := newTestDaemon(t)
+	address := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+	left := &uplinks.Uplink{ID: 0, Name: "left", Addresses: address, Generation: 1}
+	stays := &uplinks.Uplink{ID: 1, Name: "stays", Addresses: address, Generation: 1}
+	d.publish(uplinks.NewSnapshot([]*uplinks.Uplink{left, stays}), nil)
+	d.openSession(t, 0, 1001)
+	d.openSession(t, 1, 1002)
+	d.publish(uplinks.NewSnapshot([]*uplinks.Uplink{stays}), nil)
+	if gone, kept := d.table.SessionsOn(0), d.table.SessionsOn(1); gone != 0 || kept != 1 {
+		t.Errorf("%d sessions of the uplink that left, want 0; %d of the other, want 1", gone, kept)
+	}
+}
+
+func TestTAPIsMadeAnewAfterAFailure(t *testing.T) {
+	d := newTestDaemon(t)
+	labtest.Must(t, labtest.Namespace(t, "host").Do(func() error {
+		tap, err := tapdev.Create(tapConfig(d.cfg(), 1500))
+		if err != nil {
+			return err
+		}
+		d.pumps.tap.Store(tap)
+		if err := tap.Close(); err != nil { // as checkTAP leaves a deleted one when no other can be made
+			return err
+		}
+		if err := d.checkTAP(uplinks.NewSnapshot(nil)); err != nil {
+			return err
+		}
+		anew := d.pumps.tap.Load()
+		if anew == tap {
+			t.Error("still the closed device")
+		}
+		return anew.Close()
+	}))
+	d.readers.Wait()
+}
