@@ -2,7 +2,6 @@ package demo
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"strings"
 	"sync"
@@ -44,7 +43,7 @@ func (j *journal) Write(b []byte) (int, error) {
 }
 
 func (j *journal) add(line string) {
-	j.log.LogAttrs(context.Background(), slog.LevelDebug, "gateway", slog.String("line", line))
+	j.log.Debug("gateway", "line", line)
 	if len(j.lines) == keptLines {
 		j.lines = append(j.lines[:0], j.lines[1:]...)
 	}
