@@ -45,6 +45,7 @@ type UplinkOptions struct {
 	Down, Up   uint64 // capacity in bits per second, 0 for unlimited
 	MTU        int    // bytes, 0 for 1500
 	HeaderLess bool   // a TUN pair instead of Ethernet, as PPP and WWAN look
+	Twin       int    // number of the uplink whose subnet and gateway address this one has too; 0 for its own
 }
 
 // Host is an end system.

@@ -46,7 +46,7 @@ func (t *Topology) addUplink(number int, o UplinkOptions) error {
 	if err := u.connectBackbone(t); err != nil {
 		return err
 	}
-	customer, provider := customerPrefixes(number)
+	customer, provider := customerPrefixes(number, o.Twin)
 	near := End{NS: u.gateway, Device: u.Device, Prefix: customer, MAC: portMAC(number, 2)}
 	far := End{NS: isp, Device: DeviceCustomer, Prefix: provider, MAC: portMAC(number, 1)}
 	plug := Connect
@@ -72,10 +72,15 @@ func (u *Uplink) connectBackbone(t *Topology) (err error) {
 	return u.ISP.addRoute(defaultRoute, internet.Addr(), DeviceBackbone, 0)
 }
 
-// customerPrefixes are the gateway's and the provider's address of an uplink: 100.64.n.2 and 100.64.n.1.
-func customerPrefixes(number int) (customer, provider netip.Prefix) {
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, byte(number), 2}), 24),
-		netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, byte(number), 1}), 24)
+// customerPrefixes are the gateway's and the provider's address of an uplink: 100.64.n.2 and 100.64.n.1. A twin has the
+// other's provider address, and one of its own in that subnet: two lines with the same model of modem.
+func customerPrefixes(number, twin int) (customer, provider netip.Prefix) {
+	subnet, host := byte(number), byte(2)
+	if twin > 0 {
+		subnet, host = byte(twin), byte(100+number)
+	}
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, subnet, host}), 24),
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, subnet, 1}), 24)
 }
 
 func portMAC(number int, host byte) net.HardwareAddr {
@@ -115,7 +120,11 @@ func (u *Uplink) AddRoutes() error {
 	if err := u.gateway.addRoute(defaultRoute, via, u.Device, u.Metric()); err != nil {
 		return err
 	}
-	return u.internet.addRoute(u.Link.Near.Prefix.Masked(), u.backbone.Near.Prefix.Addr(), u.ISP.name, 0)
+	back := u.Link.Near.Prefix.Masked()
+	if u.options.Twin > 0 {
+		back = netip.PrefixFrom(u.Addr(), u.Addr().BitLen())
+	}
+	return u.internet.addRoute(back, u.backbone.Near.Prefix.Addr(), u.ISP.name, 0)
 }
 
 // RemoveDefault takes the gateway's default route by the uplink away, as NetworkManager does with a failed one.
