@@ -200,6 +200,56 @@ func TestFragmentsOutOfOrder(t *testing.T) {
 	})
 }
 
+// TestFragmentFlood is fault 37: orphans and datagrams without end, to the uplink's address from many sources, do not harm
+// whole packets; afterwards large datagrams pass as before, as soon as the host's own stack has given up what it could not
+// reassemble.
+func TestFragmentFlood(t *testing.T) {
+	topology := labtest.Build(t, lab.Options{Uplinks: make([]lab.UplinkOptions, 1)})
+	labtest.Servers(t, topology)
+	labtest.Must(t, topology.Gateway.Sysctl("net/ipv4/ipfrag_time", "1"))
+	start(t, topology.Gateway, "").awaitUp(topology)
+	lan := topology.Hosts[0].Namespace
+	online(t, lan)
+	ctx, stop := context.WithCancel(labtest.Context(t))
+	flooded := make(chan int)
+	go func() { flooded <- floodFragments(ctx, t, topology) }()
+	for range 20 {
+		if _, err := lan.Download(ctx, lab.ServerAddrs[0], 1<<20); err != nil {
+			t.Error(err)
+		}
+		if _, err := lan.Ping(ctx, lab.ServerAddrs[0]); err != nil {
+			t.Error(err)
+		}
+	}
+	stop()
+	if n := <-flooded; n < 1000 {
+		t.Errorf("only %d fragments flooded: nothing tested", n)
+	}
+	eventually(t, "a large datagram after the flood", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return pingLarge(ctx, lan, lab.ServerAddrs[0], 4000) == nil
+	})
+}
+
+// floodFragments sends first and later fragments from a new source each until ctx ends, and returns how many.
+func floodFragments(ctx context.Context, t *testing.T, topology *lab.Topology) (n int) {
+	to := netip.AddrPortFrom(topology.Uplinks[0].Addr(), 5001)
+	pieces := fragments(t, netip.AddrPortFrom(lab.ServerAddrs[1], 9), to, 1, strings.Repeat("z", 4000))
+	fd, err := rawSocket(topology.Internet)
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	defer unix.Close(fd)
+	for ; ctx.Err() == nil; n++ {
+		b := pieces[n%2]
+		b[4], b[5], b[14], b[15] = byte(n>>8), byte(n), byte(n>>16), byte(n>>8) // the kernel sums the header anew
+		_ = unix.Sendto(fd, b, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: to.Addr().As4()})
+	}
+	return n
+}
+
 // fragments makes a UDP datagram in three pieces.
 func fragments(t *testing.T, src, dst netip.AddrPort, id uint16, payload string) (list [][]byte) {
 	t.Helper()
@@ -225,12 +275,17 @@ func fragments(t *testing.T, src, dst netip.AddrPort, id uint16, payload string)
 // sendRaw sends an IPv4 packet as it is.
 func sendRaw(t *testing.T, ns *lab.Namespace, to netip.Addr, b []byte) {
 	t.Helper()
-	labtest.Must(t, ns.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: to.As4()})
-	}))
+	fd, err := rawSocket(ns)
+	labtest.Must(t, err)
+	defer unix.Close(fd)
+	labtest.Must(t, unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: to.As4()}))
+}
+
+// rawSocket opens a socket that sends IPv4 packets with their header.
+func rawSocket(ns *lab.Namespace) (fd int, err error) {
+	err = ns.Do(func() error {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		return err
+	})
+	return fd, err
 }
