@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"tapgw/configs"
@@ -17,7 +19,17 @@ func daemonOptions(o RunOptions) daemon.Options {
 	return daemon.Options{ConfigPath: o.ConfigPath, Socket: o.Socket, Version: o.Version, Logger: o.Logger}
 }
 
-func runDaemon(ctx context.Context, o RunOptions) error { return daemon.Run(ctx, daemonOptions(o)) }
+func runDaemon(ctx context.Context, o RunOptions) error {
+	survive()
+	return daemon.Run(ctx, daemonOptions(o))
+}
+
+// survive keeps what would end another program from ending the daemon before it has put the host back: the end of a
+// pipe that it logs to, and a request to reload while it starts or stops.
+func survive() {
+	signal.Ignore(syscall.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+}
 
 func cleanup(_ context.Context, o RunOptions) ([]string, error) {
 	return daemon.Cleanup(daemonOptions(o))
