@@ -145,7 +145,7 @@ func (d *Daemon) follow(ctx context.Context) error {
 	snapshot, events := d.tracker.Update(time.Now(), facts)
 	errs := []error{d.followPorts(snapshot)}
 	d.publish(snapshot, events)
-	errs = append(errs, d.checkTAP(snapshot), d.applyHost(snapshot, facts), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
+	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
 	d.keepNeighbours(snapshot)
 	d.prober.follow(ctx, snapshot, len(events) > 0)
 	return errors.Join(errs...)
@@ -175,7 +175,7 @@ func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) {
 
 // applyHost sets the sysctls that forwarding and several uplinks need.
 func (d *Daemon) applyHost(s *uplinks.Snapshot, f uplinks.Facts) error {
-	return d.host.Apply(hostconf.Wanted{TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Name(), Uplinks: interfaces(s), Facts: f})
+	return d.host.Apply(hostconf.Wanted{TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Load().Name(), Uplinks: interfaces(s), Facts: f})
 }
 
 // interfaces lists the uplinks' devices that exist.
@@ -190,7 +190,7 @@ func interfaces(s *uplinks.Snapshot) (names []string) {
 
 // applyRules sets our nftables objects.
 func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
-	w := nft.Wanted{TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Name(), LAN: d.host.LAN()}
+	w := nft.Wanted{TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Load().Name(), LAN: d.host.LAN()}
 	for _, r := range d.pool {
 		w.Ports = append(w.Ports, nft.PortRange(r))
 	}

@@ -186,9 +186,18 @@ func (d *Daemon) openDevices(c *configs.Config, mtu int) error {
 		return err
 	}
 	d.pumps.tap.Store(tap)
-	d.pumps.upcall, err = tapdev.CreateUpcall(tapdev.UpcallConfig{
+	return d.openUpcall()
+}
+
+// openUpcall makes the give-back device.
+func (d *Daemon) openUpcall() error {
+	c := d.cfg()
+	upcall, err := tapdev.CreateUpcall(tapdev.UpcallConfig{
 		Name: upcallName(c.TAP.Name), MAC: upcallMAC, Address: c.TAP.Address.Addr(), Seed: d.seed,
 	})
+	if err == nil {
+		d.pumps.upcall.Store(upcall)
+	}
 	return err
 }
 

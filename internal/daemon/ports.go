@@ -67,6 +67,35 @@ func (d *Daemon) checkTAP(s *uplinks.Snapshot) error {
 	return nil
 }
 
+// checkUpcall is checkTAP for the give-back device.
+func (d *Daemon) checkUpcall() error {
+	old := d.pumps.upcall.Load()
+	repaired, err := old.Check()
+	for _, what := range repaired {
+		d.repaired("give-back device: " + what)
+	}
+	if !errors.Is(err, tapdev.ErrGone) {
+		return err
+	}
+	if err := d.openUpcall(); err != nil {
+		return fmt.Errorf("make the deleted give-back device anew: %w", err)
+	}
+	_ = old.Close() // its descriptor leads nowhere
+	for id, p := range d.ports {
+		d.bindUpcall(id, p.config.Index)
+	}
+	d.repaired("give-back device: deleted by someone, made anew")
+	return nil
+}
+
+// bindUpcall makes what is given back appear on the uplink's device.
+func (d *Daemon) bindUpcall(id uint8, index int) {
+	if err := d.pumps.upcall.Load().BindUplink(id, index); err != nil {
+		d.log.Warn("packets that are not ours reach sockets of this host, but no firewall rule that names the uplink",
+			"index", index, "error", err)
+	}
+}
+
 // openPort is an uplink's sockets and what they were opened with.
 type openPort struct {
 	*wire.Port
@@ -123,10 +152,7 @@ func (d *Daemon) openPort(u *uplinks.Uplink) (openPort, error) {
 	if err != nil {
 		return openPort{}, err
 	}
-	if err := d.pumps.upcall.BindUplink(u.ID, u.Index); err != nil {
-		d.log.Warn("packets that are not ours reach sockets of this host, but no firewall rule that names the uplink",
-			"uplink", u.Name, "error", err)
-	}
+	d.bindUpcall(u.ID, u.Index)
 	d.meters[u.ID].Reset()
 	d.pumps.ports[u.ID].Store(port)
 	d.readers.Go(func() {
@@ -158,7 +184,7 @@ func (d *Daemon) closePort(id uint8) error {
 	delete(d.ports, id)
 	d.pumps.ports[id].Store(nil)
 	d.meters[id].Reset()
-	return errors.Join(d.pumps.upcall.BindUplink(id, 0), p.Close())
+	return errors.Join(d.pumps.upcall.Load().BindUplink(id, 0), p.Close())
 }
 
 // close ends all pumps that are left: those of the TAP and what gives back.
@@ -167,8 +193,8 @@ func (p *pumps) close() error {
 	if tap := p.tap.Load(); tap != nil {
 		errs = append(errs, tap.Close())
 	}
-	if p.upcall != nil {
-		errs = append(errs, p.upcall.Close())
+	if upcall := p.upcall.Load(); upcall != nil {
+		errs = append(errs, upcall.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -26,7 +26,7 @@ type pumps struct {
 	gateway *tapgw.Gateway
 	clock   clock
 	tap     atomic.Pointer[tapdev.Device]
-	upcall  *tapdev.Upcall
+	upcall  atomic.Pointer[tapdev.Upcall]
 	ports   [uplinks.MaxUplinks]atomic.Pointer[wire.Port]
 	lost    atomic.Uint64 // frames the TAP or the upcall device did not take
 }
@@ -140,7 +140,7 @@ func (w *worker) received(id uint8, v tapgw.Verdict, frame []byte) {
 	case tapgw.Deliver:
 		err = w.deliver(id, frame)
 	case tapgw.GiveBack:
-		err = w.upcall.GiveBack(id, frame)
+		err = w.upcall.Load().GiveBack(id, frame)
 	case tapgw.Drop, tapgw.Send, tapgw.Ignore, tapgw.Hold:
 	}
 	if err != nil {

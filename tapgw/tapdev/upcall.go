@@ -52,6 +52,9 @@ func CreateUpcall(cfg UpcallConfig) (*Upcall, error) {
 	return &Upcall{Device: d, seed: cfg.Seed, bound: make(map[uint8]int)}, nil
 }
 
+// Check is Device.Check.
+func (u *Upcall) Check() (repaired []string, err error) { return u.Device.Check(upcallMTU) }
+
 // BindUplink makes frames given back by uplink id appear on the device with that index, 0 for none. When it fails, or before it
 // is called, they appear on the upcall device itself, which reaches local sockets but no rule that names the uplink.
 func (u *Upcall) BindUplink(id uint8, index int) error {
