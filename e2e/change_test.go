@@ -319,3 +319,18 @@ func TestMTU(t *testing.T) {
 	}
 	w.events.none(0, begun, isRepair)
 }
+
+// TestTenTimesFaster is fault 60: load is measured against the capacity, so the faster uplink gets about ten times as much,
+// and not everything.
+func TestTenTimesFaster(t *testing.T) {
+	t.Parallel()
+	const fast, slow = 40, 4 // Mbit/s
+	w := begin(t, lab.Options{Uplinks: []lab.UplinkOptions{shaped(fast), shaped(slow)}}, capacities([2]int{fast, fast}, [2]int{slow, slow}))
+	before := [2]uint64{received(t, w, 0), received(t, w, 1)}
+	downloadFor(t, w.lan, 4*time.Second, 20, 100_000, 0)
+	ratio := float64(received(t, w, 0)-before[0]) / float64(received(t, w, 1)-before[1])
+	t.Logf("the faster uplink carried %.1f times as much", ratio)
+	if ratio < 5 || ratio > 20 {
+		t.Errorf("the faster uplink carried %.1f times as much", ratio)
+	}
+}

@@ -24,12 +24,16 @@ type damage struct {
 
 // tapDo acts on the TAP.
 func tapDo(f func(h *netlink.Handle, tap netlink.Link) error) func(*netlink.Handle) error {
+	return deviceDo("tapgw0", f)
+}
+
+func deviceDo(name string, f func(h *netlink.Handle, device netlink.Link) error) func(*netlink.Handle) error {
 	return func(h *netlink.Handle) error {
-		tap, err := h.LinkByName("tapgw0")
+		device, err := h.LinkByName(name)
 		if err != nil {
 			return err
 		}
-		return f(h, tap)
+		return f(h, device)
 	}
 }
 
@@ -79,6 +83,8 @@ var damages = []damage{
 	{"default route deleted", removeRoutes(uplinks.TableMain)},
 	{"uplink's routes deleted", removeRoutes(uplinks.TableBase)},
 	{"rules deleted", removeRules},
+	{"give-back device deleted", deviceDo("tapgw0u", (*netlink.Handle).LinkDel)},
+	{"give-back device set down", deviceDo("tapgw0u", (*netlink.Handle).LinkSetDown)},
 }
 
 // TestRepair is faults 52–54: whatever others do to what is ours is put back and told of, and sessions go on.
