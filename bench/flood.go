@@ -15,31 +15,47 @@ import (
 
 // The flood's packets: 60 bytes of Ethernet, which is the least, of UDP to the discard port.
 const (
-	floodLen         = 60
-	floodPort        = 9
-	floodFirst       = 1024    // first source port
-	floodPorts       = 1 << 15 // source ports per source address
-	floodChunk       = 1 << 13 // packets of one system call
-	liveFrames       = 1 << 1  // BPF_F_TEST_XDP_LIVE_FRAMES
-	liveBatch        = 64      // packets given to the network stack at once
-	offEther         = 12
-	offIP            = 14
-	offIPSum         = offIP + 10
-	offSource        = offIP + 14 // low half of the source address
-	offUDP           = offIP + 20
-	offUDPSum        = offUDP + 6
-	headersEnd       = offUDP + 8
-	maxFlood         = 1 << 20
-	xdpDrop    int32 = 1
-	xdpPass    int32 = 2
+	floodLen   = 60
+	floodPort  = 9
+	floodFirst = 1024    // first source port
+	floodPorts = 1 << 15 // source ports per source address
+	maxFlood   = 1 << 20 // endpoints
+)
+
+// Offsets of fields the program computes.
+const (
+	offEther   = 12
+	offIP      = 14
+	offIPSum   = offIP + 10
+	offSource  = offIP + 14 // low half of the source address
+	offUDP     = offIP + 20
+	offUDPSum  = offUDP + 6
+	headersEnd = offUDP + 8
+)
+
+// How the program is run.
+const (
+	floodChunk = 1 << 18 // packets of one system call: setting up costs as much as thousands
+	liveFrames = 1 << 1  // BPF_F_TEST_XDP_LIVE_FRAMES
+	liveBatch  = 64      // packets given to the network stack at once
+
+	xdpDrop int32 = 1
+	xdpPass int32 = 2
 )
 
 // generator is an XDP program that writes packets of many endpoints in turn. Run in live-frame mode it hands them to the
 // network stack as if a device had received them, at a small part of the cost of sending them.
 type generator struct {
 	program *ebpf.Program
-	counter *ebpf.Map
+	state   *ebpf.Map // one floodState
+	verdict int32
 	frame   []byte
+}
+
+// floodState is what the program reads for each packet.
+type floodState struct {
+	Number  uint64 // of the packet
+	Verdict uint64 // what becomes of it
 }
 
 // newGenerator makes packets of as many endpoints. The verdict is what becomes of them: xdpPass for the network stack, or
@@ -48,20 +64,20 @@ func newGenerator(endpoints int, verdict int32) (*generator, error) {
 	if endpoints < 1 || endpoints > maxFlood {
 		return nil, fmt.Errorf("a flood has 1 to %d endpoints, not %d", maxFlood, endpoints)
 	}
-	counter, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	state, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 16, MaxEntries: 1})
 	if err != nil {
-		return nil, fmt.Errorf("make the generator's counter (needs root and BPF): %w", err)
+		return nil, fmt.Errorf("make the generator's state (needs root and BPF): %w", err)
 	}
-	g := &generator{counter: counter, frame: floodFrame()}
+	g := &generator{state: state, verdict: verdict, frame: floodFrame()}
 	g.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "MIT",
-		Instructions: floodProgram(g.frame, counter.FD(), endpoints, verdict)})
+		Instructions: floodProgram(g.frame, state.FD(), endpoints)})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("load the generator: %w", err), counter.Close())
+		return nil, errors.Join(fmt.Errorf("load the generator: %w", err), state.Close())
 	}
 	return g, nil
 }
 
-func (g *generator) close() error { return errors.Join(g.program.Close(), g.counter.Close()) }
+func (g *generator) close() error { return errors.Join(g.program.Close(), g.state.Close()) }
 
 // floodFrame is a packet whose source address ends in two zero bytes, whose source port is zero and whose checksums are
 // not inverted yet: the program adds those fields.
@@ -91,7 +107,7 @@ func sumWords(b []byte) (sum int32) {
 }
 
 // floodProgram writes every header field of each packet, because frames come back as the gateway left them.
-func floodProgram(frame []byte, counter, endpoints int, verdict int32) asm.Instructions {
+func floodProgram(frame []byte, state, endpoints int) asm.Instructions {
 	const data, end, slot, number, source, port = asm.R6, asm.R2, asm.R1, asm.R7, asm.R8, asm.R9
 	p := asm.Instructions{
 		asm.LoadMem(data, asm.R1, 0, asm.Word),
@@ -99,11 +115,12 @@ func floodProgram(frame []byte, counter, endpoints int, verdict int32) asm.Instr
 		asm.Mov.Reg(asm.R3, data),
 		asm.Add.Imm(asm.R3, floodLen),
 		asm.JGT.Reg(asm.R3, end, "drop"),
-		asm.LoadMapValue(slot, counter, 0),
+		asm.LoadMapValue(slot, state, 0),
 		asm.LoadMem(number, slot, 0, asm.DWord),
 		asm.Mov.Reg(asm.R3, number),
 		asm.Add.Imm(asm.R3, 1),
 		asm.StoreMem(slot, 0, asm.R3, asm.DWord),
+		asm.LoadMem(asm.R0, slot, 8, asm.DWord),
 		asm.Mod.Imm(number, int32(endpoints)),
 		asm.Mov.Reg(port, number),
 		asm.And.Imm(port, floodPorts-1),
@@ -122,7 +139,7 @@ func floodProgram(frame []byte, counter, endpoints int, verdict int32) asm.Instr
 	p = append(p, storeSum(data, offIPSum, sumWords(frame[offIP:offUDP]), source)...)
 	p = append(p, storeSum(data, offUDPSum, sumWords(frame[offUDP:])+pseudo, source, port)...)
 	return append(p,
-		asm.Mov.Imm(asm.R0, verdict), asm.Return(),
+		asm.Return(),
 		asm.Mov.Imm(asm.R0, xdpDrop).WithSymbol("drop"), asm.Return())
 }
 
@@ -150,13 +167,22 @@ func storeSum(data asm.Register, at int16, sum int32, values ...asm.Register) as
 // xdpContext is struct xdp_md.
 type xdpContext struct{ Data, DataEnd, DataMeta, Ingress, Queue, Egress uint32 }
 
+// set says what becomes of the following packets.
+func (g *generator) set(verdict int32) error {
+	return g.state.Put(uint32(0), floodState{Verdict: uint64(verdict)})
+}
+
 // inject lets the LAN port of the gateway receive packets until ctx ends or limit packets (0 for no limit) went in, and
-// returns their number.
+// returns their number. What is left of a chunk when ctx ends is dropped by the program, which takes no time.
 func (g *generator) inject(ctx context.Context, gateway *lab.Namespace, limit int) (offered int, err error) {
 	index, err := gateway.Index(lab.DeviceLAN)
 	if err != nil {
 		return 0, err
 	}
+	if err := g.set(g.verdict); err != nil {
+		return 0, err
+	}
+	defer context.AfterFunc(ctx, func() { _ = g.set(xdpDrop) })()
 	options := &ebpf.RunOptions{Data: g.frame, Context: xdpContext{DataEnd: floodLen, Ingress: uint32(index)},
 		Repeat: floodChunk, Flags: liveFrames, BatchSize: liveBatch}
 	err = gateway.Do(func() error {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // results are all values measured.
@@ -68,12 +69,13 @@ func figure(v float64) string {
 	return strconv.FormatFloat(v, 'f', 2, 64)
 }
 
-const columns = "%-23s %-6s %-20s %-20s %5s %s\n"
+// columns add up to 80.
+const columns = "%-22s %-6s %-18s %-18s %5s %s"
 
 // write prints the table, at most 80 columns wide, and returns how many bars were missed.
 func (r *results) write(w io.Writer) (missed int) {
-	fmt.Fprintf(w, "Medians (least–most) of %d rounds.\n\n", r.rounds)
-	fmt.Fprintf(w, columns, "", "", "tapgw", "kernel", "ratio", "")
+	fmt.Fprintf(w, "Medians (least–most) of %d rounds; memory is measured once.\n\n", r.rounds)
+	row(w, "", "", "tapgw", "kernel", "ratio", "")
 	for _, t := range r.tasks {
 		for _, l := range t.lines {
 			tapgw, kernel := r.get(l.label, "tapgw"), r.get(l.label, "kernel")
@@ -85,13 +87,17 @@ func (r *results) write(w io.Writer) (missed int) {
 					missed++
 				}
 			}
-			fmt.Fprintf(w, columns, l.label, l.unit, tapgw, kernel, ratio, verdict)
+			row(w, l.label, l.unit, tapgw, kernel, ratio, verdict)
 		}
 	}
 	if r.generator > 0 {
 		fmt.Fprintf(w, "\nThe source of the UDP packets alone: %s Mpkt/s.\n", figure(r.generator))
 	}
 	return missed
+}
+
+func row(w io.Writer, cells ...any) {
+	fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf(columns, cells...), " "))
 }
 
 // judge compares a ratio with the bar.
