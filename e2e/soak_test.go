@@ -29,7 +29,7 @@ const (
 	soakShort      = 5 * time.Second
 	soakGoroutines = 5
 	soakFiles      = 3
-	soakMemory     = 48 << 20 // bytes
+	soakMemory     = 96 << 20 // bytes: buffers and the table are counted once they were touched
 )
 
 // trouble is something that happens to a gateway and ends again.
