@@ -119,11 +119,15 @@ func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
 // check is the periodic look: at the age of sessions, at what no message tells of, and sometimes at everything.
 func (d *Daemon) check(ctx context.Context, everything bool) error {
 	d.table.Sweep(d.pumps.clock.tick(), d.cfg().NAT.MaxSessions/sweepShare)
+	woke := d.pumps.clock.woke()
+	if woke {
+		d.prober.follow(ctx, d.snapshot.Load(), true)
+	}
 	missing, err := d.rules.Check()
 	if missing {
 		d.repaired("nftables: rules deleted by someone")
 	}
-	if everything || missing || d.unfinished {
+	if everything || woke || missing || d.unfinished {
 		err = errors.Join(err, d.converge(ctx))
 	}
 	return err
