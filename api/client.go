@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -212,6 +213,9 @@ func (c *Client) socket() string {
 	return c.Socket
 }
 
+// closedEarly is how net/http, which exports no such error, says that the connection was closed before the request was written.
+const closedEarly = "server closed idle connection"
+
 // explain turns a failed request into what it means and what to do.
 func (c *Client) explain(err error) error {
 	var op *net.OpError
@@ -224,7 +228,7 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("%w to open %s; check the modes of its folders", ErrDenied, c.socket())
 	case dialing && !(errors.As(err, &timeout) && timeout.Timeout()):
 		return fmt.Errorf("%w on %s; start it with \"sudo tapgw run\" or \"sudo systemctl start tapgw\"", ErrNoDaemon, c.socket())
-	case op != nil, errors.Is(err, io.EOF):
+	case op != nil, errors.Is(err, io.EOF), strings.Contains(err.Error(), closedEarly):
 		return fmt.Errorf("%w: the daemon closed %s; end other clients of this user, or see its log", ErrBusy, c.socket())
 	}
 	return fmt.Errorf("ask the daemon on %s: %w", c.socket(), err)

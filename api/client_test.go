@@ -166,6 +166,7 @@ func TestDialErrors(t *testing.T) {
 		{&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, ErrBusy},
 		{io.ErrUnexpectedEOF, io.ErrUnexpectedEOF},
 		{io.EOF, ErrBusy},
+		{errors.New("http: server closed idle connection"), ErrBusy},
 		{context.DeadlineExceeded, context.DeadlineExceeded},
 	} {
 		if got := c.explain(test.err); !errors.Is(got, test.want) || !strings.Contains(got.Error(), DefaultSocket) {

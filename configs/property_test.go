@@ -124,7 +124,7 @@ func TestHostileForms(t *testing.T) {
 			if n := len(err.Error()); n > 20000 {
 				t.Errorf("the message has %d bytes", n)
 			}
-			if took := time.Since(start); took > 20*time.Second {
+			if took := time.Since(start); took > time.Minute { // the race detector takes ten seconds on a busy machine
 				t.Errorf("took %s", took)
 			}
 		})

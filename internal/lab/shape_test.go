@@ -13,12 +13,12 @@ func TestCapacityIsReachedAndKept(t *testing.T) {
 		t.Run(fmt.Sprintf("%d down %d up", tc.down, tc.up), func(t *testing.T) {
 			topo := masqueraded(t, lab.Options{Uplinks: []lab.UplinkOptions{{Down: tc.down, Up: tc.up}}})
 			host, ctx := topo.Hosts[0], labtest.Context(t)
-			down, err := host.BulkDownload(ctx, server, 1, tc.down/8) // a second's worth
-			labtest.Must(t, err)
-			expectRate(t, "down", down, tc.down)
-			up, err := host.BulkUpload(ctx, server, 1, tc.up/8)
-			labtest.Must(t, err)
-			expectRate(t, "up", up, tc.up)
+			expectRate(t, "down", tc.down, func(length uint64) (lab.Transfer, error) {
+				return host.BulkDownload(ctx, server, 1, length)
+			})
+			expectRate(t, "up", tc.up, func(length uint64) (lab.Transfer, error) {
+				return host.BulkUpload(ctx, server, 1, length)
+			})
 		})
 	}
 }
@@ -34,12 +34,20 @@ func TestCapacityCanBeTakenAway(t *testing.T) {
 	}
 }
 
-// expectRate allows for headers and the first burst upwards, for a busy machine downwards.
-func expectRate(t *testing.T, direction string, got lab.Transfer, want uint64) {
+// expectRate allows for headers and the first burst upwards. Downwards a busy machine gets further tries.
+func expectRate(t *testing.T, direction string, want uint64, transfer func(length uint64) (lab.Transfer, error)) {
 	t.Helper()
-	share := got.Rate() / float64(want)
-	t.Logf("%s: %.2f of %d Mbit/s", direction, share, want/1e6)
-	if share < 0.5 || share > 1.25 {
-		t.Errorf("%s: %.1f Mbit/s, want about %d", direction, got.Rate()/1e6, want/1e6)
+	for range 10 {
+		got, err := transfer(want / 8) // a second's worth
+		labtest.Must(t, err)
+		share := got.Rate() / float64(want)
+		t.Logf("%s: %.2f of %d Mbit/s", direction, share, want/1e6)
+		if share > 1.25 {
+			t.Fatalf("%s: more than the capacity", direction)
+		}
+		if share > 0.5 {
+			return
+		}
 	}
+	t.Errorf("%s: the capacity was never reached", direction)
 }
