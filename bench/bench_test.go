@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"math"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -167,16 +168,19 @@ func TestNothingMeasured(t *testing.T) {
 	}
 }
 
-func TestSlabBytes(t *testing.T) {
+func TestSlabShare(t *testing.T) {
 	const slabinfo = `slabinfo - version: 2.1
-# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>
-nf_conntrack         128    128    256   16    1 : tunables    0    0    0 : slabdata      7      8      0
+# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables <limit> <batchcount> <sharedfactor>
+nf_conntrack         128    128    248   12    1 : tunables    0    0    0 : slabdata      7      8      0
+broken                 0      0    248    0    1 : tunables    0    0    0 : slabdata      0      0      0
 `
-	got, err := slabBytes(slabinfo, "nf_conntrack")
-	if err != nil || got != 8*4096 {
-		t.Errorf("%d bytes, %v", got, err)
+	got, err := slabShare(slabinfo, "nf_conntrack")
+	if want := uint64(os.Getpagesize()) / 12; err != nil || got != want {
+		t.Errorf("%d bytes, %v, want %d", got, err, want)
 	}
-	if _, err := slabBytes(slabinfo, "missing"); err == nil {
-		t.Error("a missing slab was found")
+	for _, name := range []string{"missing", "broken"} {
+		if _, err := slabShare(slabinfo, name); err == nil {
+			t.Errorf("%s has a share", name)
+		}
 	}
 }

@@ -131,8 +131,9 @@ func saveMark() []expr.Any {
 	}
 }
 
-// kernelMemory counts the pages of the slab of connection tracking, which all namespaces share. It leaves out the hash
-// table and the extensions of a connection, which have no slab of their own.
+// kernelMemory is what the slab of connection tracking takes for the gateway's sessions. The slab is shared by all
+// namespaces and keeps what it freed for a while, so sessions are counted, not pages. It leaves out the hash table and the
+// extensions of a connection, which have no slab of their own.
 func kernelMemory(gateway *lab.Namespace) (m memory, err error) {
 	count, err := gateway.ReadSysctl("net/netfilter/nf_conntrack_count")
 	if err != nil {
@@ -145,20 +146,24 @@ func kernelMemory(gateway *lab.Namespace) (m memory, err error) {
 	if err != nil {
 		return m, err
 	}
-	m.bytes, err = slabBytes(string(slabs), "nf_conntrack")
+	each, err := slabShare(string(slabs), "nf_conntrack")
+	m.bytes = uint64(m.sessions) * each
 	return m, err
 }
 
-// slabBytes finds "name active objects size per-slab pages-per-slab : tunables a b c : slabdata active slabs shared".
-func slabBytes(slabinfo, name string) (uint64, error) {
+// slabShare is an object's share of its slab's pages, bytes. A line is "name active objects size per-slab pages-per-slab …".
+func slabShare(slabinfo, name string) (uint64, error) {
 	for line := range strings.Lines(slabinfo) {
 		f := strings.Fields(line)
-		if len(f) < 16 || f[0] != name {
+		if len(f) < 6 || f[0] != name {
 			continue
 		}
-		pages, err := strconv.ParseUint(f[5], 10, 32)
-		slabs, also := strconv.ParseUint(f[14], 10, 32)
-		return pages * slabs * uint64(os.Getpagesize()), errors.Join(err, also)
+		objects, err := strconv.ParseUint(f[4], 10, 32)
+		pages, also := strconv.ParseUint(f[5], 10, 32)
+		if err := errors.Join(err, also); err != nil || objects == 0 {
+			return 0, fmt.Errorf("/proc/slabinfo reads %q: %w", line, err)
+		}
+		return pages * uint64(os.Getpagesize()) / objects, nil
 	}
 	return 0, fmt.Errorf("/proc/slabinfo has no line %s", name)
 }

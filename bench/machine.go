@@ -1,20 +1,34 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// machine says in two lines on what was measured, and when.
-func machine() string {
-	return fmt.Sprintf("%s, %d cores, Linux %s, GOMAXPROCS %d, %s\n%s, tapgw at commit %s\n", processor(), runtime.NumCPU(), release(),
-		runtime.GOMAXPROCS(0), runtime.Version(), time.Now().UTC().Format(time.DateOnly), commit())
+// machine says in two lines on what was measured, when, and which program ("" for none).
+func machine(ctx context.Context, program string) string {
+	return fmt.Sprintf("%s, %d cores, Linux %s, GOMAXPROCS %d\n%s, %s\n", processor(), runtime.NumCPU(), release(),
+		runtime.GOMAXPROCS(0), time.Now().UTC().Format(time.DateOnly), version(ctx, program))
+}
+
+// version is what a program says of itself.
+func version(ctx context.Context, program string) string {
+	if program == "" {
+		return "no tapgw"
+	}
+	out, err := exec.CommandContext(ctx, program, "version").Output()
+	first, _, _ := strings.Cut(string(out), "\n")
+	if first == "" {
+		return fmt.Sprintf("tapgw of unknown version (%v)", err)
+	}
+	return first
 }
 
 // processor is the name the kernel gives the first one.
@@ -37,22 +51,4 @@ func release() string {
 		return "?"
 	}
 	return unix.ByteSliceToString(u.Release[:])
-}
-
-// commit is what this program was built from, which `make bench` builds together with the program measured.
-func commit() string {
-	id, changed := "unknown", ""
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return id
-	}
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			id = s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			changed = " with changes"
-		}
-	}
-	return id + changed
 }

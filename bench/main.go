@@ -77,11 +77,11 @@ func names() string {
 
 // run measures and reports. Progress goes to a writer of its own.
 func run(ctx context.Context, o options, out, progress io.Writer) error {
-	makers, err := o.makers()
+	makers, program, err := o.makers()
 	if err != nil {
 		return err
 	}
-	m := machine()
+	m := machine(ctx, program)
 	r := &results{tasks: chosen(o.only), rounds: o.rounds}
 	b := &bench{options: o, makers: makers, results: r, progress: progress}
 	if err := b.all(ctx); err != nil {
@@ -98,23 +98,22 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 	return nil
 }
 
-// makers are the peers asked for.
-func (o options) makers() (all []maker, err error) {
+// makers are the peers asked for, and the program among them.
+func (o options) makers() (all []maker, program string, err error) {
 	for name := range strings.SplitSeq(o.peers, ",") {
 		switch name {
 		case "kernel":
 			all = append(all, maker{name, newKernel})
 		case "tapgw":
-			binary, err := o.program()
-			if err != nil {
-				return nil, err
+			if program, err = o.program(); err != nil {
+				return nil, "", err
 			}
-			all = append(all, maker{name, tapgwMaker(binary)})
+			all = append(all, maker{name, tapgwMaker(program)})
 		default:
-			return nil, fmt.Errorf("unknown peer %q: use kernel, tapgw or both", name)
+			return nil, "", fmt.Errorf("unknown peer %q: use kernel, tapgw or both", name)
 		}
 	}
-	return all, nil
+	return all, program, nil
 }
 
 // program is the absolute path of what is measured.
