@@ -2,177 +2,94 @@ package probers
 
 import (
 	"context"
-	"net"
-	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
-	"golang.org/x/sys/unix"
 
+	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 	"tapgw/probe"
+)
+
+const (
+	patience = 10 * time.Second       // for an answer that must come, on a busy machine
+	silence  = 300 * time.Millisecond // for one that must not, but would come at once
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// node is an anonymous network namespace; it is gone with its last descriptor.
-type node struct {
-	t  *testing.T
-	ns netns.NsHandle
-	nl *netlink.Handle
-}
-
-// newNode makes a namespace on a thread that dies with the goroutine, so that the test's own is never touched.
-func newNode(t *testing.T) *node {
+// newLab makes a host (the gateway of the laboratory) with two uplinks that lead to one far host.
+func newLab(t *testing.T) *lab.Topology {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("network namespaces need root")
-		}
-		t.Skip("network namespaces need root")
-	}
-	made := make(chan netns.NsHandle)
-	go func() {
-		defer close(made)
-		runtime.LockOSThread()
-		if unix.Unshare(unix.CLONE_NEWNET) != nil {
-			return
-		}
-		if ns, err := netns.GetFromPath("/proc/thread-self/ns/net"); err == nil {
-			made <- ns
-		}
-	}()
-	ns, ok := <-made
-	if !ok {
-		t.Fatal("cannot make a network namespace")
-	}
-	nl, err := netlink.NewHandleAt(ns)
-	must(t, err)
-	t.Cleanup(func() { nl.Close(); _ = ns.Close() })
-	n := &node{t: t, ns: ns, nl: nl}
-	n.up("lo")
-	n.sysctl("ipv4/ip_forward", "1")
-	n.sysctl("ipv6/conf/default/disable_ipv6", "1") // so that interfaces are silent by themselves
-	return n
-}
-
-// in runs f on a thread of the namespace that is thrown away afterwards.
-func (n *node) in(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(n.ns); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
-
-func (n *node) sysctl(name, value string) {
-	n.t.Helper()
-	must(n.t, n.in(func() error { return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0) }))
-}
-
-func (n *node) link(name string) netlink.Link {
-	n.t.Helper()
-	l, err := n.nl.LinkByName(name)
-	must(n.t, err)
+	l := labtest.Build(t, lab.Options{})
+	listen(t, l.Internet)
 	return l
 }
 
-func (n *node) up(name string) { n.t.Helper(); must(n.t, n.nl.LinkSetUp(n.link(name))) }
-
-func (n *node) address(name, prefix string) {
-	n.t.Helper()
-	addr, err := netlink.ParseAddr(prefix)
-	must(n.t, err)
-	must(n.t, n.nl.AddrAdd(n.link(name), addr))
-}
-
-func (n *node) route(dst, gateway, dev string, metric int) *netlink.Route {
-	n.t.Helper()
-	_, prefix, err := net.ParseCIDR(dst)
-	must(n.t, err)
-	r := &netlink.Route{Dst: prefix, Gw: net.ParseIP(gateway), LinkIndex: n.link(dev).Attrs().Index, Priority: metric}
-	must(n.t, n.nl.RouteAdd(r))
-	return r
-}
-
-// wire joins two nodes by a veth pair with an address at each end.
-func wire(a *node, aName, aPrefix string, b *node, bName, bPrefix string) {
-	a.t.Helper()
-	veth := netlink.NewVeth(netlink.LinkAttrs{Name: aName})
-	veth.PeerName, veth.PeerNamespace = bName, netlink.NsFd(b.ns)
-	must(a.t, a.nl.LinkAdd(veth))
-	a.up(aName)
-	b.up(bName)
-	a.address(aName, aPrefix)
-	b.address(bName, bPrefix)
-}
-
-// listen accepts TCP connections until the test ends.
-func (n *node) listen(addr string) {
-	n.t.Helper()
-	var l net.Listener
-	must(n.t, n.in(func() (err error) { l, err = net.Listen("tcp4", addr); return err }))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_ = c.Close()
-		}
-	}()
-	n.t.Cleanup(func() { _ = l.Close(); <-done })
+// listen accepts TCP connections to port 443 until the test ends.
+func listen(t *testing.T, n *lab.Namespace) {
+	t.Helper()
+	servers, err := lab.StartHTTP(n, 443, lab.NewHandler())
+	labtest.Must(t, err)
+	t.Cleanup(func() { labtest.Must(t, servers.Close()) })
 }
 
 // uplink is one uplink of a test host with its Set of probers, which works inside the host's namespace.
 type uplink struct {
 	Set
-	host *node
+	t    *testing.T
+	host *lab.Namespace
 	link probe.Link
 }
 
-func (n *node) uplink(dev, source, gateway string) *uplink {
-	n.t.Helper()
-	u := &uplink{host: n, link: probe.Link{
-		Name: dev, Index: n.link(dev).Attrs().Index,
-		Source: netip.MustParseAddr(source), Gateway: netip.MustParseAddr(gateway),
-	}}
-	n.t.Cleanup(func() { must(n.t, u.Close()) })
+func newUplink(t *testing.T, l *lab.Topology, number int) *uplink {
+	t.Helper()
+	at := l.Uplinks[number-1]
+	u := &uplink{t: t, host: l.Gateway, link: probe.Link{Name: at.Device, Source: at.Addr(), Gateway: at.NextHop()}}
+	u.find()
+	t.Cleanup(func() { labtest.Must(t, u.Close()) })
 	return u
 }
 
+// find looks the device up, which may have become another one of the same name.
+func (u *uplink) find() {
+	u.t.Helper()
+	index, err := u.host.Index(u.link.Name)
+	labtest.Must(u.t, err)
+	u.link.Index = index
+}
+
 func (u *uplink) Probe(ctx context.Context, link probe.Link, t probe.Target) (rtt time.Duration, err error) {
-	err = u.host.in(func() (err error) { rtt, err = u.Set.Probe(ctx, link, t); return err })
+	err = u.host.Do(func() (err error) { rtt, err = u.Set.Probe(ctx, link, t); return err })
 	return rtt, err
 }
 
-// ask probes target once, and gives up after the default timeout.
-func (u *uplink) ask(target string) (time.Duration, error) {
-	u.host.t.Helper()
-	ctx, cancel := context.WithTimeout(u.host.t.Context(), probe.DefaultPlan().Timeout)
+// ask probes target once, which is expected to answer or to be refused.
+func (u *uplink) ask(target string) (time.Duration, error) { return u.wait(target, patience) }
+
+// askInVain is ask for a target that must stay silent.
+func (u *uplink) askInVain(target string) {
+	u.t.Helper()
+	if rtt, err := u.wait(target, silence); err == nil {
+		u.t.Errorf("%s by %s was answered in %v", target, u.link.Name, rtt)
+	}
+}
+
+func (u *uplink) wait(target string, timeout time.Duration) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(u.t.Context(), timeout)
 	defer cancel()
-	return u.Probe(ctx, u.link, parse(u.host.t, target))
+	return u.Probe(ctx, u.link, parse(u.t, target))
 }
 
 // run starts a Runner on u and returns its verdicts. The channel is drained by await.
 func (u *uplink) run(plan probe.Plan) <-chan probe.Verdict {
-	t := u.host.t
-	t.Helper()
+	u.t.Helper()
 	r, err := probe.NewRunner(plan, u)
-	must(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
+	labtest.Must(u.t, err)
+	ctx, cancel := context.WithCancel(u.t.Context())
 	verdicts := make(chan probe.Verdict)
 	done := make(chan struct{})
 	go func() {
@@ -184,7 +101,7 @@ func (u *uplink) run(plan probe.Plan) <-chan probe.Verdict {
 			}
 		})
 	}()
-	t.Cleanup(func() { cancel(); <-done })
+	u.t.Cleanup(func() { cancel(); <-done })
 	return verdicts
 }
 
@@ -207,21 +124,14 @@ func await(t *testing.T, verdicts <-chan probe.Verdict, usable bool) (probe.Verd
 func parse(t *testing.T, s string) probe.Target {
 	t.Helper()
 	target, err := probe.ParseTarget(s)
-	must(t, err)
+	labtest.Must(t, err)
 	return target
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // sockets counts the lines of a socket table in /proc, without its heading.
-func (n *node) sockets(table string) int {
-	n.t.Helper()
+func (u *uplink) sockets(table string) int {
+	u.t.Helper()
 	var text []byte
-	must(n.t, n.in(func() (err error) { text, err = os.ReadFile("/proc/thread-self/net/" + table); return err }))
+	labtest.Must(u.t, u.host.Do(func() (err error) { text, err = os.ReadFile("/proc/thread-self/net/" + table); return err }))
 	return strings.Count(string(text), "\n") - 1
 }
