@@ -49,7 +49,7 @@ soak: build ## the daemon under load and faults for SOAKTIME
 
 bench: build ## the figures of bench/README.md: ratios to the kernel's own masquerade
 	$(GO) build -o bin/tapgw-bench ./bench
-	$(SUDO) ./bin/tapgw-bench
+	$(SUDO) ./bin/tapgw-bench $(BENCHFLAGS)
 
 clean: ## remove what was built
 	rm -rf bin
