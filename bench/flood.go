@@ -182,7 +182,13 @@ func (g *generator) inject(ctx context.Context, gateway *lab.Namespace, limit in
 	if err := g.set(g.verdict); err != nil {
 		return 0, err
 	}
-	defer context.AfterFunc(ctx, func() { _ = g.set(xdpDrop) })()
+	dropped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { _ = g.set(xdpDrop); close(dropped) })
+	defer func() {
+		if !stop() {
+			<-dropped // the caller may close the generator after us
+		}
+	}()
 	options := &ebpf.RunOptions{Data: g.frame, Context: xdpContext{DataEnd: floodLen, Ingress: uint32(index)},
 		Repeat: floodChunk, Flags: liveFrames, BatchSize: liveBatch}
 	err = gateway.Do(func() error {
