@@ -119,7 +119,7 @@ func (d *daemon) awaitUp(ctx context.Context) error {
 	select {
 	case <-d.ready:
 	case <-d.exited:
-		return d.explain(fmt.Errorf("tapgw ended before it was ready: %v", d.err))
+		return d.explain(errors.Join(errors.New("tapgw ended before it was ready"), d.err))
 	case <-ctx.Done():
 		return d.explain(fmt.Errorf("tapgw did not become ready: %w", ctx.Err()))
 	}
@@ -157,7 +157,7 @@ func (d *daemon) stop() error {
 	defer os.RemoveAll(d.dir)
 	select {
 	case <-d.exited:
-		return d.explain(fmt.Errorf("tapgw had ended: %v", d.err))
+		return d.explain(errors.Join(errors.New("tapgw had ended"), d.err))
 	default:
 	}
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
