@@ -131,7 +131,12 @@ func passThrough(t *testing.T, b []byte, damage func([]byte)) *lab.Packet {
 	return p
 }
 
-func inject(n *lab.Namespace, device string, b []byte) error {
+func inject(n *lab.Namespace, device string, b []byte) error { return send(n, device, b, 0) }
+
+// injectVirtio is inject for a frame behind a virtio header.
+func injectVirtio(n *lab.Namespace, device string, b []byte) error { return send(n, device, b, 1) }
+
+func send(n *lab.Namespace, device string, b []byte, virtio int) error {
 	index, err := n.Index(device)
 	if err != nil {
 		return err
@@ -142,7 +147,10 @@ func inject(n *lab.Namespace, device string, b []byte) error {
 			return err
 		}
 		defer unix.Close(fd)
-		return unix.Sendto(fd, b, 0, &unix.SockaddrLinklayer{Ifindex: index})
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, virtio); err != nil {
+			return err
+		}
+		return unix.Sendto(fd, b, 0, &unix.SockaddrLinklayer{Ifindex: index, Protocol: 0x0008})
 	})
 }
 
@@ -198,25 +206,6 @@ func TestCaptureFindsABadPartialChecksum(t *testing.T) {
 	}
 	_, err = c.Stop()
 	labtest.Must(t, err)
-}
-
-// injectVirtio is inject for a frame behind a virtio header.
-func injectVirtio(n *lab.Namespace, device string, b []byte) error {
-	index, err := n.Index(device)
-	if err != nil {
-		return err
-	}
-	return n.Do(func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
-			return err
-		}
-		return unix.Sendto(fd, b, 0, &unix.SockaddrLinklayer{Ifindex: index, Protocol: 0x0008})
-	})
 }
 
 func TestCaptureKeepsOnRequest(t *testing.T) {

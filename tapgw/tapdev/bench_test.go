@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 )
 
 // The benchmarks measure TAP → wire and back against the kernel's own masquerade, with senders in processes of their own:
@@ -43,12 +44,12 @@ func TestMain(m *testing.M) {
 func child(b *testing.B, ns *lab.Namespace, role string) *lab.Cmd {
 	b.Helper()
 	exe, err := os.Executable()
-	must(b, err)
+	labtest.Must(b, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	c := ns.Command(ctx, exe)
 	c.Env = append(os.Environ(), roleVar+"="+role)
 	c.Stderr = os.Stderr
-	must(b, c.Start())
+	labtest.Must(b, c.Start())
 	b.Cleanup(func() { cancel(); _ = c.Wait() })
 	return c
 }
@@ -104,7 +105,7 @@ func rate(b *testing.B, unit string, counter func() uint64) {
 
 func cpuTime(b *testing.B) time.Duration {
 	var r unix.Rusage
-	must(b, unix.Getrusage(unix.RUSAGE_SELF, &r))
+	labtest.Must(b, unix.Getrusage(unix.RUSAGE_SELF, &r))
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
@@ -121,7 +122,7 @@ func awaitTraffic(b *testing.B, counter func() uint64) {
 
 func received(b *testing.B, ns *lab.Namespace, device string) (packets, bytes uint64) {
 	link, err := ns.Handle().LinkByName(device)
-	must(b, err)
+	labtest.Must(b, err)
 	return link.Attrs().Statistics.RxPackets, link.Attrs().Statistics.RxBytes
 }
 
@@ -129,7 +130,7 @@ func paths(b *testing.B, run func(b *testing.B, w *world)) {
 	b.Run("kernel", func(b *testing.B) {
 		w := newWorld(b, 0)
 		addDefault(b, w.gw, "wan1", ispAddr.String())
-		must(b, w.gw.Masquerade("wan1"))
+		labtest.Must(b, w.gw.Masquerade("wan1"))
 		run(b, w)
 	})
 	for _, queues := range []int{1, 2} {
@@ -165,7 +166,7 @@ func BenchmarkTCPDownload(b *testing.B) {
 // BenchmarkUDP is a flood of 60-byte frames from the LAN, in Mpps arriving at the provider.
 func BenchmarkUDP(b *testing.B) {
 	paths(b, func(b *testing.B, w *world) {
-		must(b, w.isp.Silence("cust", true)) // counted, then dropped
+		labtest.Must(b, w.isp.Silence("cust", true)) // counted, then dropped
 		child(b, w.lan, "udp-flood")
 		rate(b, "packet", func() uint64 { n, _ := received(b, w.isp, "cust"); return n })
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 	"tapgw/uplinks/wire/batchio"
 )
 
@@ -17,7 +18,7 @@ import (
 func transfer(t *testing.T, from, to *lab.Namespace, addr string, n int64) {
 	t.Helper()
 	l, err := to.Listen("tcp4", addr)
-	must(t, err)
+	labtest.Must(t, err)
 	defer func() { _ = l.Close() }()
 	go func() {
 		if c, err := l.Accept(); err == nil {
@@ -28,7 +29,7 @@ func transfer(t *testing.T, from, to *lab.Namespace, addr string, n int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	c, err := from.Dial(ctx, "tcp4", addr)
-	must(t, err)
+	labtest.Must(t, err)
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(60 * time.Second))
 	echo(t, c, n)
@@ -59,8 +60,8 @@ func TestForwardBothWays(t *testing.T) {
 		for _, queues := range []int{1, 2} {
 			t.Run(name, func(t *testing.T) {
 				w := newWorld(t, queues)
-				must(t, w.lan.SetOffloads("eth0", o))
-				must(t, w.isp.SetOffloads("cust", o))
+				labtest.Must(t, w.lan.SetOffloads("eth0", o))
+				labtest.Must(t, w.isp.SetOffloads("cust", o))
 				w.forward(lanAddr, 32)
 				transfer(t, w.lan, w.isp, server.String()+":5001", 20<<20)
 				s := w.port.Stats()
@@ -85,15 +86,15 @@ func TestForwardFromTheHost(t *testing.T) {
 func TestNoAllocations(t *testing.T) {
 	w := newWorld(t, 1)
 	c, err := w.lan.ListenPacket("udp4", "10.0.0.2:4000")
-	must(t, err)
+	labtest.Must(t, err)
 	defer func() { _ = c.Close() }()
 	to := &net.UDPAddr{IP: server.AsSlice(), Port: 9}
 	bufs, sizes, s := batchio.Buffers(4), make([]int, 4), w.port.Sender()
 	q := w.dev.Queues()[0]
 	_, err = c.WriteTo([]byte("first"), to)
-	must(t, err)
+	labtest.Must(t, err)
 	n, err := q.ReadBatch(bufs, sizes)
-	must(t, err)
+	labtest.Must(t, err)
 	frame := append([]byte(nil), bufs[n-1][:sizes[n-1]]...)
 	allocs := testing.AllocsPerRun(200, func() {
 		if err := w.dev.Queues()[0].Write(frame); err != nil {

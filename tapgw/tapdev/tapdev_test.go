@@ -7,13 +7,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 	"tapgw/tapgw/tapdev"
 	"tapgw/uplinks/wire/batchio"
 )
@@ -21,7 +21,7 @@ import (
 func linkOf(t *testing.T, ns *lab.Namespace, index int) *netlink.Tuntap {
 	t.Helper()
 	link, err := ns.Handle().LinkByIndex(index)
-	must(t, err)
+	labtest.Must(t, err)
 	tap, ok := link.(*netlink.Tuntap)
 	if !ok {
 		t.Fatalf("device %d is a %s", index, link.Type())
@@ -31,7 +31,7 @@ func linkOf(t *testing.T, ns *lab.Namespace, index int) *netlink.Tuntap {
 
 func TestCreateConfigures(t *testing.T) {
 	for _, queues := range []int{0, 1, 3} {
-		ns := newNamespace(t, "gw")
+		ns := labtest.Namespace(t, "gw")
 		cfg := defaultConfig()
 		cfg.Queues, cfg.MTU = queues, 1492
 		d := create(t, ns, cfg)
@@ -46,19 +46,19 @@ func TestCreateConfigures(t *testing.T) {
 			t.Errorf("disable_ipv6 is %q", v)
 		}
 		addrs, err := ns.Handle().AddrList(link, netlink.FAMILY_ALL)
-		must(t, err)
+		labtest.Must(t, err)
 		if len(addrs) != 1 || addrs[0].IPNet.String() != tapPre.String() {
 			t.Errorf("addresses %v", addrs)
 		}
 		neighs, err := ns.Handle().NeighList(d.Index(), netlink.FAMILY_V4)
-		must(t, err)
+		labtest.Must(t, err)
 		if len(neighs) != 1 || neighs[0].State != unix.NUD_PERMANENT || neighs[0].HardwareAddr.String() != "02:54:41:50:47:fe" {
 			t.Errorf("neighbours %v", neighs)
 		}
 		if repaired, err := d.Check(1492); err != nil || len(repaired) != 0 {
 			t.Errorf("Check of a new device: %v, %v", repaired, err)
 		}
-		must(t, d.Close())
+		labtest.Must(t, d.Close())
 		if _, err := ns.Handle().LinkByName("tapgw0"); err == nil {
 			t.Error("device outlived Close")
 		}
@@ -68,7 +68,7 @@ func TestCreateConfigures(t *testing.T) {
 // expect creates a device in ns and compares the error.
 func expect(t *testing.T, ns *lab.Namespace, cfg tapdev.Config, want error) {
 	t.Helper()
-	must(t, ns.Do(func() error {
+	labtest.Must(t, ns.Do(func() error {
 		d, err := tapdev.Create(cfg)
 		if !errors.Is(err, want) {
 			t.Errorf("Create: %v, expected %v", err, want)
@@ -82,7 +82,7 @@ func expect(t *testing.T, ns *lab.Namespace, cfg tapdev.Config, want error) {
 
 func TestSecondDaemonNotices(t *testing.T) {
 	for _, queues := range []int{1, 2} {
-		ns := newNamespace(t, "gw")
+		ns := labtest.Namespace(t, "gw")
 		cfg := defaultConfig()
 		cfg.Queues = queues
 		d := create(t, ns, cfg)
@@ -94,8 +94,8 @@ func TestSecondDaemonNotices(t *testing.T) {
 }
 
 func TestForeignDeviceIsLeftAlone(t *testing.T) {
-	ns := newNamespace(t, "gw")
-	must(t, ns.Handle().LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "tapgw0"}, PeerName: "peer"}))
+	ns := labtest.Namespace(t, "gw")
+	labtest.Must(t, ns.Handle().LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "tapgw0"}, PeerName: "peer"}))
 	expect(t, ns, defaultConfig(), tapdev.ErrExists)
 	if _, err := ns.Handle().LinkByName("tapgw0"); err != nil {
 		t.Error(err)
@@ -105,11 +105,11 @@ func TestForeignDeviceIsLeftAlone(t *testing.T) {
 // TestLeftoverIsReplaced: what a daemon killed half-way leaves is a persistent device that nobody has open.
 func TestLeftoverIsReplaced(t *testing.T) {
 	for _, queues := range []int{1, 2} {
-		ns := newNamespace(t, "gw")
-		must(t, ns.Do(func() error {
+		ns := labtest.Namespace(t, "gw")
+		labtest.Must(t, ns.Do(func() error {
 			tap, err := water.New(water.Config{DeviceType: water.TAP, PlatformSpecificParams: water.PlatformSpecificParams{
 				Name: "tapgw0", Persist: true, MultiQueue: queues > 1}})
-			must(t, err)
+			labtest.Must(t, err)
 			expect(t, ns, defaultConfig(), tapdev.ErrExists) // still open
 			return tap.Close()
 		}))
@@ -121,7 +121,7 @@ func TestLeftoverIsReplaced(t *testing.T) {
 }
 
 func TestBadConfigLeavesNothing(t *testing.T) {
-	ns := newNamespace(t, "gw")
+	ns := labtest.Namespace(t, "gw")
 	for _, change := range []func(*tapdev.Config){
 		func(c *tapdev.Config) { c.MTU = 1 << 20 },
 		func(c *tapdev.Config) { c.Name = strings.Repeat("x", 20) },
@@ -129,7 +129,7 @@ func TestBadConfigLeavesNothing(t *testing.T) {
 	} {
 		cfg := defaultConfig()
 		change(&cfg)
-		must(t, ns.Do(func() error {
+		labtest.Must(t, ns.Do(func() error {
 			if _, err := tapdev.Create(cfg); err == nil {
 				t.Errorf("created %+v", cfg)
 			}
@@ -137,26 +137,26 @@ func TestBadConfigLeavesNothing(t *testing.T) {
 		}))
 	}
 	links, err := ns.Handle().LinkList()
-	must(t, err)
+	labtest.Must(t, err)
 	if len(links) != 1 {
 		t.Errorf("%d links remain", len(links))
 	}
 }
 
 func TestNoPermission(t *testing.T) {
-	ns := newNamespace(t, "gw")
+	ns := labtest.Namespace(t, "gw")
 	done := make(chan error)
 	go func() { // the thread loses its rights for good and is discarded
 		done <- ns.Do(func() error {
 			hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 			var none [2]unix.CapUserData
 			var all [2]unix.CapUserData
-			must(t, unix.Capget(&hdr, &all[0]))
+			labtest.Must(t, unix.Capget(&hdr, &all[0]))
 			none[0] = unix.CapUserData{Permitted: all[0].Permitted, Effective: 1 << unix.CAP_SYS_ADMIN}
 			none[1].Permitted = all[1].Permitted
-			must(t, unix.Capset(&hdr, &none[0]))
+			labtest.Must(t, unix.Capset(&hdr, &none[0]))
 			_, err := tapdev.Create(defaultConfig())
-			must(t, unix.Capset(&hdr, &all[0]))
+			labtest.Must(t, unix.Capset(&hdr, &all[0]))
 			return err
 		})
 	}()
@@ -166,13 +166,13 @@ func TestNoPermission(t *testing.T) {
 }
 
 func TestCheckRepairs(t *testing.T) {
-	ns := newNamespace(t, "gw")
+	ns := labtest.Namespace(t, "gw")
 	d := create(t, ns, defaultConfig())
 	h, link := ns.Handle(), linkOf(t, ns, d.Index())
 	neighs, err := h.NeighList(d.Index(), netlink.FAMILY_V4)
-	must(t, err)
+	labtest.Must(t, err)
 	addrs, err := h.AddrList(link, netlink.FAMILY_V4)
-	must(t, err)
+	labtest.Must(t, err)
 	for _, c := range []struct {
 		what  string
 		spoil func() error
@@ -183,9 +183,9 @@ func TestCheckRepairs(t *testing.T) {
 		{"address", func() error { return h.AddrDel(link, &addrs[0]) }},
 		{"neighbour", func() error { return h.NeighDel(&neighs[0]) }},
 	} {
-		must(t, c.spoil())
+		labtest.Must(t, c.spoil())
 		repaired, err := d.Check(1500)
-		must(t, err)
+		labtest.Must(t, err)
 		if !slices.ContainsFunc(repaired, func(s string) bool { return strings.HasPrefix(s, c.what) }) {
 			t.Errorf("%s: repaired %q", c.what, repaired)
 		}
@@ -196,17 +196,17 @@ func TestCheckRepairs(t *testing.T) {
 }
 
 func TestCheckFollowsRenameAndNoticesDeletion(t *testing.T) {
-	ns := newNamespace(t, "gw")
+	ns := labtest.Namespace(t, "gw")
 	d := create(t, ns, defaultConfig())
 	link := linkOf(t, ns, d.Index())
-	must(t, ns.Handle().LinkSetDown(link))
-	must(t, ns.Handle().LinkSetName(link, "other0"))
+	labtest.Must(t, ns.Handle().LinkSetDown(link))
+	labtest.Must(t, ns.Handle().LinkSetName(link, "other0"))
 	if repaired, err := d.Check(1500); err != nil || d.Name() != "other0" || len(repaired) < 2 {
 		t.Errorf("%s: %q, %v", d.Name(), repaired, err)
 	}
 	read := reading(d)
-	must(t, ns.Handle().LinkDel(link))
-	if err := await(t, read); !errors.Is(err, tapdev.ErrGone) {
+	labtest.Must(t, ns.Handle().LinkDel(link))
+	if err := labtest.Ended(t, read); !errors.Is(err, tapdev.ErrGone) {
 		t.Errorf("ReadBatch: %v", err)
 	}
 	if err := d.Queues()[0].Write(make([]byte, 70)); !errors.Is(err, tapdev.ErrGone) {
@@ -232,23 +232,12 @@ func reading(d *tapdev.Device) <-chan error {
 	return result
 }
 
-func await(t *testing.T, c <-chan error) error {
-	t.Helper()
-	select {
-	case err := <-c:
-		return err
-	case <-time.After(10 * time.Second):
-		t.Fatal("still blocked")
-		return nil
-	}
-}
-
 func TestCloseUnblocks(t *testing.T) {
-	ns := newNamespace(t, "gw")
+	ns := labtest.Namespace(t, "gw")
 	d := create(t, ns, defaultConfig())
 	read := reading(d)
-	must(t, d.Close())
-	if err := await(t, read); !errors.Is(err, net.ErrClosed) {
+	labtest.Must(t, d.Close())
+	if err := labtest.Ended(t, read); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("ReadBatch: %v", err)
 	}
 	if err := d.Queues()[0].Write(make([]byte, 70)); !errors.Is(err, net.ErrClosed) {
@@ -257,14 +246,14 @@ func TestCloseUnblocks(t *testing.T) {
 	if _, err := d.Check(1500); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Check: %v", err)
 	}
-	must(t, d.Close())
+	labtest.Must(t, d.Close())
 }
 
 func TestDescriptorsAreReturned(t *testing.T) {
-	ns := newNamespace(t, "gw")
+	ns := labtest.Namespace(t, "gw")
 	count := func() int {
 		fds, err := os.ReadDir("/proc/self/fd")
-		must(t, err)
+		labtest.Must(t, err)
 		return len(fds)
 	}
 	expect(t, ns, defaultConfig(), nil)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/tapgw/tapdev"
 	"tapgw/uplinks/wire"
@@ -46,18 +47,18 @@ func newReturning(t *testing.T, bind bool) *returning {
 
 func (r *returning) openUplink(t *testing.T, cfg wire.Config, bind bool) {
 	t.Helper()
-	must(t, r.gw.Do(func() (err error) {
+	labtest.Must(t, r.gw.Do(func() (err error) {
 		r.upcall, err = tapdev.CreateUpcall(tapdev.UpcallConfig{Name: "tapgw0u", MAC: upcallMAC, Address: upcallAddr, Seed: seed})
 		return err
 	}))
 	t.Cleanup(func() { _ = r.upcall.Close() })
 	r.port = openPort(t, r.gw, "wan1", cfg)
-	must(t, r.port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: poolPort, Secret: wire.GiveBackMAC(seed, uplinkID)}))
+	labtest.Must(t, r.port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: poolPort, Secret: wire.GiveBackMAC(seed, uplinkID)}))
 	captureOnly(t, r.gw, "wan1")
 	index, err := r.gw.Index("wan1")
-	must(t, err)
+	labtest.Must(t, err)
 	if bind {
-		must(t, r.upcall.BindUplink(uplinkID, index))
+		labtest.Must(t, r.upcall.BindUplink(uplinkID, index))
 	}
 	go r.giveBackAll()
 }
@@ -67,7 +68,7 @@ func captureOnly(t *testing.T, ns *lab.Namespace, device string) {
 	t.Helper()
 	mac := wire.GiveBackMAC(seed, uplinkID)
 	c, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
-	must(t, err)
+	labtest.Must(t, err)
 	table := c.AddTable(&nftables.Table{Name: "capture", Family: nftables.TableFamilyNetdev})
 	chain := c.AddChain(&nftables.Chain{Name: "ingress", Table: table, Type: nftables.ChainTypeFilter, Device: device,
 		Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter})
@@ -75,7 +76,7 @@ func captureOnly(t *testing.T, ns *lab.Namespace, device string) {
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: mac[:]}, &expr.Verdict{Kind: expr.VerdictAccept}}})
 	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}})
-	must(t, c.Flush())
+	labtest.Must(t, c.Flush())
 }
 
 func (r *returning) giveBackAll() {
@@ -96,7 +97,7 @@ func (r *returning) giveBackAll() {
 func (r *returning) rpFilter(t *testing.T, value string) {
 	t.Helper()
 	for _, c := range []string{"all", "wan1"} {
-		must(t, r.gw.Sysctl("net/ipv4/conf/"+c+"/rp_filter", value))
+		labtest.Must(t, r.gw.Sysctl("net/ipv4/conf/"+c+"/rp_filter", value))
 	}
 }
 
@@ -104,7 +105,7 @@ func (r *returning) rpFilter(t *testing.T, value string) {
 func udpService(t *testing.T, ns *lab.Namespace, addr string) {
 	t.Helper()
 	c, err := ns.ListenPacket("udp4", addr)
-	must(t, err)
+	labtest.Must(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	go func() {
 		for buf := make([]byte, 100); ; {
@@ -123,11 +124,11 @@ func askUDP(t *testing.T, ns *lab.Namespace, port string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	c, err := ns.Dial(ctx, "udp4", wanAddr.String()+":"+port)
-	must(t, err)
+	labtest.Must(t, err)
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	_, err = c.Write([]byte("question"))
-	must(t, err)
+	labtest.Must(t, err)
 	if _, err := c.Read(make([]byte, 100)); err != nil {
 		t.Fatalf("no answer: %v", err)
 	}
@@ -161,10 +162,10 @@ func TestLocalServicesReceiveWhatIsGivenBack(t *testing.T) {
 func TestGiveBackOnHeaderLessUplink(t *testing.T) {
 	for name, bind := range map[string]bool{"bound": true, "unbound": false} {
 		t.Run(name, func(t *testing.T) {
-			r := &returning{world: &world{gw: newNamespace(t, "gw"), isp: newNamespace(t, "isp")}}
+			r := &returning{world: &world{gw: labtest.Namespace(t, "gw"), isp: labtest.Namespace(t, "isp")}}
 			link, err := lab.ConnectTUN(lab.End{NS: r.gw, Device: "wan1", Prefix: netip.PrefixFrom(wanAddr, 32)},
 				lab.End{NS: r.isp, Device: "cust", Prefix: netip.PrefixFrom(ispAddr, 32)}, 0)
-			must(t, err)
+			labtest.Must(t, err)
 			t.Cleanup(func() { _ = link.Unplug() })
 			r.openUplink(t, wire.Config{HeaderLess: true, MTU: 1500}, bind)
 			r.rpFilter(t, "1")
@@ -187,7 +188,7 @@ func TestPortForwardOfTheUplinkMatches(t *testing.T) {
 	askUDP(t, r.isp, "2000")
 	forwardPort(t, r.gw, "wan1", 2001, lanAddr)
 	l, err := r.lan.Listen("tcp4", "0.0.0.0:2001")
-	must(t, err)
+	labtest.Must(t, err)
 	defer func() { _ = l.Close() }()
 	go func() {
 		if c, err := l.Accept(); err == nil {
@@ -196,7 +197,7 @@ func TestPortForwardOfTheUplinkMatches(t *testing.T) {
 		}
 	}()
 	c, err := r.isp.Dial(t.Context(), "tcp4", wanAddr.String()+":2001")
-	must(t, err)
+	labtest.Must(t, err)
 	defer func() { _ = c.Close() }()
 	echo(t, c, 5<<20)
 }
@@ -205,7 +206,7 @@ func TestPortForwardOfTheUplinkMatches(t *testing.T) {
 func forwardPort(t *testing.T, ns *lab.Namespace, device string, port uint16, to netip.Addr) {
 	t.Helper()
 	c, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
-	must(t, err)
+	labtest.Must(t, err)
 	name := make([]byte, 16)
 	copy(name, device)
 	table := c.AddTable(&nftables.Table{Name: "forwards", Family: nftables.TableFamilyIPv4})
@@ -218,7 +219,7 @@ func forwardPort(t *testing.T, ns *lab.Namespace, device string, port uint16, to
 		&expr.Immediate{Register: 1, Data: to.AsSlice()},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1},
 	}})
-	must(t, c.Flush())
+	labtest.Must(t, c.Flush())
 }
 
 // TestBindUplinkFollowsTheDevice: bound anew when the uplink gets another index, and unbound.
@@ -226,22 +227,22 @@ func TestBindUplinkFollowsTheDevice(t *testing.T) {
 	r := newReturning(t, false)
 	r.rpFilter(t, "1")
 	wan, err := r.gw.Index("wan1")
-	must(t, err)
+	labtest.Must(t, err)
 	lan, err := r.gw.Index("lan0")
-	must(t, err)
+	labtest.Must(t, err)
 	filters := func() int {
 		link, err := r.gw.Handle().LinkByIndex(r.upcall.Index())
-		must(t, err)
+		labtest.Must(t, err)
 		list, err := r.gw.Handle().FilterList(link, 0xfffffff2)
-		must(t, err)
+		labtest.Must(t, err)
 		return len(list)
 	}
 	for _, index := range []int{lan, wan, wan} {
-		must(t, r.upcall.BindUplink(uplinkID, index))
-		must(t, r.upcall.BindUplink(uplinkID+1, index))
+		labtest.Must(t, r.upcall.BindUplink(uplinkID, index))
+		labtest.Must(t, r.upcall.BindUplink(uplinkID+1, index))
 	}
 	many := filters()
-	must(t, r.upcall.BindUplink(uplinkID+1, 0))
+	labtest.Must(t, r.upcall.BindUplink(uplinkID+1, 0))
 	if few := filters(); few*2 != many {
 		t.Errorf("%d filters of two uplinks became %d of one", many, few)
 	}
@@ -250,7 +251,7 @@ func TestBindUplinkFollowsTheDevice(t *testing.T) {
 	if err := r.upcall.BindUplink(uplinkID, 1<<20); err == nil {
 		t.Error("bound to a device that does not exist")
 	}
-	must(t, r.upcall.BindUplink(uplinkID, wan))
+	labtest.Must(t, r.upcall.BindUplink(uplinkID, wan))
 	askUDP(t, r.isp, "2000")
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"testing"
 
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/tapgw/tapdev"
 	"tapgw/uplinks/wire"
@@ -33,40 +33,13 @@ var (
 	poolPort = []wire.PortRange{{First: 1024, Last: 65535}}
 )
 
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("needs root")
-	}
-	t.Skip("making network namespaces needs root")
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func newNamespace(t testing.TB, name string) *lab.Namespace {
-	t.Helper()
-	needRoot(t)
-	ns, err := lab.New(name)
-	must(t, err)
-	t.Cleanup(func() { _ = ns.Close() })
-	return ns
-}
-
 func defaultConfig() tapdev.Config {
 	return tapdev.Config{Name: "tapgw0", Address: tapPre, Gateway: gateway, MAC: tapMAC, GatewayMAC: gatewayMAC, MTU: 1500, Queues: 1}
 }
 
 func create(t testing.TB, ns *lab.Namespace, cfg tapdev.Config) (d *tapdev.Device) {
 	t.Helper()
-	must(t, ns.Do(func() (err error) { d, err = tapdev.Create(cfg); return err }))
+	labtest.Must(t, ns.Do(func() (err error) { d, err = tapdev.Create(cfg); return err }))
 	t.Cleanup(func() { _ = d.Close() })
 	return d
 }
@@ -80,19 +53,19 @@ type world struct {
 
 func newWorld(t testing.TB, queues int) *world {
 	t.Helper()
-	w := &world{lan: newNamespace(t, "lan"), gw: newNamespace(t, "gw"), isp: newNamespace(t, "isp")}
+	w := &world{lan: labtest.Namespace(t, "lan"), gw: labtest.Namespace(t, "gw"), isp: labtest.Namespace(t, "isp")}
 	_, err := lab.Connect(lab.End{NS: w.lan, Device: "eth0", Prefix: netip.PrefixFrom(lanAddr, 24)},
 		lab.End{NS: w.gw, Device: "lan0", Prefix: netip.MustParsePrefix("10.0.0.1/24")}, 0)
-	must(t, err)
+	labtest.Must(t, err)
 	_, err = lab.Connect(lab.End{NS: w.gw, Device: "wan1", Prefix: netip.PrefixFrom(wanAddr, 24), MAC: wanMAC[:]},
 		lab.End{NS: w.isp, Device: "cust", Prefix: netip.PrefixFrom(ispAddr, 24), MAC: ispMAC[:]}, 0)
-	must(t, err)
-	must(t, w.gw.Sysctl("net/ipv4/ip_forward", "1"))
+	labtest.Must(t, err)
+	labtest.Must(t, w.gw.Sysctl("net/ipv4/ip_forward", "1"))
 	lo, err := w.isp.Handle().LinkByName("lo")
-	must(t, err)
-	must(t, w.isp.Handle().AddrAdd(lo, &netlink.Addr{IPNet: netlink.NewIPNet(server.AsSlice())}))
+	labtest.Must(t, err)
+	labtest.Must(t, w.isp.Handle().AddrAdd(lo, &netlink.Addr{IPNet: netlink.NewIPNet(server.AsSlice())}))
 	for _, c := range []string{"all", "default", "wan1", "lan0"} {
-		must(t, w.gw.Sysctl("net/ipv4/conf/"+c+"/rp_filter", "0"))
+		labtest.Must(t, w.gw.Sysctl("net/ipv4/conf/"+c+"/rp_filter", "0"))
 	}
 	addDefault(t, w.lan, "eth0", "10.0.0.1")
 	neighbour(t, w.gw, "wan1", ispAddr, ispMAC)
@@ -107,19 +80,19 @@ func (w *world) openGateway(t testing.TB, queues int) {
 	cfg := defaultConfig()
 	cfg.Queues = queues
 	w.dev = create(t, w.gw, cfg)
-	must(t, w.gw.Sysctl("net/ipv4/conf/tapgw0/rp_filter", "0"))
+	labtest.Must(t, w.gw.Sysctl("net/ipv4/conf/tapgw0/rp_filter", "0"))
 	addDefault(t, w.gw, "tapgw0", gateway.String())
 	w.port = openPort(t, w.gw, "wan1", wire.Config{MAC: wanMAC, GatewayMAC: ispMAC, MTU: 1500})
-	must(t, w.port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: poolPort}))
-	must(t, w.gw.Silence("wan1", true))
+	labtest.Must(t, w.port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: poolPort}))
+	labtest.Must(t, w.gw.Silence("wan1", true))
 }
 
 func openPort(t testing.TB, ns *lab.Namespace, device string, cfg wire.Config) (p *wire.Port) {
 	t.Helper()
 	index, err := ns.Index(device)
-	must(t, err)
+	labtest.Must(t, err)
 	cfg.Index = index
-	must(t, ns.Do(func() (err error) { p, err = wire.Open(cfg); return err }))
+	labtest.Must(t, ns.Do(func() (err error) { p, err = wire.Open(cfg); return err }))
 	t.Cleanup(func() { _ = p.Close() })
 	return p
 }
@@ -127,15 +100,15 @@ func openPort(t testing.TB, ns *lab.Namespace, device string, cfg wire.Config) (
 func addDefault(t testing.TB, ns *lab.Namespace, device, via string) {
 	t.Helper()
 	index, err := ns.Index(device)
-	must(t, err)
-	must(t, ns.Handle().RouteAdd(&netlink.Route{LinkIndex: index, Gw: net.ParseIP(via)}))
+	labtest.Must(t, err)
+	labtest.Must(t, ns.Handle().RouteAdd(&netlink.Route{LinkIndex: index, Gw: net.ParseIP(via)}))
 }
 
 func neighbour(t testing.TB, ns *lab.Namespace, device string, addr netip.Addr, mac [6]byte) {
 	t.Helper()
 	index, err := ns.Index(device)
-	must(t, err)
-	must(t, ns.Handle().NeighSet(&netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V4, State: unix.NUD_PERMANENT,
+	labtest.Must(t, err)
+	labtest.Must(t, ns.Handle().NeighSet(&netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V4, State: unix.NUD_PERMANENT,
 		IP: addr.AsSlice(), HardwareAddr: mac[:]}))
 }
 
@@ -222,8 +195,8 @@ func addrWord(a netip.Addr) uint32 { b := a.As4(); return word(b[:]) }
 func rawSocket(t testing.TB, ns *lab.Namespace, device string) (fd int) {
 	t.Helper()
 	index, err := ns.Index(device)
-	must(t, err)
-	must(t, ns.Do(func() (err error) {
+	labtest.Must(t, err)
+	labtest.Must(t, ns.Do(func() (err error) {
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 
+	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/uplinks/wire"
 )
@@ -20,23 +21,23 @@ func openTUN(t *testing.T) (*wire.Port, *os.File) {
 	t.Helper()
 	ns := newPair(t).gw
 	var f *os.File
-	must(t, ns.Do(func() error {
+	labtest.Must(t, ns.Do(func() error {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-		must(t, err)
+		labtest.Must(t, err)
 		req, err := unix.NewIfreq("ppp0")
-		must(t, err)
+		labtest.Must(t, err)
 		req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-		must(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, req))
+		labtest.Must(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, req))
 		f = os.NewFile(uintptr(fd), "ppp0")
 		return nil
 	}))
 	t.Cleanup(func() { _ = f.Close() })
 	link, err := ns.Handle().LinkByName("ppp0")
-	must(t, err)
-	must(t, ns.Handle().LinkSetUp(link))
-	must(t, ns.Silence("ppp0", true))
+	labtest.Must(t, err)
+	labtest.Must(t, ns.Handle().LinkSetUp(link))
+	labtest.Must(t, ns.Silence("ppp0", true))
 	port := openPort(t, ns, "ppp0", wire.Config{MAC: wanMAC, HeaderLess: true})
-	must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: []wire.PortRange{{First: 1024, Last: 32767}}, Secret: secret}))
+	labtest.Must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: []wire.PortRange{{First: 1024, Last: 32767}}, Secret: secret}))
 	return port, f
 }
 
@@ -47,7 +48,7 @@ func TestHeaderLessSend(t *testing.T) {
 	s := port.Sender()
 	s.Queue(udpFrame(t, wanAddr, ispAddr, 2000, "small enough to need no padding"))
 	s.Queue(superSegment(t, wanAddr, ispAddr, length, 1460))
-	must(t, s.Flush())
+	labtest.Must(t, s.Flush())
 	udp := readIP(t, far, layers.LayerTypeUDP)
 	if !bytes.HasSuffix(udp.Data(), []byte("no padding")) {
 		t.Errorf("received %q", udp.Data())
@@ -68,7 +69,7 @@ func readIP(t *testing.T, f *os.File, kind gopacket.LayerType) gopacket.Packet {
 	_ = f.SetReadDeadline(time.Now().Add(10 * time.Second))
 	for buf := make([]byte, 1<<16); ; {
 		n, err := f.Read(buf)
-		must(t, err)
+		labtest.Must(t, err)
 		eth := append(append(append(append([]byte(nil), ispMAC[:]...), wanMAC[:]...), 8, 0), buf[packet.VnetLen:n]...)
 		if p := gopacket.NewPacket(eth, layers.LayerTypeEthernet, gopacket.Default); p.Layer(kind) != nil {
 			return checkSums(t, eth)
@@ -95,7 +96,7 @@ func TestHeaderLessReceive(t *testing.T) {
 			h.SetHdrLen(h.HdrLen() - packet.EthernetLen)
 		}
 		_, err := far.Write(sent)
-		must(t, err)
+		labtest.Must(t, err)
 		if got := next(t, frames); !bytes.Equal(got, want) {
 			t.Errorf("received % x, expected % x", got[:44], want[:44])
 		}
@@ -110,7 +111,7 @@ func TestHeaderLessFilter(t *testing.T) {
 		udpFrame(t, ispAddr, wanAddr, 2000, "ours"),
 	} {
 		_, err := far.Write(append(make([]byte, packet.VnetLen), f[packet.VnetLen+packet.EthernetLen:]...))
-		must(t, err)
+		labtest.Must(t, err)
 	}
 	if got := next(t, frames); !bytes.Contains(got, []byte("ours")) {
 		t.Errorf("received %q", got)

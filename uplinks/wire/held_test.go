@@ -7,18 +7,19 @@ import (
 	"testing"
 	"time"
 
+	"tapgw/internal/lab/labtest"
 	"tapgw/uplinks/wire"
 )
 
 func TestHeldBySocket(t *testing.T) {
-	ns := newNamespace(t, "host")
+	ns := labtest.Namespace(t, "host")
 	lo := netip.MustParseAddr("127.0.0.1")
-	must(t, ns.Do(func() error {
+	labtest.Must(t, ns.Do(func() error {
 		var lc net.ListenConfig
 		tcp, err := lc.Listen(context.Background(), "tcp4", "0.0.0.0:2000")
-		must(t, err)
+		labtest.Must(t, err)
 		udp, err := lc.ListenPacket(context.Background(), "udp4", "127.0.0.1:3000")
-		must(t, err)
+		labtest.Must(t, err)
 		for _, c := range []struct {
 			proto uint8
 			addr  netip.Addr

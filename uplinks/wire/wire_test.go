@@ -6,13 +6,13 @@ import (
 	"net"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/uplinks/wire"
 	"tapgw/uplinks/wire/batchio"
@@ -76,14 +76,14 @@ func TestFilterPassesOnlyWhatMayBeOurs(t *testing.T) {
 func tcpFrame(t testing.TB, port uint16) []byte {
 	ip := ipv4(ispAddr, wanAddr, layers.IPProtocolTCP)
 	tcp := &layers.TCP{SrcPort: 80, DstPort: layers.TCPPort(port), SYN: true, DataOffset: 5}
-	must(t, tcp.SetNetworkLayerForChecksum(ip))
+	labtest.Must(t, tcp.SetNetworkLayerForChecksum(ip))
 	return frame(t, ethernet(ispMAC, wanMAC), ip, tcp)
 }
 
 func send(t testing.TB, s *wire.Sender, f []byte) {
 	t.Helper()
 	s.Queue(f)
-	must(t, s.Flush())
+	labtest.Must(t, s.Flush())
 }
 
 // TestFilterKnowsGivenBackFrames sends from the secret address, as no host on the wire could know it.
@@ -106,7 +106,7 @@ func TestNothingIsReceivedBeforeSetFilter(t *testing.T) {
 	port := openPort(t, p.gw, "wan1", wire.Config{MAC: wanMAC, GatewayMAC: ispMAC})
 	out := p.provider(t).Sender()
 	send(t, out, udpFrame(t, ispAddr, wanAddr, 2000, "early"))
-	must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: []wire.PortRange{{First: 2000, Last: 2000}}}))
+	labtest.Must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: []wire.PortRange{{First: 2000, Last: 2000}}}))
 	send(t, out, udpFrame(t, ispAddr, wanAddr, 2000, "late"))
 	if got := next(t, reader(port)); !bytes.Contains(got, []byte("late")) {
 		t.Errorf("received %q", got)
@@ -122,7 +122,7 @@ func TestFilterBounds(t *testing.T) {
 	}
 	large.Addresses[0] = wanAddr
 	large.Ports[wire.MaxFilterPorts-1] = wire.PortRange{First: 2000, Last: 2000}
-	must(t, port.SetFilter(large))
+	labtest.Must(t, port.SetFilter(large))
 	send(t, p.provider(t).Sender(), udpFrame(t, ispAddr, wanAddr, 2000, "x"))
 	next(t, reader(port))
 	large.Addresses = append(large.Addresses, wanAddr)
@@ -136,7 +136,7 @@ func TestSuperSegmentIsCutToTheMTU(t *testing.T) {
 	const length = 60000
 	for _, mtu := range []int{1500, 1000, 576} {
 		p := newPair(t)
-		must(t, p.gw.SetOffloads("wan1", lab.Offloads{RxChecksum: true, GRO: true}))
+		labtest.Must(t, p.gw.SetOffloads("wan1", lab.Offloads{RxChecksum: true, GRO: true}))
 		port, fd := p.uplink(t), rawSocket(t, p.isp, "cust")
 		port.SetNextHop(ispMAC, mtu)
 		send(t, port.Sender(), superSegment(t, wanAddr, ispAddr, length, 1460))
@@ -154,7 +154,7 @@ func collect(t *testing.T, fd, mtu, n int) (payload []byte) {
 	buf := make([]byte, 1<<16)
 	for len(payload) < n {
 		r, err := unix.Read(fd, buf)
-		must(t, err)
+		labtest.Must(t, err)
 		p := gopacket.NewPacket(buf[:r], layers.LayerTypeEthernet, gopacket.Default)
 		tcp, ok := p.TransportLayer().(*layers.TCP)
 		if !ok {
@@ -211,7 +211,7 @@ func TestTooBigIsCounted(t *testing.T) {
 	s.Queue(udpFrame(t, wanAddr, ispAddr, 2000, string(make([]byte, 2000))))
 	s.Queue(udpFrame(t, wanAddr, ispAddr, 2000, "small"))
 	s.Queue([]byte("scrap"))
-	must(t, s.Flush())
+	labtest.Must(t, s.Flush())
 	if got := port.Stats(); got.Sent != 1 || got.DroppedTooBig != 1 || got.DroppedRefused != 1 {
 		t.Errorf("stats %+v", got)
 	}
@@ -227,7 +227,7 @@ func TestNextHopChangesWhileRunning(t *testing.T) {
 		buf := make([]byte, 2000)
 		for {
 			n, err := unix.Read(fd, buf)
-			must(t, err)
+			labtest.Must(t, err)
 			if !bytes.Contains(buf[:n], []byte("hop")) {
 				continue
 			}
@@ -243,7 +243,7 @@ func TestDeviceDownAndGone(t *testing.T) {
 	p := newPair(t)
 	port := p.uplink(t)
 	link, err := p.gw.Handle().LinkByName("wan1")
-	must(t, err)
+	labtest.Must(t, err)
 	result := make(chan error)
 	go func() {
 		bufs, sizes := batchio.Buffers(1), make([]int, 1)
@@ -252,8 +252,8 @@ func TestDeviceDownAndGone(t *testing.T) {
 			result <- err
 		}
 	}()
-	must(t, p.gw.Handle().LinkSetDown(link))
-	if err := await(t, result); !errors.Is(err, wire.ErrDown) {
+	labtest.Must(t, p.gw.Handle().LinkSetDown(link))
+	if err := labtest.Ended(t, result); !errors.Is(err, wire.ErrDown) {
 		t.Errorf("reading while down: %v", err)
 	}
 	s := port.Sender()
@@ -261,17 +261,17 @@ func TestDeviceDownAndGone(t *testing.T) {
 	if err := s.Flush(); !errors.Is(err, wire.ErrDown) {
 		t.Errorf("sending while down: %v", err)
 	}
-	must(t, p.gw.Handle().LinkSetUp(link))
+	labtest.Must(t, p.gw.Handle().LinkSetUp(link))
 	send(t, p.provider(t).Sender(), udpFrame(t, ispAddr, wanAddr, 2000, "x"))
-	if err := await(t, result); err != nil {
+	if err := labtest.Ended(t, result); err != nil {
 		t.Errorf("after the device came back: %v", err)
 	}
-	must(t, p.link.Unplug())
+	labtest.Must(t, p.link.Unplug())
 	s.Queue(udpFrame(t, wanAddr, ispAddr, 2000, "x"))
 	if err := s.Flush(); !errors.Is(err, wire.ErrDown) {
 		t.Errorf("sending on a device that is gone: %v", err)
 	}
-	must(t, p.gw.Do(func() error {
+	labtest.Must(t, p.gw.Do(func() error {
 		if _, err := wire.Open(wire.Config{Index: link.Attrs().Index}); !errors.Is(err, wire.ErrDown) {
 			t.Errorf("opening a device that is gone: %v", err)
 		}
@@ -282,17 +282,6 @@ func TestDeviceDownAndGone(t *testing.T) {
 	}
 }
 
-func await(t *testing.T, c <-chan error) error {
-	t.Helper()
-	select {
-	case err := <-c:
-		return err
-	case <-time.After(10 * time.Second):
-		t.Fatal("still blocked")
-		return nil
-	}
-}
-
 func TestCloseUnblocks(t *testing.T) {
 	port := newPair(t).uplink(t)
 	result := make(chan error)
@@ -300,9 +289,9 @@ func TestCloseUnblocks(t *testing.T) {
 		_, err := port.ReadBatch(batchio.Buffers(1), make([]int, 1))
 		result <- err
 	}()
-	must(t, port.Close())
-	must(t, port.Close())
-	if err := await(t, result); !errors.Is(err, net.ErrClosed) {
+	labtest.Must(t, port.Close())
+	labtest.Must(t, port.Close())
+	if err := labtest.Ended(t, result); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("ReadBatch: %v", err)
 	}
 	s := port.Sender()

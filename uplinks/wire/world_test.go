@@ -2,7 +2,6 @@ package wire_test
 
 import (
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/uplinks/wire"
 	"tapgw/uplinks/wire/batchio"
@@ -25,13 +25,6 @@ var (
 	ispAddr = netip.MustParseAddr("100.64.1.1")
 )
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // pair is an uplink wan1 and the provider's end of it, both silent: no stack answers.
 type pair struct {
 	gw, isp *lab.Namespace
@@ -40,35 +33,22 @@ type pair struct {
 
 func newPair(t testing.TB) *pair {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("needs root")
-		}
-		t.Skip("making network namespaces needs root")
-	}
-	p := &pair{gw: newNamespace(t, "gw"), isp: newNamespace(t, "isp")}
+	p := &pair{gw: labtest.Namespace(t, "gw"), isp: labtest.Namespace(t, "isp")}
 	var err error
 	p.link, err = lab.Connect(lab.End{NS: p.gw, Device: "wan1", Prefix: netip.PrefixFrom(wanAddr, 24), MAC: wanMAC[:]},
 		lab.End{NS: p.isp, Device: "cust", Prefix: netip.PrefixFrom(ispAddr, 24), MAC: ispMAC[:]}, 0)
-	must(t, err)
-	must(t, p.gw.Silence("wan1", true))
-	must(t, p.isp.Silence("cust", true))
+	labtest.Must(t, err)
+	labtest.Must(t, p.gw.Silence("wan1", true))
+	labtest.Must(t, p.isp.Silence("cust", true))
 	return p
-}
-
-func newNamespace(t testing.TB, name string) *lab.Namespace {
-	ns, err := lab.New(name)
-	must(t, err)
-	t.Cleanup(func() { _ = ns.Close() })
-	return ns
 }
 
 func openPort(t testing.TB, ns *lab.Namespace, device string, cfg wire.Config) (p *wire.Port) {
 	t.Helper()
 	index, err := ns.Index(device)
-	must(t, err)
+	labtest.Must(t, err)
 	cfg.Index, cfg.MTU = index, 1500
-	must(t, ns.Do(func() (err error) { p, err = wire.Open(cfg); return err }))
+	labtest.Must(t, ns.Do(func() (err error) { p, err = wire.Open(cfg); return err }))
 	t.Cleanup(func() { _ = p.Close() })
 	return p
 }
@@ -76,14 +56,14 @@ func openPort(t testing.TB, ns *lab.Namespace, device string, cfg wire.Config) (
 // uplink is the port under test; everything to the pool ports of its address passes.
 func (p *pair) uplink(t testing.TB) *wire.Port {
 	port := openPort(t, p.gw, "wan1", wire.Config{MAC: wanMAC, GatewayMAC: ispMAC})
-	must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: []wire.PortRange{{First: 1024, Last: 32767}}, Secret: secret}))
+	labtest.Must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: []wire.PortRange{{First: 1024, Last: 32767}}, Secret: secret}))
 	return port
 }
 
 // provider is a port on the other end that sends and sees everything towards the provider's address.
 func (p *pair) provider(t testing.TB) *wire.Port {
 	port := openPort(t, p.isp, "cust", wire.Config{MAC: ispMAC, GatewayMAC: wanMAC})
-	must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{ispAddr}, Ports: []wire.PortRange{{First: 1, Last: 65535}}}))
+	labtest.Must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{ispAddr}, Ports: []wire.PortRange{{First: 1, Last: 65535}}}))
 	return port
 }
 
@@ -124,7 +104,7 @@ func next(t testing.TB, frames <-chan []byte) []byte {
 func frame(t testing.TB, ls ...gopacket.SerializableLayer) []byte {
 	t.Helper()
 	buf := gopacket.NewSerializeBuffer()
-	must(t, gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ls...))
+	labtest.Must(t, gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ls...))
 	return append(make([]byte, packet.VnetLen), buf.Bytes()...)
 }
 
@@ -139,7 +119,7 @@ func ipv4(src, dst netip.Addr, proto layers.IPProtocol) *layers.IPv4 {
 func udpFrame(t testing.TB, src, dst netip.Addr, port uint16, payload string) []byte {
 	ip := ipv4(src, dst, layers.IPProtocolUDP)
 	udp := &layers.UDP{SrcPort: 40053, DstPort: layers.UDPPort(port)}
-	must(t, udp.SetNetworkLayerForChecksum(ip))
+	labtest.Must(t, udp.SetNetworkLayerForChecksum(ip))
 	return frame(t, ethernet(ispMAC, wanMAC), ip, udp, gopacket.Payload(payload))
 }
 
@@ -148,7 +128,7 @@ func udpFrame(t testing.TB, src, dst netip.Addr, port uint16, payload string) []
 func superSegment(t testing.TB, src, dst netip.Addr, n, size int) []byte {
 	ip := ipv4(src, dst, layers.IPProtocolTCP)
 	tcp := &layers.TCP{SrcPort: 40000, DstPort: 2000, Seq: 1, ACK: true, PSH: true, Window: 1000, DataOffset: 5}
-	must(t, tcp.SetNetworkLayerForChecksum(ip))
+	labtest.Must(t, tcp.SetNetworkLayerForChecksum(ip))
 	f := frame(t, ethernet(ispMAC, wanMAC), ip, tcp, gopacket.Payload(pattern(n)))
 	seedChecksum(f)
 	h := packet.VnetHeader(f)
@@ -189,11 +169,11 @@ func checkSums(t testing.TB, eth []byte) gopacket.Packet {
 	switch l4 := p.TransportLayer().(type) {
 	case *layers.TCP:
 		had[1] = l4.Checksum
-		must(t, l4.SetNetworkLayerForChecksum(ip))
+		labtest.Must(t, l4.SetNetworkLayerForChecksum(ip))
 		again = append(again, l4, gopacket.Payload(l4.Payload))
 	case *layers.UDP:
 		had[1] = l4.Checksum
-		must(t, l4.SetNetworkLayerForChecksum(ip))
+		labtest.Must(t, l4.SetNetworkLayerForChecksum(ip))
 		again = append(again, l4, gopacket.Payload(l4.Payload))
 	}
 	frame(t, again...)
@@ -214,8 +194,8 @@ func checkSums(t testing.TB, eth []byte) gopacket.Packet {
 func rawSocket(t testing.TB, ns *lab.Namespace, device string) (fd int) {
 	t.Helper()
 	index, err := ns.Index(device)
-	must(t, err)
-	must(t, ns.Do(func() (err error) {
+	labtest.Must(t, err)
+	labtest.Must(t, ns.Do(func() (err error) {
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0x0300)
 		if err != nil {
 			return err

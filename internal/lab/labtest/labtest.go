@@ -101,3 +101,15 @@ func Must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Ended returns what a goroutine reports when it ends, and fails the test where that takes too long.
+func Ended(t testing.TB, c <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-c:
+		return err
+	case <-time.After(timeout):
+		t.Fatal("still blocked")
+		return nil
+	}
+}
