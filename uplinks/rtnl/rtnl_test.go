@@ -158,11 +158,9 @@ func TestMultipathDefaultIsDemotedWhole(t *testing.T) {
 	w.tap()
 	before := w.objects()
 	rec, tr := NewReconciler(w.k), uplinks.NewTracker(uplinks.TrackerConfig{TapName: "tapgw0"})
-	report, err := rec.Apply(w.plan(tr, w.capture()))
-	w.must(err)
+	report := w.apply(rec, tr, w.capture())
 	w.expectLeaving(map[[2]string]string{{"", "198.51.100.1"}: "tapgw0", {"10.2.0.2", "198.51.100.1"}: "b"})
-	again, err := rec.Apply(w.plan(tr, w.capture()))
-	w.must(err)
+	again := w.apply(rec, tr, w.capture())
 	if len(report.Demoted) != 1 || again.Changed() {
 		t.Errorf("demoted %+v, then changed %+v", report.Demoted, again)
 	}
@@ -218,6 +216,14 @@ func (w *world) plan(tr *uplinks.Tracker, c uplinks.Capture) uplinks.Wanted {
 	return uplinks.Plan(s, f, c)
 }
 
+// apply makes the kernel what is planned.
+func (w *world) apply(rec *Reconciler, tr *uplinks.Tracker, c uplinks.Capture) Report {
+	w.t.Helper()
+	report, err := rec.Apply(w.plan(tr, c))
+	w.must(err)
+	return report
+}
+
 // leavesBy asks the kernel which device a packet takes.
 func (w *world) leavesBy(src, dst string) string {
 	w.t.Helper()
@@ -246,8 +252,7 @@ func TestApplyCapturesAndCleanupRestores(t *testing.T) {
 	tr, c := gatewayWorld(w)
 	before := w.objects()
 	rec := NewReconciler(w.k)
-	report, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	report := w.apply(rec, tr, c)
 	if len(report.Demoted) != 1 || report.Demoted[0].Original.Metric != 0 || len(report.LostRoutes)+len(report.LostRules) != 0 {
 		t.Errorf("report %+v", report)
 	}
@@ -261,8 +266,7 @@ func TestApplyCapturesAndCleanupRestores(t *testing.T) {
 		{"192.168.1.10", "198.18.73.2"}:   "tapgw0",
 		{"198.18.73.1", "198.51.100.200"}: "tapgw0",
 	})
-	again, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	again := w.apply(rec, tr, c)
 	if again.Changed() {
 		t.Errorf("second Apply changed %+v", again)
 	}
@@ -288,8 +292,7 @@ func TestAnotherProcessCleansUp(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
 	before := w.objects()
-	report, err := NewReconciler(w.k).Apply(w.plan(tr, c))
-	w.must(err)
+	report := w.apply(NewReconciler(w.k), tr, c)
 	fresh := NewReconciler(w.k)
 	w.must(fresh.Cleanup())
 	w.must(fresh.Restore(report.Demoted))
@@ -304,8 +307,7 @@ func TestForeignRulesAndRoutesStay(t *testing.T) {
 	w.must(w.h.RuleAdd(foreign))
 	before := w.objects()
 	rec := NewReconciler(w.k)
-	report, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	report := w.apply(rec, tr, c)
 	w.must(rec.Cleanup())
 	w.must(rec.Restore(report.Demoted))
 	w.sameObjects(before)
@@ -315,8 +317,7 @@ func TestWhatOthersDeleteIsPutBack(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
 	rec := NewReconciler(w.k)
-	_, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	w.apply(rec, tr, c)
 	notify := w.watch()
 	want := w.objects()
 	have, err := w.k.present()
@@ -332,8 +333,7 @@ func TestWhatOthersDeleteIsPutBack(t *testing.T) {
 	case <-time.After(bound):
 		t.Fatal("deletions were not told")
 	}
-	report, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	report := w.apply(rec, tr, c)
 	if len(report.LostRules) != len(have.rules) || len(report.LostRoutes) != len(have.routes) {
 		t.Errorf("lost %d rules and %d routes, want %d and %d", len(report.LostRules), len(report.LostRoutes), len(have.rules), len(have.routes))
 	}
@@ -344,20 +344,17 @@ func TestRenumberedAndReplugged(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
 	rec := NewReconciler(w.k)
-	_, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	w.apply(rec, tr, c)
 
 	w.must(w.h.AddrDel(w.link("wan1"), parse("192.168.1.20/24")))
 	w.must(w.h.AddrAdd(w.link("wan1"), parse("172.20.0.5/24")))
 	w.defaultVia("wan1", "172.20.0.1", 101)
-	_, err = rec.Apply(w.plan(tr, c))
-	w.must(err)
+	w.apply(rec, tr, c)
 	w.expectLeaving(map[[2]string]string{{"172.20.0.5", "198.51.100.1"}: "wan1", {"", "198.51.100.1"}: "tapgw0"})
 
 	old := w.link("wan1").Attrs().Index
 	w.must(w.h.LinkDel(w.link("wan1")))
-	_, err = rec.Apply(w.plan(tr, c))
-	w.must(err)
+	w.apply(rec, tr, c)
 	for _, o := range w.objects() {
 		if strings.Contains(o, "172.20.0.5") {
 			t.Errorf("left over: %s", o)
@@ -368,8 +365,7 @@ func TestRenumberedAndReplugged(t *testing.T) {
 	if w.link("wan1").Attrs().Index == old {
 		t.Fatal("the index did not change, the test proves nothing")
 	}
-	_, err = rec.Apply(w.plan(tr, c))
-	w.must(err)
+	w.apply(rec, tr, c)
 	w.expectLeaving(map[[2]string]string{{"192.168.1.21", "198.51.100.1"}: "wan1", {"192.168.1.10", "198.51.100.1"}: "wan0"})
 }
 
@@ -377,21 +373,17 @@ func TestInterfaceSwitchedOffAndOn(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
 	rec := NewReconciler(w.k)
-	_, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	w.apply(rec, tr, c)
 	w.cut("wan1") // routes of a link without carrier stay, with a mark on them
-	report, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	report := w.apply(rec, tr, c)
 	if report.Changed() {
 		t.Errorf("carrier loss changed %+v", report)
 	}
 	w.must(w.h.LinkSetDown(w.link("wan1")))
-	_, err = rec.Apply(w.plan(tr, c))
-	w.must(err)
+	w.apply(rec, tr, c)
 	w.must(w.h.LinkSetUp(w.link("wan1")))
 	w.must(w.wires["wan1"].Mend())
-	_, err = rec.Apply(w.plan(tr, c))
-	w.must(err)
+	w.apply(rec, tr, c)
 	w.expectLeaving(map[[2]string]string{{"192.168.1.20", "198.51.100.1"}: "wan1"})
 }
 
@@ -401,8 +393,7 @@ func TestCleanupWithoutCarrier(t *testing.T) {
 	w.cut("wan0")
 	before := w.objects()
 	rec := NewReconciler(w.k)
-	report, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	report := w.apply(rec, tr, c)
 	w.must(rec.Cleanup())
 	w.must(rec.Restore(report.Demoted))
 	w.sameObjects(before)
@@ -412,15 +403,13 @@ func TestTapDeletedAndMadeAgain(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
 	rec := NewReconciler(w.k)
-	first, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	first := w.apply(rec, tr, c)
 	w.must(w.h.LinkDel(w.link("tapgw0")))
 	if got := w.leavesBy("", "198.51.100.1"); got != "wan0" {
 		t.Errorf("without the TAP traffic leaves by %s, want wan0 as before us", got)
 	}
 	w.tap()
-	_, err = rec.Apply(w.plan(tr, w.capture()))
-	w.must(err)
+	w.apply(rec, tr, w.capture())
 	w.expectLeaving(map[[2]string]string{{"", "198.51.100.1"}: "tapgw0"})
 	w.must(rec.Cleanup())
 	w.must(rec.Restore(first.Demoted))
@@ -431,11 +420,9 @@ func TestRivalsMetricZero(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
 	rec := NewReconciler(w.k)
-	first, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	first := w.apply(rec, tr, c)
 	w.defaultVia("wan0", "192.168.1.1", 0)
-	second, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	second := w.apply(rec, tr, c)
 	if len(second.Demoted) != 1 {
 		t.Fatalf("demoted %+v", second.Demoted)
 	}
@@ -452,12 +439,10 @@ func TestRivalsNewGateway(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
 	rec := NewReconciler(w.k)
-	first, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	first := w.apply(rec, tr, c)
 	fresh := w.defaultVia("wan0", "192.168.1.254", 0)
 	before := w.read().Routes
-	second, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	second := w.apply(rec, tr, c)
 	s, _ := tr.Update(time.Now(), w.read())
 	if g := s.ByID(0).Gateway; g.String() != fresh.Gw.String() {
 		t.Errorf("gateway %v of %+v", g, before)
@@ -476,8 +461,7 @@ func TestRestoreNeverReplacesAnotherRoute(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
 	rec := NewReconciler(w.k)
-	report, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
+	report := w.apply(rec, tr, c)
 	w.must(rec.Cleanup())
 	w.defaultVia("wan1", "192.168.1.99", 0)
 	before := w.objects()
