@@ -46,6 +46,7 @@ var reasonText = [numReasons]string{
 	"no_session", "stale_session", "too_big", "uplink_not_ready", "bad_icmp", "fragment_lost",
 }
 
+// String is the label of metrics.
 func (r Reason) String() string { return reasonText[r] }
 
 // Result is the outcome for one frame.

@@ -18,7 +18,7 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-// Sender collects frames and sends them by one system call. It belongs to one goroutine and allocates nothing after NewSender.
+// Sender collects frames and sends them by one system call. It belongs to one goroutine and allocates nothing once made.
 type Sender struct {
 	port *Port
 	n    int
