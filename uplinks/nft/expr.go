@@ -35,7 +35,7 @@ func hideRules(u Uplink, addresses string) (rules [][]expr.Any) {
 // givenBackRule lets pass what we hand back to the host's stack. On a header-less device nothing else has the source
 // address that it looks at, and the rule matches nothing else.
 func givenBackRule(mac [6]byte) []expr.Any {
-	return join(payload(expr.PayloadBaseLLHeader, 6, 6), equal(mac[:]), []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}})
+	return join(payload(expr.PayloadBaseLLHeader, 6, 6), equal(mac[:]), accept())
 }
 
 // ethertype loads the EtherType on the wire: frames of a VLAN above this device, whose tag the hardware took off, are not
@@ -53,13 +53,15 @@ func noTransitRule() []expr.Any {
 
 func fromIPv4() []expr.Any { return join(meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4})) }
 
-func guardRule() []expr.Any {
-	return join(
-		meta(expr.MetaKeyIIFNAME), in(setGuarded),
-		conntrack(expr.CtKeySTATE, ctEstablishedOrRelated),
-		conntrack(expr.CtKeySTATUS, ctStatusDNAT),
-		drop(),
-	)
+// guardRules accept what belongs to a connection or is translated by a port forward, and drop the rest. A rule that asks
+// for connection tracking does not match a packet without any (an invalid one), so the drop must not ask.
+func guardRules(match []expr.Any) [][]expr.Any {
+	from := join(match, meta(expr.MetaKeyIIFNAME), in(setGuarded))
+	return [][]expr.Any{
+		join(from, conntrack(expr.CtKeySTATE, ctEstablishedOrRelated), accept()),
+		join(from, conntrack(expr.CtKeySTATUS, ctStatusDNAT), accept()),
+		join(from, drop()),
+	}
 }
 
 // masqueradeRules keep TCP and UDP within gap, so that their answers are not taken for the datapath's.
@@ -131,12 +133,14 @@ func mask(bits []byte) []expr.Any {
 	return []expr.Any{&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(bits)), Mask: bits, Xor: make([]byte, len(bits))}}
 }
 
-// conntrack matches when none of bits is set.
+// conntrack matches when any of the bits is set.
 func conntrack(key expr.CtKey, bits uint32) []expr.Any {
-	return join([]expr.Any{&expr.Ct{Key: key, Register: 1}}, mask(native(bits)), equal(native(0)))
+	return join([]expr.Any{&expr.Ct{Key: key, Register: 1}}, mask(native(bits)), compare(expr.CmpOpNeq, native(0)))
 }
 
 func native(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
+
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 
 func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 

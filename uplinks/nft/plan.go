@@ -133,7 +133,7 @@ func (p *plan) guard(forward *chain, uplinks []Uplink, match []expr.Any) {
 	s := uplinkSet(forward.table, guarded)
 	s.name = setGuarded
 	p.sets = append(p.sets, s)
-	forward.rules = append(forward.rules, join(match, guardRule()))
+	forward.rules = append(forward.rules, guardRules(match)...)
 	forward.needs = "nft_ct and nf_conntrack"
 }
 
