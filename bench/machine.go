@@ -14,8 +14,17 @@ import (
 
 // machine says in two lines on what was measured, when, and which program ("" for none).
 func machine(ctx context.Context, program string) string {
-	return fmt.Sprintf("%s, %d cores, Linux %s, GOMAXPROCS %d\n%s, %s\n", processor(), runtime.NumCPU(), release(),
-		runtime.GOMAXPROCS(0), time.Now().UTC().Format(time.DateOnly), version(ctx, program))
+	return fmt.Sprintf("%s, %d cores, Linux %s, TCP %s\n%s, %s\n", processor(), runtime.NumCPU(), release(),
+		congestionControl(), time.Now().UTC().Format(time.DateOnly), version(ctx, program))
+}
+
+// congestionControl matters for the bulk rows: one that paces, such as bbr, leaves the kernel less of its lead.
+func congestionControl() string {
+	name, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control")
+	if err != nil {
+		return "?"
+	}
+	return strings.TrimSpace(string(name))
 }
 
 // version is what a program says of itself.

@@ -3,8 +3,8 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"net"
+	"runtime"
 
 	"tapgw/configs"
 	"tapgw/tapgw/tapdev"
