@@ -70,12 +70,20 @@ func testOpenRelay(t *testing.T, w world, user bool) {
 	}
 }
 
+// The Ethernet addresses of the TAP and of the imaginary router behind it.
+var (
+	tapMAC    = net.HardwareAddr{2, 'T', 'A', 'P', 'G', 1}
+	routerMAC = net.HardwareAddr{2, 'T', 'A', 'P', 'G', 0xfe}
+)
+
 // foreignID is the IP identification of the packets made here: an answer to one quotes the payload but has another.
 const foreignID = 4711
 
-// transports is one first packet of each kind with a payload.
+// transports is one first packet of each kind with a payload, and what connection tracking calls invalid.
 func transports(payload []byte) [][]gopacket.SerializableLayer {
 	return [][]gopacket.SerializableLayer{
+		{&layers.TCP{SrcPort: 4001, DstPort: 7001, SYN: true, FIN: true, RST: true}, gopacket.Payload(payload)},
+		{&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(0, 0), Id: 2, Seq: 1}, gopacket.Payload(payload)},
 		{&layers.UDP{SrcPort: 4000, DstPort: 7002}, gopacket.Payload(payload)},
 		{&layers.TCP{SrcPort: 4000, DstPort: 7001, SYN: true, Window: 1000}, gopacket.Payload(payload)},
 		{&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(8, 0), Id: 1, Seq: 1}, gopacket.Payload(payload)},
@@ -159,7 +167,7 @@ func TestHostileFrames(t *testing.T) {
 	first, host := w.Uplinks[0], w.Hosts[0].Addr
 	server := lab.ServerAddrs[0]
 	lan := [2]net.HardwareAddr{{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 0xaa}}
-	tap := [2]net.HardwareAddr{{2, 'T', 'A', 'P', 'G', 1}, {2, 'T', 'A', 'P', 'G', 0xfe}}
+	tap := [2]net.HardwareAddr{tapMAC, routerMAC}
 	wan := [2]net.HardwareAddr{first.Link.Far.MAC, first.Link.Near.MAC}
 	for i, c := range []struct {
 		ns     *lab.Namespace

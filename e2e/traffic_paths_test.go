@@ -7,6 +7,9 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
 )
@@ -91,9 +94,7 @@ func TestMulticastKeepsItsDevice(t *testing.T) {
 	w := begin(t, lab.Options{}, inTurn)
 	ctx := labtest.Context(t)
 	destinations := []string{"224.0.0.251", "239.255.255.250", "255.255.255.255"}
-	local := func(p *lab.Packet) bool {
-		return p.UDP != nil && p.Outgoing && p.UDP.DstPort == 5353
-	}
+	local := func(p *lab.Packet) bool { return p.UDP != nil && p.Outgoing && p.UDP.DstPort == 5353 }
 	watch(t, w.Gateway, "tapgw0", "that belong on a link", local)
 	first := watchUplink(t, w.Gateway, w.Uplinks[0])
 	watch(t, w.Gateway, w.Uplinks[1].Device, "that belong on another link", local)
@@ -105,7 +106,25 @@ func TestMulticastKeepsItsDevice(t *testing.T) {
 			t.Errorf("%s did not leave by the first uplink: %v", to, err)
 		}
 	}
+	pushIntoTAP(t, w, append(destinations, "169.254.1.1", "127.0.0.2", "0.0.0.0"))
 	online(t, w.Gateway)
+}
+
+// pushIntoTAP puts on the TAP what the kernel does not route there, and wants each packet dropped for its address.
+func pushIntoTAP(t testing.TB, w world, destinations []string) {
+	t.Helper()
+	const counter = `tapgw_packets_dropped_total{reason="bad_address"}`
+	before := w.metric(counter)
+	tap := ethernet(tapMAC, routerMAC)
+	sources := []string{"198.18.73.1", "0.0.0.0", "169.254.7.7"}
+	for _, from := range sources {
+		for _, to := range append(destinations, lab.ServerAddrs[0].String()) {
+			header := ip4(netip.MustParseAddr(from), netip.MustParseAddr(to))
+			inject(t, w.Gateway, "tapgw0", frame(t, tap, header, &layers.UDP{SrcPort: 68, DstPort: 67}, gopacket.Payload(marker)))
+		}
+	}
+	want := float64(len(sources)*(len(destinations)+1) - 1) // one is as it should be
+	eventually(t, "the drops", func() bool { return w.metric(counter)-before >= want })
 }
 
 // announce sends one datagram to a group or to everyone.
