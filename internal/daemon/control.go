@@ -76,8 +76,9 @@ func (d *Daemon) control(ctx context.Context) error {
 		case v := <-d.verdicts:
 			err = d.takeVerdict(ctx, v)
 		case c := <-d.commands:
-			c.done <- c.do()
+			refused := c.do()
 			err = d.converge(ctx)
+			c.done <- refused // whoever asked finds it in force
 		case <-check.C:
 			err = d.check(ctx, checks%convergeEvery == 0)
 			checks++
