@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"net"
 	"net/netip"
@@ -154,7 +153,7 @@ func flood(conn net.Conn, rate int) (stop func()) {
 	}
 }
 
-// TestSchedulers: each name does what it says, taken over from the file by a reload.
+// TestSchedulers: each name does what it says from the moment that a reload has answered, as does disabling an uplink.
 func TestSchedulers(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
@@ -165,12 +164,17 @@ func TestSchedulers(t *testing.T) {
 			t.Fatalf("reload: status %d, %s", status, out)
 		}
 	}
+	port := uint16(20000) // a port used again would keep its uplink
 	place := func(n int) (order []netip.Addr) {
 		t.Helper()
 		for range n {
-			v := visitFor(w.lan, lab.ServerAddrs[0], patience)
-			labtest.Must(t, v.err)
-			order = append(order, v.outside)
+			port++
+			conn, err := listenUDP(w.lan, netip.AddrPortFrom(w.Hosts[0].Addr, port))
+			labtest.Must(t, err)
+			defer conn.Close()
+			outside, err := lab.AskUDP(labtest.Context(t), conn, lab.ServerAddrs[0], "place")
+			labtest.Must(t, err)
+			order = append(order, outside.Addr())
 		}
 		return order
 	}
@@ -202,9 +206,15 @@ func TestSchedulers(t *testing.T) {
 	if n := count(place(40), first); n < 10 || n > 30 {
 		t.Errorf("least-load gave the first of two idle uplinks %d of 40", n)
 	}
+	if out, status := w.tapgw("uplink", "disable", "wan1"); status != 0 {
+		t.Errorf("disable: status %d, %s", status, out)
+	}
+	if n := count(place(10), first); n > 0 {
+		t.Errorf("disabled, wan1 got %d of 10", n)
+	}
 	w.write("policy: {scheduler: fastest}\n")
 	if out, status := w.tapgw("reload"); status == 0 || !contains(out, "least-load") {
-		t.Errorf("an unknown scheduler: status %d, %s", status, fmt.Sprintf("%q", out))
+		t.Errorf("an unknown scheduler: status %d, %s", status, out)
 	}
 }
 
