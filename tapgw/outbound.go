@@ -52,14 +52,17 @@ func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Resu
 	return g.sendTranslated(b, p, ref, &tr, u, now)
 }
 
-// movable reports whether a session of an uplink that is not usable may be bound anew: everything but TCP beyond its
-// opening, which cannot survive another outside address.
+// movable reports whether a session of an uplink that is not usable may be bound anew: everything but TCP that has been
+// answered, which cannot survive another outside address. A SYN on a session that is over begins another one.
 func (g *Gateway) movable(u *uplinks.Uplink, tr *nat.Translation, p *packet.Packet) bool {
 	if u.State.Usable() || u.State == uplinks.Probing {
 		return false
 	}
-	if p.Kind == packet.TCP && (p.TCPFlags&(packet.SYN|packet.ACK) != packet.SYN || tr.State != nat.TCPOpening) {
-		return false
+	if p.Kind == packet.TCP {
+		unanswered := tr.State == nat.TCPOpening || tr.State == nat.TCPClosed || tr.State == nat.TCPReset
+		if !unanswered || p.TCPFlags&(packet.SYN|packet.ACK) != packet.SYN {
+			return false
+		}
 	}
 	return g.anotherUsable(u)
 }
