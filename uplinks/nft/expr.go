@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
@@ -49,6 +50,10 @@ func ethertype(u Uplink) []expr.Any {
 
 func noTransitRule() []expr.Any {
 	return join(meta(expr.MetaKeyIIFNAME), in(setUplinks), meta(expr.MetaKeyOIFNAME), in(setCaptured), drop())
+}
+
+func untranslatedRule(a netip.Addr) []expr.Any {
+	return join(fromIPv4(), network(12, 4), equal(a.AsSlice()), meta(expr.MetaKeyOIFNAME), in(setUplinks), drop())
 }
 
 func fromIPv4() []expr.Any { return join(meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4})) }

@@ -49,6 +49,33 @@ func (w *world) relayed(addr string, server net.PacketConn, want bool) {
 	}
 }
 
+// TestNothingLeavesUntranslated sends from the host's address on the TAP by an uplink, as a socket does that outlives the
+// route through the TAP, and then from the uplink's own address.
+func TestNothingLeavesUntranslated(t *testing.T) {
+	w := newWorld(t)
+	wanted := w.wanted()
+	wanted.Address = netip.MustParseAddr("198.18.73.1")
+	w.apply(wanted)
+	server := w.listenUDP(w.isp1, 9)
+	w.must(w.host.Do(func() error {
+		for _, source := range []string{"198.18.73.1", hostOnISP1} {
+			d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(source)}}
+			c, err := d.Dial("udp", net.JoinHostPort(isp1Addr, "9"))
+			if err != nil {
+				return err
+			}
+			_, _ = c.Write([]byte(source)) // the first is refused
+			if err := c.Close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	if got, _ := w.receive(server); got != hostOnISP1 {
+		t.Errorf("the provider received %q first", got)
+	}
+}
+
 func TestPortForwardOfTheUserWorks(t *testing.T) {
 	w := newWorld(t)
 	w.portForward(8080)

@@ -14,8 +14,9 @@ import (
 
 // Wanted is everything the ruleset depends on.
 type Wanted struct {
-	TAP     string // capture device
-	Upcall  string // give-back device, "" for none
+	TAP     string     // capture device
+	Address netip.Addr // of the host on it, invalid for none
+	Upcall  string     // give-back device, "" for none
 	Uplinks []Uplink
 	Ports   []PortRange // outside ports the datapath owns on every uplink
 	LAN     bool        // there are hosts behind this one

@@ -109,7 +109,8 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 	}
 }
 
-// filter keeps packets that came in by an uplink from leaving by the TAP, where another provider would carry them.
+// filter keeps packets that came in by an uplink from leaving by the TAP, where another provider would carry them, and
+// packets with our address on the TAP from leaving by an uplink, as they would when the TAP's route goes before the address.
 func (p *plan) filter(w Wanted, uplinks []Uplink) {
 	p.tables = append(p.tables, ownedInet)
 	captured := names(ownedInet, setCaptured, w.TAP, w.Upcall)
@@ -121,6 +122,12 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 	}
 	p.guard(&forward, uplinks, fromIPv4())
 	p.chains = append(p.chains, forward)
+	if w.Address.Is4() {
+		p.chains = append(p.chains, chain{
+			table: ownedInet, name: "output", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, priority: priorityForward, needs: "nf_tables",
+			rules: [][]expr.Any{untranslatedRule(w.Address)},
+		})
+	}
 }
 
 // guard lets a host on which we switched forwarding on forward from an uplink only what belongs to connections from
