@@ -195,7 +195,9 @@ func interfaces(s *uplinks.Snapshot) (names []string) {
 
 // applyRules sets our nftables objects.
 func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
-	w := nft.Wanted{TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Load().Name(), LAN: d.host.LAN()}
+	w := nft.Wanted{
+		TAP: d.pumps.tap.Load().Name(), Address: d.cfg().TAP.Address.Addr(), Upcall: d.pumps.upcall.Load().Name(), LAN: d.host.LAN(),
+	}
 	for _, r := range d.pool {
 		w.Ports = append(w.Ports, nft.PortRange(r))
 	}
@@ -258,6 +260,18 @@ func (d *Daemon) keepNeighbours(s *uplinks.Snapshot) {
 		}
 		if err := resolve(u.Index, u.Gateway); err != nil {
 			d.log.Debug("gateway not resolved", "uplink", u.Name, "error", err)
+		}
+	}
+}
+
+// releaseNeighbours ends what keepNeighbours asked for, or the kernel would probe the gateways for ever.
+func (d *Daemon) releaseNeighbours() {
+	for _, u := range d.snapshot.Load().Uplinks {
+		if u.Index == 0 || u.HeaderLess || !u.Gateway.IsValid() {
+			continue
+		}
+		if err := d.kernel.ReleaseNeighbour(u.Index, u.Gateway); err != nil {
+			d.log.Debug("gateway still kept", "uplink", u.Name, "error", err)
 		}
 	}
 }

@@ -268,6 +268,7 @@ func (d *Daemon) close() error {
 		note(d.rules.Close())
 	}
 	if d.kernel != nil {
+		d.releaseNeighbours()
 		d.kernel.Close()
 	}
 	if d.lock != nil {
