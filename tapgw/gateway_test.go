@@ -68,6 +68,8 @@ func TestVerdictsOutbound(t *testing.T) {
 		{"echo reply", nil, echoFrame(t, inside, server, packet.ICMPEchoReply, 7, "x"), Drop, NoSession, -1},
 		{"no uplink", func(w *world) { w.ups[0].State, w.ups[1].State = uplinks.Down, uplinks.Down }, udp, Drop, NoUplink, layers.ICMPv4CodeNet},
 		{"too big", nil, jumbo, Drop, TooBig, layers.ICMPv4CodeFragmentationNeeded},
+		{"super-packet of datagrams that fit", nil, datagrams(jumbo, 1472), Send, NoReason, -1},
+		{"super-packet of datagrams too big", nil, datagrams(jumbo, 1473), Drop, TooBig, layers.ICMPv4CodeFragmentationNeeded},
 		{"own, too big", nil, udpFrame(t, wan1, 4000, server, 53, big), Drop, TooBig, layers.ICMPv4CodeFragmentationNeeded},
 		{"gateway unresolved", opened(noMAC), udp, Drop, NotReady, -1},
 		{"own, gateway unresolved", noMAC, udpFrame(t, wan1, 4000, server, 53, "x"), Drop, NotReady, -1},
@@ -116,6 +118,14 @@ func checkAnswer(t *testing.T, b []byte, code int) {
 	case s.icmp == nil || int(s.icmp.TypeCode.Code()) != code || s.ip.SrcIP.String() != gatewayIP.String():
 		t.Errorf("answer %v, want ICMP code %d", s, code)
 	}
+}
+
+// datagrams makes a UDP frame a super-packet of datagrams of that size.
+func datagrams(b []byte, size uint16) []byte {
+	b = partial(clone(b))
+	b[1] = packet.GSOUDPL4
+	packet.VnetHeader(b).SetGSOSize(size)
+	return b
 }
 
 // typed is a frame with another ethertype.

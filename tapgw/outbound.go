@@ -152,9 +152,21 @@ func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result
 	return Result{Verdict: Send, Uplink: u.ID}
 }
 
-// tooBig reports whether an ordinary packet exceeds the uplink's MTU; super-packets are cut to it by the device.
+// udpHeader is its length, bytes.
+const udpHeader = 8
+
+// tooBig reports whether a packet, or a datagram of a UDP super-packet, exceeds the uplink's MTU; the segments of a TCP
+// super-packet are made to fit by whoever sends it.
 func tooBig(b []byte, p *packet.Packet, u *uplinks.Uplink) bool {
-	return packet.VnetHeader(b).GSOType() == packet.GSONone && int(p.Len) > u.MTU
+	v, size := packet.VnetHeader(b), int(p.Len)
+	switch v.GSOType() {
+	case packet.GSONone:
+	case packet.GSOUDPL4:
+		size = min(size, int(p.L4-p.L3)+udpHeader+int(v.GSOSize()))
+	default:
+		return false
+	}
+	return size > u.MTU
 }
 
 // segments is how many packets a super-packet becomes on the wire.
