@@ -155,6 +155,9 @@ func (d *Daemon) open() (err error) {
 	if d.rules, err = nft.Open(); err != nil {
 		return err
 	}
+	if err := checkTAPAddress(c, facts); err != nil {
+		return err
+	}
 	d.host, err = hostconf.Open(undoFile(d.socket()))
 	return err
 }

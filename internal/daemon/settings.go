@@ -52,6 +52,17 @@ func timeouts(c *configs.Config) nat.Timeouts {
 	return nat.Timeouts{TCPEstablished: t.TCPEstablished, TCPTransitory: t.TCPTransitory, TCPClosed: t.TCPClosed, UDP: t.UDP, ICMP: t.ICMP}
 }
 
+// checkTAPAddress refuses a subnet on the TAP that the host is in already: whoever has our address counts as an uplink, and
+// what is captured would leave untranslated.
+func checkTAPAddress(c *configs.Config, before uplinks.Facts) error {
+	for _, a := range before.Addresses {
+		if c.TAP.Address.Contains(a.Prefix.Addr()) {
+			return fmt.Errorf("this host has %s already: set tap.address to a private subnet that it is not in, as 198.18.74.1/30", a.Prefix)
+		}
+	}
+	return nil
+}
+
 // natConfig is what the session table is made of. The hash key and the port numbers are unpredictable (RFC 6056).
 func natConfig(c *configs.Config, ports []nat.PortRange, held func(uint8, uint32, uint16) bool) nat.Config {
 	var seed [48]byte
