@@ -44,7 +44,9 @@ func (g *Gateway) deliverTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr 
 		return g.drop(StaleSession)
 	}
 	vnet := packet.VnetHeader(b)
-	nat.RewriteIn(b[packet.VnetLen:], p, tr, vnet.NeedsCsum())
+	if !nat.RewriteIn(b[packet.VnetLen:], p, tr, vnet.NeedsCsum()) {
+		return g.drop(BadPacket)
+	}
 	g.table.CountIn(ref, now, int(p.Len), segments(vnet, p), p)
 	g.address(b)
 	return Result{Verdict: Deliver}
@@ -78,7 +80,9 @@ func (g *Gateway) inboundError(b []byte, p *packet.Packet, uplink uint8) Result 
 	if u := g.view.Load().ByID(uplink); u == nil || u.Generation != tr.Generation {
 		return g.drop(StaleSession)
 	}
-	nat.RewriteErrorIn(frame, p, &tr)
+	if !nat.RewriteErrorIn(frame, p, &tr) {
+		return g.drop(BadICMP)
+	}
 	g.address(b)
 	return Result{Verdict: Deliver}
 }

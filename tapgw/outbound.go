@@ -86,7 +86,9 @@ func (g *Gateway) sendTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *na
 		return g.refuse(TooBig, b, p, u.MTU, now)
 	}
 	vnet := packet.VnetHeader(b)
-	nat.RewriteOut(b[packet.VnetLen:], p, tr, vnet.NeedsCsum())
+	if !nat.RewriteOut(b[packet.VnetLen:], p, tr, vnet.NeedsCsum()) {
+		return g.drop(BadPacket)
+	}
 	g.table.CountOut(ref, now, int(p.Len), segments(vnet, p), p)
 	return Result{Verdict: Send, Uplink: u.ID}
 }
@@ -148,7 +150,9 @@ func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result
 	if !u.Ready() {
 		return g.drop(NotReady)
 	}
-	nat.RewriteErrorOut(frame, p, &tr)
+	if !nat.RewriteErrorOut(frame, p, &tr) {
+		return g.drop(BadICMP)
+	}
 	return Result{Verdict: Send, Uplink: u.ID}
 }
 
