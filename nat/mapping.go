@@ -10,7 +10,7 @@ type mapping struct {
 	sessions                uint32 // of a free mapping: the next free one
 	insidePort, outsidePort uint16
 	proto, uplink           uint8
-	rest                    bool // a session ended that the remote may not know to be over
+	ending                  ending // the worst of its sessions'
 }
 
 // Bound returns the uplink on which an inside endpoint has its mapping. For ICMP the port is the identifier.
@@ -82,16 +82,15 @@ func inKey(k Key, uplink uint8, outside uint32, port uint16) InKey {
 	}
 }
 
-// leave takes one session off a mapping, which ends with its last one. A session that may still be alive for its remote
-// makes the port rest.
-func (t *Table) leave(n uint32, rest bool, now Tick) {
+// leave takes one session off a mapping, which ends with its last one.
+func (t *Table) leave(n uint32, e ending, now Tick) {
 	m := &t.mappings[n]
-	m.rest = m.rest || rest
+	m.ending = max(m.ending, e)
 	if m.sessions--; m.sessions > 0 {
 		return
 	}
 	t.endpoints.remove(t.mappingHash(n), n)
-	t.findSpace(m.uplink, m.proto, m.outside).release(m.outsidePort, m.rest, now)
+	t.findSpace(m.uplink, m.proto, m.outside).release(m.outsidePort, m.ending, now)
 	t.stats.mappings.Add(-1)
 	*m = mapping{sessions: t.freeMap}
 	t.freeMap = n

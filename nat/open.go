@@ -41,12 +41,12 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 	t.write(r, k, b, m, now)
 	if !t.publish(r, old) {
 		t.bury(r, now)
-		t.leave(m, false, now)
+		t.leave(m, unused, now)
 		return 0, ErrTableFull
 	}
 	if old != 0 {
 		t.hide(old)
-		t.finish(old, now, true)
+		t.finish(old, now, abandoned)
 	}
 	t.stats.opened(b.Uplink)
 	return Ref(r), nil

@@ -192,20 +192,32 @@ func (s *space) share(port uint16) {
 	w.Store(portShared | 2)
 }
 
-// release takes a mapping off a port. After the last the port is free, or rests when any of its mappings asked for it.
-func (s *space) release(port uint16, rest bool, now Tick) {
+// ending is how sure it is that a remote has forgotten what used a port.
+type ending uint8
+
+const (
+	unused    ending = iota // it never heard of it, or cannot reach it any more
+	closed                  // it said so, but may keep TIME-WAIT
+	abandoned               // it may still send
+)
+
+// release takes a mapping off a port. After the last the port rests if one was abandoned (RFC 6888 REQ-8); one that was
+// closed too while half of the ports are free, or a connection of other timestamps would lose a second to TIME-WAIT.
+func (s *space) release(port uint16, e ending, now Tick) {
 	s.mappings--
 	if w := s.words[port].Load(); w&portKind == portShared {
-		if rest {
+		if e == abandoned {
 			w |= restBit
 		}
 		if w--; w&(restBit-1) > 0 {
 			s.words[port].Store(w)
 			return
 		}
-		rest = w&restBit != 0
+		if w&restBit != 0 {
+			e = abandoned
+		}
 	}
-	if !rest || s.proto == protoICMP {
+	if e == unused || s.proto == protoICMP || e == closed && 2*s.free < len(s.pool) {
 		s.setFree(port)
 		return
 	}

@@ -156,19 +156,29 @@ func closeTCP(table *Table, r Ref, now Tick) {
 	}
 }
 
-// A TCP port closed by both sides is free at once after the session; one that timed out rests.
-func TestTCPPortsRestUnlessClosed(t *testing.T) {
-	for _, closed := range []bool{true, false} {
-		table := newTable(t, func(c *Config) { c.Ports = []PortRange{{3000, 3000}} })
+// A TCP port rests after its session, as the remote may still be in TIME-WAIT; one closed by both sides does so only while
+// half of the ports are free.
+func TestTCPPortsRest(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		closed bool
+		last   uint16 // of the pool
+		want   Ownership
+	}{
+		{"timed out", false, 3000, Resting},
+		{"closed while ports are short", true, 3000, Free},
+		{"closed while ports are many", true, 3009, Resting},
+	} {
+		table := newTable(t, func(cfg *Config) { cfg.Ports = []PortRange{{3000, c.last}} })
 		r := mustOpen(t, table, key(protoTCP, 1, web, 80), bind1, after(0))
-		want, end := Resting, DefaultTimeouts.TCPTransitory
-		if closed {
+		end := DefaultTimeouts.TCPTransitory
+		if c.closed {
 			closeTCP(table, r, after(0))
-			want, end = Free, DefaultTimeouts.TCPClosed
+			end = DefaultTimeouts.TCPClosed
 		}
 		sweepAt(table, end+time.Second)
-		if got := table.Owned(isp1, protoTCP, out1, 3000); got != want {
-			t.Errorf("closed %v: ownership %d, want %d", closed, got, want)
+		if got := table.Owned(isp1, protoTCP, out1, table.Translation(r).OutsidePort); got != c.want {
+			t.Errorf("%s: ownership %d, want %d", c.name, got, c.want)
 		}
 	}
 }

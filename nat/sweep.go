@@ -50,7 +50,7 @@ func (t *Table) conclude(r uint32, s slots, seen, now Tick) {
 		t.show(r, s)
 		return
 	}
-	t.finish(r, now, true)
+	t.finish(r, now, abandoned)
 }
 
 // slots are where a record was published.
@@ -79,10 +79,13 @@ func (t *Table) show(r uint32, s slots) {
 	}
 }
 
-// finish gives up a hidden session's share of its mapping. Unless mayRest, its port is free at once.
-func (t *Table) finish(r uint32, now Tick, mayRest bool) {
+// finish gives up a hidden session's share of its mapping, whose port it leaves at worst so.
+func (t *Table) finish(r uint32, now Tick, worst ending) {
 	word := t.bury(r, now)
-	t.leave(ownLink(word), mayRest && !ownState(word).finished(), now)
+	if ownState(word).finished() {
+		worst = min(worst, closed)
+	}
+	t.leave(ownLink(word), worst, now)
 	t.stats.closed(uint8(t.records[r].ports.Load()))
 }
 
@@ -137,7 +140,7 @@ func (t *Table) Purge(uplink uint8, generation uint32, now Tick) {
 		id := &t.records[r]
 		if ownState(id.own.Load()).Live() && uint8(id.ports.Load()) == uplink && uint32(id.outside.Load()) != generation {
 			t.hide(r)
-			t.finish(r, now, false)
+			t.finish(r, now, unused)
 		}
 	}
 	t.dropSpaces(uplink)
