@@ -66,17 +66,17 @@ func request(i int) (first time.Duration, err error) {
 	server := serverNet.Addr().As4()
 	server[3] = byte(1 + i%serverCount)
 	begin := time.Now()
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: portHTTP, Addr: server}); err != nil {
+	if err := again(func() error { return unix.Connect(fd, &unix.SockaddrInet4{Port: portHTTP, Addr: server}) }); err != nil {
 		return 0, fmt.Errorf("connect: %w", err)
 	}
 	if _, err := unix.Write(fd, httpRequest); err != nil {
 		return 0, fmt.Errorf("send the request: %w", err)
 	}
 	var buf [1024]byte
-	n, err := unix.Read(fd, buf[:])
+	n, err := readAgain(fd, buf[:])
 	first = time.Since(begin)
 	for n > 0 && err == nil {
-		n, err = unix.Read(fd, buf[:])
+		n, err = readAgain(fd, buf[:])
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read the answer: %w", err)

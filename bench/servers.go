@@ -129,7 +129,7 @@ func (s *servers) serveHTTP() {
 			continue
 		}
 		if limitWaiting(fd) == nil {
-			if n, err := unix.Read(fd, buf); err == nil && n > 0 {
+			if n, err := readAgain(fd, buf); err == nil && n > 0 {
 				_, _ = unix.Write(fd, httpResponse) // a client that left is its own to notice
 			}
 		}
@@ -144,4 +144,22 @@ func limitWaiting(fd int) error {
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, limit),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, limit),
 	)
+}
+
+// again repeats a call for as long as signals of the Go runtime interrupt it, which the kernel itself does only for sockets
+// without time limits.
+func again(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func readAgain(fd int, buf []byte) (n int, err error) {
+	err = again(func() (err error) {
+		n, err = unix.Read(fd, buf)
+		return err
+	})
+	return n, err
 }
