@@ -4,9 +4,14 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
@@ -57,4 +62,42 @@ func (w world) dialFrom(network string, source netip.Addr, port uint16) talker {
 	labtest.Must(w.t, err)
 	w.t.Cleanup(func() { conn.Close() })
 	return talker{Conn: conn}
+}
+
+// TestPortInUse: what cannot be listened on is told before anything is changed.
+func TestPortInUse(t *testing.T) {
+	t.Parallel()
+	topology := labtest.Build(t, lab.Options{RPFilter: 1})
+	collector, err := topology.Gateway.Listen("tcp4", "127.0.0.1:0")
+	labtest.Must(t, err)
+	defer collector.Close()
+	dir := t.TempDir()
+	config, blocked := filepath.Join(dir, "tapgw.yaml"), filepath.Join(dir, "tapgw.sock")
+	labtest.Must(t, os.WriteFile(config, []byte("api: {metrics: '"+collector.Addr().String()+"'}\n"), 0o644))
+	routes, done := make(chan netlink.RouteUpdate, 64), make(chan struct{})
+	labtest.Must(t, topology.Gateway.Do(func() error { return netlink.RouteSubscribe(routes, done) }))
+	defer close(done)
+	before := labtest.Snapshot(t, topology.Gateway)
+	refuse := func(want ...string) {
+		t.Helper()
+		out, status := run(t, topology.Gateway, "run", "--socket", blocked, "--config", config)
+		if status != 1 || lines(out) != 1 {
+			t.Errorf("status %d\n%s", status, out)
+		}
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%q does not say %q", out, w)
+			}
+		}
+		labtest.Unchanged(t, topology.Gateway, before)
+	}
+	refuse("address already in use", "set api.metrics", collector.Addr().String())
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+	labtest.Must(t, os.WriteFile(blocked, nil, 0o644))
+	refuse("is not a socket", "set api.socket")
+	if len(routes) > 0 {
+		t.Errorf("%d routes were changed meanwhile", len(routes))
+	}
 }

@@ -76,7 +76,7 @@ func listenLoopback(address string) (net.Listener, error) {
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("listen for metrics (set api.metrics): %w", err)
+		return nil, fmt.Errorf("listen for metrics: %w: set api.metrics to another port, or to none", err)
 	}
 	return netutil.LimitListener(l, maxMetricsTCP), nil
 }

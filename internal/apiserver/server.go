@@ -69,6 +69,8 @@ type Server struct {
 	followers chan struct{} // one token per follower of events
 	groupID   func() (uint32, error)
 	now       func() time.Time
+
+	control, loopback net.Listener // nil before Listen
 }
 
 // Times and sizes that bound what a client can hold on to.
@@ -82,7 +84,7 @@ const (
 	maxFollowers  = 64
 )
 
-// New returns a server that does nothing until Run.
+// New returns a server that does nothing until Listen or Run.
 func New(b Backend, o Options) *Server {
 	return &Server{
 		backend:   b,
@@ -95,29 +97,46 @@ func New(b Backend, o Options) *Server {
 	}
 }
 
-// Ready is closed once the server listens.
+// Ready is closed once the server answers.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Run serves until ctx ends and then returns nil. It fails at once when another daemon answers on the socket
-// (ErrInUse) or an address cannot be listened on.
-func (s *Server) Run(ctx context.Context) error {
-	control, err := listenUnix(s.opts.Socket)
-	if err != nil {
+// Listen opens the socket and the address of the metrics; requests wait there for Run. It fails at once when another
+// daemon answers on the socket (ErrInUse) or an address cannot be listened on. Without a Run after it, call Close.
+func (s *Server) Listen() (err error) {
+	if s.control, err = listenUnix(s.opts.Socket); err != nil {
 		return err
 	}
-	defer control.Close()
-	var loopback net.Listener
-	if s.opts.MetricsAddress != "" {
-		if loopback, err = listenLoopback(s.opts.MetricsAddress); err != nil {
+	if s.opts.MetricsAddress == "" {
+		return nil
+	}
+	if s.loopback, err = listenLoopback(s.opts.MetricsAddress); err != nil {
+		s.Close()
+	}
+	return err
+}
+
+// Close stops listening; it may be called more than once, and before Listen.
+func (s *Server) Close() {
+	for _, l := range []net.Listener{s.control, s.loopback} {
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// Run serves until ctx ends and then returns nil. It listens first where Listen has not been called.
+func (s *Server) Run(ctx context.Context) error {
+	if s.control == nil {
+		if err := s.Listen(); err != nil {
 			return err
 		}
-		defer loopback.Close()
 	}
+	defer s.Close()
 	close(s.ready)
 	tasks, ctx := errgroup.WithContext(ctx)
-	tasks.Go(func() error { return s.serve(ctx, control, s.handler()) })
-	if loopback != nil {
-		tasks.Go(func() error { return s.serve(ctx, loopback, hostCheck(s.metricsOnly())) })
+	tasks.Go(func() error { return s.serve(ctx, s.control, s.handler()) })
+	if s.loopback != nil {
+		tasks.Go(func() error { return s.serve(ctx, s.loopback, hostCheck(s.metricsOnly())) })
 	}
 	return tasks.Wait()
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -334,4 +335,41 @@ func FuzzRequests(f *testing.F) {
 			t.Errorf("%s %s changed something", method, target)
 		}
 	})
+}
+
+// TestListenComesFirst: a request made before Run is answered by it.
+func TestListenComesFirst(t *testing.T) {
+	s := testServer(newFake(), Options{Socket: filepath.Join(open(t), "s")})
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := (&api.Client{Socket: s.opts.Socket}).Status(context.Background())
+		answered <- err
+	}()
+	start(t, s)
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestListenLeavesNothing(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	socket := filepath.Join(open(t), "s")
+	s := testServer(newFake(), Options{Socket: socket, MetricsAddress: other.Addr().String()})
+	mustContain(t, s.Listen(), "in use", "api.metrics")
+	s = testServer(newFake(), Options{Socket: socket})
+	s.Close()
+	if err := s.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if _, err := os.Lstat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
 }

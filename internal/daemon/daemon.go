@@ -61,6 +61,7 @@ type Daemon struct {
 	meters  tapgw.Meters
 	pumps   *pumps
 	journal *journal // shared
+	api     *apiserver.Server
 
 	pool     []nat.PortRange // outside ports
 	seed     uint64          // of the give-back addresses
@@ -149,6 +150,10 @@ func (d *Daemon) open() (err error) {
 	if err := d.openTable(c); err != nil {
 		return err
 	}
+	d.api = d.apiServer()
+	if err := d.api.Listen(); err != nil {
+		return err
+	}
 	if err := d.openDevices(c, largestMTU(snapshot)); err != nil {
 		return err
 	}
@@ -215,14 +220,13 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		d.watcher.Close()
 		return err
 	}
-	api := d.apiServer()
 	d.tasks.Go(func() error { return d.watcher.Run(running, d.changed) })
 	d.tasks.Go(func() error { return d.control(running) })
 	d.tasks.Go(func() error { return d.measure(running) })
 	d.tasks.Go(func() error { return d.reloadOnHangup(running) })
-	d.tasks.Go(func() error { return api.Run(running) })
+	d.tasks.Go(func() error { return d.api.Run(running) })
 	d.startTAP(d.pumps.tap.Load())
-	d.tasks.Go(func() error { return d.announce(running, api.Ready()) })
+	d.tasks.Go(func() error { return d.announce(running, d.api.Ready()) })
 	return d.tasks.Wait()
 }
 
@@ -255,6 +259,9 @@ func (d *Daemon) close() error {
 	note := func(err error) { errs = append(errs, err) }
 	if d.prober != nil {
 		d.prober.close()
+	}
+	if d.api != nil {
+		d.api.Close()
 	}
 	if d.host != nil {
 		note(d.restoreRoutes())
