@@ -61,7 +61,7 @@ func (d *Daemon) ask(do func() error) error {
 }
 
 // control is the only goroutine that changes the kernel. Whatever happens means "look at everything again"; nothing is
-// patched.
+// patched. It returns an error when the TAP cannot be read any more.
 func (d *Daemon) control(ctx context.Context) error {
 	defer close(d.stopped)
 	check := time.NewTicker(checkEvery)
@@ -86,19 +86,17 @@ func (d *Daemon) control(ctx context.Context) error {
 		if ctx.Err() == nil {
 			d.complain(err)
 		}
+		if failure := d.pumps.failure.Load(); failure != nil {
+			return *failure
+		}
 	}
 }
 
-// complain logs what went wrong, once for as long as it stays the same.
+// complain logs what went wrong.
 func (d *Daemon) complain(err error) {
-	problem := ""
-	if err != nil {
-		problem = err.Error()
+	if err != nil && d.complaints.fresh(err.Error(), time.Now()) {
+		d.log.Warn("not everything is as it should be, trying again", "error", err)
 	}
-	if problem != d.problem && problem != "" {
-		d.log.Warn("not everything is as it should be, trying again", "error", problem)
-	}
-	d.problem = problem
 }
 
 // takeVerdict publishes a new state of health; only a change of state is worth more than that.

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,7 +69,7 @@ type Daemon struct {
 	ports    map[uint8]openPort
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
-	problem    string                        // last one logged
+	complaints complaints                    // that were logged
 	rivalry    rivalry                       // with whoever removes our routes
 	unfinished bool                          // the last look left something to do
 	renewed    [uplinks.MaxUplinks]time.Time // when a silent gateway was last asked for its MAC address anew
@@ -92,9 +93,35 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d := newDaemon(o, loaded)
 	if err := d.open(); err != nil {
-		return errors.Join(err, d.close())
+		return oneLine(err, d.close())
 	}
-	return errors.Join(d.serve(ctx), d.close())
+	return oneLine(d.serve(ctx), d.close())
+}
+
+// ending is why the daemon ended, or what it could not take back, or both.
+type ending struct {
+	text  string
+	parts []error
+}
+
+func (e *ending) Error() string   { return e.text }
+func (e *ending) Unwrap() []error { return e.parts }
+
+// oneLine joins errors for people who read a log: in one line, the first cause first.
+func oneLine(errs ...error) error {
+	var e ending
+	var texts []string
+	for _, err := range errs {
+		if err != nil {
+			e.parts = append(e.parts, err)
+			texts = append(texts, strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
+	}
+	if e.parts == nil {
+		return nil
+	}
+	e.text = strings.Join(texts, "; then: ")
+	return &e
 }
 
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
