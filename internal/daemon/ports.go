@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"sync/atomic"
+	"time"
 
 	"tapgw/configs"
 	"tapgw/tapgw/tapdev"
@@ -45,12 +47,15 @@ func provideProcessors(readers int) {
 	}
 }
 
-// startTAP reads the device's queues until it is closed or gone.
+// startTAP reads the device's queues until it is closed or gone. Any other end of a reader has the control loop end the
+// daemon: a host whose packets nobody reads is better off without the TAP.
 func (d *Daemon) startTAP(tap *tapdev.Device) {
 	for _, q := range tap.Queues() {
 		d.readers.Go(func() {
 			if err := d.pumps.runTAP(q); err != nil {
-				d.log.Error("the TAP cannot be read", "error", err)
+				err = fmt.Errorf("the TAP cannot be read any more, start tapgw again: %w", err)
+				d.pumps.failure.Store(&err)
+				d.lookAgain()
 			}
 		})
 	}
@@ -106,11 +111,25 @@ func (d *Daemon) bindUpcall(id uint8, index int) {
 	}
 }
 
+// reopenEvery is how soon after it was opened a port whose reader failed is opened anew, so that one that fails at once
+// costs little.
+const reopenEvery = time.Second
+
+// errPortFailed: the reader of a port ended, and it is too soon for another.
+var errPortFailed = errors.New("its packets cannot be read, the sockets are opened anew in a moment")
+
 // openPort is an uplink's sockets and what they were opened with.
 type openPort struct {
 	*wire.Port
 	config wire.Config
 	filter string // of the addresses, as applied
+	opened time.Time
+	failed *atomic.Bool // set when its reader ended with an error
+}
+
+// fits reports whether the sockets are of the uplink's present device.
+func (p *openPort) fits(u *uplinks.Uplink) bool {
+	return p.config.Index == u.Index && p.config.MAC == u.MAC && p.config.HeaderLess == u.HeaderLess
 }
 
 // followPorts opens, re-binds and closes sockets until each uplink that has a device has its own.
@@ -134,7 +153,11 @@ func (d *Daemon) followPorts(s *uplinks.Snapshot) error {
 
 func (d *Daemon) followPort(u *uplinks.Uplink) error {
 	p, open := d.ports[u.ID]
-	if open && (p.config.Index != u.Index || p.config.MAC != u.MAC || p.config.HeaderLess != u.HeaderLess) {
+	failed := open && p.failed.Load()
+	if failed && p.fits(u) && time.Since(p.opened) < reopenEvery {
+		return errPortFailed
+	}
+	if failed || open && !p.fits(u) {
 		if err := d.closePort(u.ID); err != nil {
 			return err
 		}
@@ -166,12 +189,15 @@ func (d *Daemon) openPort(u *uplinks.Uplink) (openPort, error) {
 	d.meters[u.ID].Reset()
 	d.pumps.ports[u.ID].Store(port)
 	provideProcessors(tapQueues + len(d.ports) + 1)
+	failed := new(atomic.Bool)
 	d.readers.Go(func() {
 		if err := d.pumps.runUplink(u.ID, port); err != nil {
-			d.log.Error("the uplink cannot be read", "uplink", u.Name, "error", err)
+			d.log.Error("the uplink cannot be read, opening its sockets anew", "uplink", u.Name, "error", err)
+			failed.Store(true)
+			d.lookAgain()
 		}
 	})
-	return openPort{Port: port, config: c}, nil
+	return openPort{Port: port, config: c, opened: time.Now(), failed: failed}, nil
 }
 
 func (d *Daemon) setFilter(p *openPort, u *uplinks.Uplink) error {

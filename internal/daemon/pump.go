@@ -30,7 +30,8 @@ type pumps struct {
 	tap     atomic.Pointer[tapdev.Device]
 	upcall  atomic.Pointer[tapdev.Upcall]
 	ports   [uplinks.MaxUplinks]atomic.Pointer[wire.Port]
-	lost    atomic.Uint64 // frames the TAP or the upcall device did not take
+	lost    atomic.Uint64         // frames the TAP or the upcall device did not take
+	failure atomic.Pointer[error] // of a reader of the TAP; nothing goes on without it
 }
 
 // worker is what one reading goroutine needs; it allocates nothing after newWorker but a sender per new port.
