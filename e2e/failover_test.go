@@ -261,6 +261,23 @@ func TestSingleUplink(t *testing.T) {
 	}
 }
 
+// TestProbesFiltered: where nothing but the probes is lost, the uplinks are called down and carry sessions all the same.
+func TestProbesFiltered(t *testing.T) {
+	t.Parallel()
+	topology := labtest.Build(t, lab.Options{})
+	labtest.Servers(t, topology)
+	g := start(t, topology.Gateway, "probe: {targets: [icmp://192.0.2.99], interval: 300ms, timeout: 200ms}\n")
+	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
+	w.awaitState("wan1", api.StateDown)
+	w.awaitState("wan2", api.StateDown)
+	w.meetLAN()
+	online(t, w.lan)
+	online(t, w.Gateway)
+	if _, status := w.tapgw("status"); status != 5 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
 // TestProbeLeak is fault 15: an uplink that main has no default route for is probed by itself, not by the other.
 func TestProbeLeak(t *testing.T) {
 	t.Parallel()

@@ -28,22 +28,34 @@ func (w *world) open(first []byte) (port uint16, uplink uint8) {
 	return outsidePort(w.sent(res, b, res.Uplink)), res.Uplink
 }
 
-// TestVerdictsOutbound: each reason a frame from the TAP can be dropped for, and what its sender is told.
+// outboundCase is a frame from the TAP and what becomes of it.
+type outboundCase struct {
+	name    string
+	prepare func(*world)
+	frame   []byte
+	verdict Verdict
+	why     Reason
+	code    int // of the ICMP error the sender gets, −1 for none, −2 for a TCP reset
+}
+
+func (c *outboundCase) run(t *testing.T) {
+	w := newWorld(t)
+	if c.prepare != nil {
+		c.prepare(w)
+		w.publish()
+	}
+	res := w.out(clone(c.frame))
+	w.expect(res, c.verdict, c.why)
+	if n := w.drops(c.why); c.why != NoReason && n != 1 {
+		t.Errorf("counted %d times", n)
+	}
+	checkAnswer(t, res.Reply, c.code)
+}
+
+// TestVerdictsOutbound: what a frame from the TAP becomes by its content, and what its sender is told.
 func TestVerdictsOutbound(t *testing.T) {
 	udp := udpFrame(t, inside, 4000, server, 53, "query")
-	jumbo := udpFrame(t, inside, 4000, server, 53, big)
-	noMAC := func(w *world) { w.ups[0].GatewayMAC = [6]byte{}; w.ups[1].ID = 0 }
-	opened := func(then func(*world)) func(*world) {
-		return func(w *world) { w.open(udp); then(w) }
-	}
-	for _, c := range []struct {
-		name    string
-		prepare func(*world)
-		frame   []byte
-		verdict Verdict
-		why     Reason
-		code    int // of the ICMP error the sender gets, −1 for none, −2 for a TCP reset
-	}{
+	for _, c := range []outboundCase{
 		{"udp", nil, udp, Send, NoReason, -1},
 		{"tcp", nil, tcpFrame(t, inside, 4000, server, 80, syn, ""), Send, NoReason, -1},
 		{"tcp asking for ECN", nil, tcpFrame(t, inside, 4000, server, 80, syn|0xc0, ""), Send, NoReason, -1},
@@ -66,6 +78,20 @@ func TestVerdictsOutbound(t *testing.T) {
 		{"SYN-ACK without session", nil, tcpFrame(t, inside, 4000, server, 80, synAck, ""), Drop, NotSYN, -2},
 		{"reset without session", nil, tcpFrame(t, inside, 4000, server, 80, packet.RST, ""), Drop, NotSYN, -1},
 		{"echo reply", nil, echoFrame(t, inside, server, packet.ICMPEchoReply, 7, "x"), Drop, NoSession, -1},
+	} {
+		t.Run(c.name, c.run)
+	}
+}
+
+// TestVerdictsOfUplinks: what a frame from the TAP becomes by the uplinks there are.
+func TestVerdictsOfUplinks(t *testing.T) {
+	udp := udpFrame(t, inside, 4000, server, 53, "query")
+	jumbo := udpFrame(t, inside, 4000, server, 53, big)
+	noMAC := func(w *world) { w.ups[0].GatewayMAC = [6]byte{}; w.ups[1].ID = 0 }
+	opened := func(then func(*world)) func(*world) {
+		return func(w *world) { w.open(udp); then(w) }
+	}
+	for _, c := range []outboundCase{
 		{"no uplink", func(w *world) { w.ups[0].State, w.ups[1].State = uplinks.Down, uplinks.Down }, udp, Drop, NoUplink, layers.ICMPv4CodeNet},
 		{"too big", nil, jumbo, Drop, TooBig, layers.ICMPv4CodeFragmentationNeeded},
 		{"super-packet of datagrams that fit", nil, datagrams(jumbo, 1472), Send, NoReason, -1},
@@ -81,19 +107,7 @@ func TestVerdictsOutbound(t *testing.T) {
 		{"own error", nil, errorFrame(t, wan2, server, udpFrame(t, server, 53, wan2, 4000, "x")), Send, NoReason, -1},
 		{"own GRE", nil, build(t, ip(wan2, server, layers.IPProtocolGRE), gopacket.Payload("x")), Send, NoReason, -1},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
-			if c.prepare != nil {
-				c.prepare(w)
-				w.publish()
-			}
-			res := w.out(clone(c.frame))
-			w.expect(res, c.verdict, c.why)
-			if n := w.drops(c.why); c.why != NoReason && n != 1 {
-				t.Errorf("counted %d times", n)
-			}
-			checkAnswer(t, res.Reply, c.code)
-		})
+		t.Run(c.name, c.run)
 	}
 }
 
@@ -239,6 +253,21 @@ func TestOwnSource(t *testing.T) {
 	}
 	if n := w.table.Stats().Sessions; n != 0 {
 		t.Errorf("%d sessions", n)
+	}
+}
+
+// TestUnproven: an uplink whose probes never succeeded carries sessions when there is no better one.
+func TestUnproven(t *testing.T) {
+	w := newWorld(t)
+	w.ups[0].State, w.ups[0].Unproven, w.ups[1].State = uplinks.Down, true, uplinks.Probing
+	w.publish()
+	if _, u := w.open(udpFrame(t, inside, 4000, server, 53, "x")); u != 2 {
+		t.Errorf("uplink %d, though another is not judged yet", u)
+	}
+	w.ups[1].State = uplinks.Down
+	w.publish()
+	if _, u := w.open(udpFrame(t, inside, 4001, server, 53, "x")); u != 1 {
+		t.Errorf("uplink %d, though its probes had succeeded before", u)
 	}
 }
 

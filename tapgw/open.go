@@ -36,20 +36,25 @@ func (g *Gateway) open(key nat.Key, now nat.Tick) (nat.Ref, *uplinks.Uplink, Rea
 	return 0, nil, why
 }
 
-// listCandidates fills g.candidates with the usable uplinks; when there is none, with those not judged yet.
+// preferences say which uplinks may carry a new session, each only when those before find none: the usable ones; those not
+// judged yet; those whose probes fail but never succeeded either, since the probes alone may be what is filtered.
+var preferences = [...]func(*uplinks.Uplink) bool{
+	func(u *uplinks.Uplink) bool { return u.State.Usable() },
+	func(u *uplinks.Uplink) bool { return u.State == uplinks.Probing },
+	func(u *uplinks.Uplink) bool { return u.State == uplinks.Down && u.Unproven },
+}
+
+// listCandidates fills g.candidates with the uplinks of the first preference that finds any.
 func (g *Gateway) listCandidates(v *view) {
 	g.candidates = g.candidates[:0]
-	for _, u := range v.Uplinks {
-		if u.State.Usable() && u.Ready() {
-			g.addCandidate(v, u)
+	for _, prefers := range preferences {
+		for _, u := range v.Uplinks {
+			if u.Ready() && prefers(u) {
+				g.addCandidate(v, u)
+			}
 		}
-	}
-	if len(g.candidates) > 0 {
-		return
-	}
-	for _, u := range v.Uplinks {
-		if u.State == uplinks.Probing && u.Ready() {
-			g.addCandidate(v, u)
+		if len(g.candidates) > 0 {
+			return
 		}
 	}
 }

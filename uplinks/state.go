@@ -64,7 +64,7 @@ func (u *tracked) refreshAddresses(v *view) {
 	lost := slices.ContainsFunc(u.held, func(a netip.Addr) bool { return !slices.Contains(u.addresses, a) })
 	if lost {
 		u.generation++
-		u.health = Health{}
+		u.health, u.proven = Health{}, false
 	}
 	u.held = u.addresses
 }

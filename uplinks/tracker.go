@@ -61,6 +61,7 @@ type tracked struct {
 	gateway    netip.Addr
 	gatewayMAC [6]byte
 	health     Health
+	proven     bool // a probe succeeded under this generation
 
 	state  State // "" until published
 	reason string
@@ -121,6 +122,7 @@ func (t *Tracker) SetHealth(id uint8, h Health) error {
 		return fmt.Errorf("uplink %d: %w", id, ErrUnknown)
 	}
 	t.list[id].health = h
+	t.list[id].proven = t.list[id].proven || h.Usable
 	return nil
 }
 
@@ -235,7 +237,7 @@ func (u *tracked) publish() *Uplink {
 	}
 	return &Uplink{
 		ID: u.id, Name: u.name, Interface: u.iface, Index: u.link.Index,
-		State: u.state, Reason: u.reason, Since: u.since,
+		State: u.state, Reason: u.reason, Since: u.since, Unproven: !u.proven && u.lacks() == "",
 		Addresses: slices.Clone(u.addresses), Gateway: u.gateway, GatewayMAC: u.gatewayMAC, MAC: u.link.MAC,
 		HeaderLess: u.link.HeaderLess, MTU: u.link.MTU,
 		CapacityUp: up, CapacityDown: down, Weight: max(1, u.spec.Weight), Tier: u.spec.Tier,

@@ -93,6 +93,33 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// An uplink is unproven until a probe succeeds, and again under other addresses; never when the link lacks something.
+func TestUnproven(t *testing.T) {
+	tr, w := NewTracker(TrackerConfig{}), twoISPs()
+	check := func(when string, want bool) {
+		t.Helper()
+		if s, _ := tr.Update(t0, w.Facts); s.ByID(0).Unproven != want {
+			t.Errorf("%s: unproven %t", when, !want)
+		}
+	}
+	health := func(h Health) {
+		if err := tr.SetHealth(0, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("at first", true)
+	health(Health{Known: true})
+	check("after a failure", true)
+	health(Health{Known: true, Usable: true})
+	check("after a success", false)
+	health(Health{Known: true})
+	check("after a later failure", false)
+	w.Addresses[0].Prefix = pfx("192.0.2.77/24")
+	check("with another address", true)
+	w.link(2).Carrier = false
+	check("without carrier", false)
+}
+
 func TestSinceIsTheLastChangeOfState(t *testing.T) {
 	tr, w := NewTracker(healthy()), twoISPs()
 	tr.Update(t0, w.Facts)

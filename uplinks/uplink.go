@@ -35,6 +35,8 @@ type Uplink struct {
 	State     State
 	Reason    string    // why State is not Up, one clause for people
 	Since     time.Time // of State
+	// Unproven: the link lacks nothing, but no probe has succeeded under these addresses yet.
+	Unproven bool
 
 	Addresses  []netip.Addr // IPv4, never empty while usable
 	Gateway    netip.Addr   // invalid on point-to-point links

@@ -35,24 +35,39 @@ func lock(name string) (unlock func(), err error) {
 	return func() { _ = unix.Close(fd) }, nil
 }
 
-// clearLeftover deletes a device of our name that a killed process left between makePersistent and attach.
-func (d *Device) clearLeftover() error {
-	link, err := d.handle.LinkByName(d.cfg.Name)
+// RemoveLeftover deletes a device of that name that a killed process left between makePersistent and attach, and reports
+// whether there was one. Any other device of the name is ErrExists.
+func RemoveLeftover(name string) (removed bool, err error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return false, fmt.Errorf("open netlink: %w", err)
+	}
+	defer handle.Close()
+	unlock, err := lock(name)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	return clearLeftover(handle, name)
+}
+
+func clearLeftover(handle *netlink.Handle, name string) (removed bool, err error) {
+	link, err := handle.LinkByName(name)
 	var none netlink.LinkNotFoundError
 	if errors.As(err, &none) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("look for an older device: %w", err)
+		return false, fmt.Errorf("look for an older device: %w", err)
 	}
 	tap, ok := link.(*netlink.Tuntap)
 	if !ok || tap.Mode != netlink.TUNTAP_MODE_TAP || tap.NonPersist || inUse(tap) {
-		return fmt.Errorf("%w: stop the other daemon, or choose another name", ErrExists)
+		return false, fmt.Errorf("%w: stop the other daemon, or choose another name", ErrExists)
 	}
-	if err := d.handle.LinkDel(link); err != nil {
-		return fmt.Errorf("delete the leftover device: %w", err)
+	if err := handle.LinkDel(link); err != nil {
+		return false, fmt.Errorf("delete the leftover device: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // inUse reports whether a process has the device open. The kernel counts queues only of multi-queue devices; of others

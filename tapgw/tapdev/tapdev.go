@@ -75,7 +75,7 @@ func (d *Device) create() error {
 		return err
 	}
 	defer unlock()
-	if err := d.clearLeftover(); err != nil {
+	if _, err := clearLeftover(d.handle, d.cfg.Name); err != nil {
 		return err
 	}
 	if err := makePersistent(d.cfg.Name, d.cfg.Queues > 1); err != nil {
