@@ -96,7 +96,7 @@ func (b backend) Metrics() metrics.Snapshot {
 func (b backend) uplinkMetrics(u *uplinks.Uplink) metrics.Uplink {
 	m := metrics.Uplink{
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Load: min(1, b.meters[u.ID].Load()),
-		Sessions: b.table.SessionsOn(u.ID), RTT: u.Health.RTT, Loss: u.Health.Loss,
+		Sessions: b.table.SessionsOn(u.ID), RTT: u.Health.RTT, Loss: u.Health.Loss, Datapath: b.pumps.traffic(u.ID),
 	}
 	if c, err := b.kernel.Counters(u.Index); u.Index != 0 && err == nil {
 		m.RxBytes, m.TxBytes = c.RxBytes, c.TxBytes

@@ -16,6 +16,7 @@ import (
 	"tapgw/internal/hostconf"
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
+	"tapgw/internal/packet"
 	"tapgw/uplinks"
 	"tapgw/uplinks/nft"
 	"tapgw/uplinks/rtnl"
@@ -119,6 +120,26 @@ func TestBrokenUplinkIsOpenedAnew(t *testing.T) {
 	labtest.Must(t, follow())
 	if anew := d.ports[u.ID]; anew.Port == broken.Port || anew.failed.Load() || d.pumps.ports[u.ID].Load() != anew.Port {
 		t.Error("the sockets were not opened anew")
+	}
+}
+
+func TestTrafficOfAnUplinkIsExported(t *testing.T) {
+	d := newTestDaemon(t)
+	host := labtest.Namespace(t, "host")
+	u, _ := testUplink(t, host)
+	d.snapshot.Store(uplinks.NewSnapshot([]*uplinks.Uplink{u}))
+	labtest.Must(t, host.Do(func() error { return d.openInside(t) }))
+	defer func() { labtest.Must(t, host.Do(d.close)) }()
+	labtest.Must(t, host.Do(func() error { return d.followPorts(d.snapshot.Load()) }))
+
+	const payload = 60
+	s := d.ports[u.ID].Sender()
+	s.Queue(make([]byte, packet.VnetLen+payload))
+	s.Queue([]byte("scrap"))
+	labtest.Must(t, s.Flush())
+	got := backend{d}.Metrics().Uplinks[0].Datapath
+	if got.TxPackets != 1 || got.TxBytes != payload || got.Dropped["refused"] != 1 || got.Dropped["queue_full"] != 0 {
+		t.Errorf("exported: %+v", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tapgw/internal/metrics"
 	"tapgw/nat"
 	"tapgw/tapgw"
 	"tapgw/tapgw/tapdev"
@@ -166,6 +167,22 @@ func (w *worker) deliver(id uint8, frame []byte) error {
 	}
 	queues := tap.Queues()
 	return queues[int(id)%len(queues)].Write(frame)
+}
+
+// traffic is what an uplink's present sockets have moved, and dropped by which reason.
+func (p *pumps) traffic(id uint8) metrics.Traffic {
+	port := p.ports[id].Load()
+	if port == nil {
+		return metrics.Traffic{}
+	}
+	s := port.Stats()
+	return metrics.Traffic{
+		RxPackets: s.Received, RxBytes: s.ReceivedBytes, TxPackets: s.Sent, TxBytes: s.SentBytes,
+		Dropped: map[string]uint64{
+			"queue_full": s.DroppedFull, "too_big": s.DroppedTooBig, "refused": s.DroppedRefused, "down": s.DroppedDown,
+			"overflow": s.Overflow,
+		},
+	}
 }
 
 // ignoreClosed makes the ordinary end of a reader no error.

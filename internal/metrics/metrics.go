@@ -20,7 +20,7 @@ type Source interface {
 	Metrics() Snapshot
 }
 
-// Snapshot is all numbers at one moment. Counters count from the start of the daemon and never fall.
+// Snapshot is all numbers at one moment. Counters count from the start of the daemon and never fall, except where said.
 type Snapshot struct {
 	Datapath      string // userspace or kernel
 	Sessions      int
@@ -39,6 +39,14 @@ type Uplink struct {
 	Sessions         int
 	RTT              time.Duration // 0 while not measured
 	Loss             float64       // 0–1
+	Datapath         Traffic
+}
+
+// Traffic is what the gateway itself moved through an uplink's sockets. It starts anew when they are opened anew.
+type Traffic struct {
+	RxPackets, RxBytes uint64
+	TxPackets, TxBytes uint64
+	Dropped            map[string]uint64 // packets, by reason
 }
 
 // states are exposed for every uplink, one of them being 1.
@@ -90,6 +98,12 @@ var (
 	uplinkSessions = describe("tapgw_uplink_sessions", "Translated sessions on the uplink.", "uplink")
 	uplinkRTT      = describe("tapgw_uplink_rtt_seconds", "Round-trip time of the probes; absent while not measured.", "uplink")
 	uplinkLoss     = describe("tapgw_uplink_loss_ratio", "Share of the probes that were lost.", "uplink")
+
+	datapathRxPackets = describe("tapgw_uplink_datapath_receive_packets_total", "Packets that the gateway read from the uplink; what the kernel merged is one.", "uplink")
+	datapathRxBytes   = describe("tapgw_uplink_datapath_receive_bytes_total", "Bytes that the gateway read from the uplink.", "uplink")
+	datapathTxPackets = describe("tapgw_uplink_datapath_transmit_packets_total", "Packets that the gateway sent by the uplink; what the kernel will cut is one.", "uplink")
+	datapathTxBytes   = describe("tapgw_uplink_datapath_transmit_bytes_total", "Bytes that the gateway sent by the uplink.", "uplink")
+	datapathDropped   = describe("tapgw_uplink_datapath_packets_dropped_total", "Packets that the uplink's sockets dropped, by reason.", "uplink", "reason")
 )
 
 type collector struct{ src Source }
@@ -99,6 +113,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		datapathInfo, sessions, sessionsLimit, drops, refused,
 		uplinkInfo, uplinkState, uplinkRx, uplinkTx, uplinkLoad, uplinkSessions, uplinkRTT, uplinkLoss,
+		datapathRxPackets, datapathRxBytes, datapathTxPackets, datapathTxBytes, datapathDropped,
 	} {
 		out <- d
 	}
@@ -137,6 +152,17 @@ func collectUplink(out chan<- prometheus.Metric, u Uplink) {
 	gauge(out, uplinkLoss, u.Loss, u.Name)
 	if u.RTT > 0 {
 		gauge(out, uplinkRTT, u.RTT.Seconds(), u.Name)
+	}
+	collectTraffic(out, u.Name, u.Datapath)
+}
+
+func collectTraffic(out chan<- prometheus.Metric, uplink string, t Traffic) {
+	counter(out, datapathRxPackets, t.RxPackets, uplink)
+	counter(out, datapathRxBytes, t.RxBytes, uplink)
+	counter(out, datapathTxPackets, t.TxPackets, uplink)
+	counter(out, datapathTxBytes, t.TxBytes, uplink)
+	for reason, n := range t.Dropped {
+		counter(out, datapathDropped, n, uplink, reason)
 	}
 }
 
