@@ -52,24 +52,6 @@ func (s *Sender) setAddress() {
 	}
 }
 
-// Fits reports whether a frame can leave as it is: a datagram, or each datagram of a UDP super-packet, no larger than the
-// MTU. TCP super-packets always can, Queue makes their segments smaller. Of a frame that does not fit the caller makes
-// "fragmentation needed" or fragments.
-func (s *Sender) Fits(frame []byte) bool {
-	mtu := s.port.hop.Load().mtu
-	if len(frame) < minFrame {
-		return true
-	}
-	switch h := packet.VnetHeader(frame); h.GSOType() &^ packet.GSOECN {
-	case packet.GSOTCPv4:
-		return true
-	case packet.GSOUDPL4:
-		return headerLen(frame)+int(h.GSOSize()) <= mtu+packet.EthernetLen
-	default:
-		return len(frame) <= packet.VnetLen+packet.EthernetLen+mtu
-	}
-}
-
 // Queue adds a translated frame, which must stay untouched until Flush: its Ethernet addresses and virtio header are
 // rewritten in place for this uplink. A full queue is flushed first.
 func (s *Sender) Queue(frame []byte) {

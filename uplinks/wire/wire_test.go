@@ -13,7 +13,6 @@ import (
 
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
-	"tapgw/internal/packet"
 	"tapgw/uplinks/wire"
 	"tapgw/uplinks/wire/batchio"
 )
@@ -180,28 +179,6 @@ func TestSuperSegmentPassesWhole(t *testing.T) {
 	send(t, p.provider(t).Sender(), sent)
 	if got := next(t, frames); !bytes.Equal(got, sent) {
 		t.Errorf("virtio header % x became % x; %d bytes became %d", sent[:10], got[:10], len(sent), len(got))
-	}
-}
-
-func TestFits(t *testing.T) {
-	s := newPair(t).uplink(t).Sender()
-	udp := func(n int) []byte { return udpFrame(t, wanAddr, ispAddr, 2000, string(make([]byte, n))) }
-	uso := func(size int) []byte {
-		f := udp(5000)
-		f[1] = packet.GSOUDPL4
-		packet.VnetHeader(f).SetGSOSize(uint16(size))
-		return f
-	}
-	for i, c := range []struct {
-		frame []byte
-		fits  bool
-	}{
-		{udp(1472), true}, {udp(1473), false}, {superSegment(t, wanAddr, ispAddr, 60000, 9000), true},
-		{uso(1472), true}, {uso(1473), false}, {make([]byte, 12), true}, {nil, true},
-	} {
-		if s.Fits(c.frame) != c.fits {
-			t.Errorf("case %d: fits is not %t", i, c.fits)
-		}
 	}
 }
 
