@@ -10,9 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bits of the conntrack fields (linux/netfilter/nf_conntrack_common.h).
+// Values and bits of the conntrack fields (linux/netfilter/nf_conntrack_common.h).
 const (
+	ctOriginal             = 0
+	ctInvalid              = 1
 	ctEstablishedOrRelated = 2 | 4
+	ctStatusConfirmed      = 1 << 3 // not of a connection's first packet
+	ctStatusSNAT           = 1 << 4
 	ctStatusDNAT           = 1 << 5
 )
 
@@ -71,16 +75,45 @@ func guardRules(match []expr.Any) [][]expr.Any {
 
 // masqueradeRules keep TCP and UDP within gap, so that their answers are not taken for the datapath's.
 func masqueradeRules(gap PortRange, ok bool) [][]expr.Any {
-	match := join(
-		meta(expr.MetaKeyOIFNAME), in(setUplinks),
-		meta(expr.MetaKeyIIFNAME), []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: setUplinks, Invert: true}},
-		[]expr.Any{&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true}}, compare(expr.CmpOpNeq, native(unix.RTN_LOCAL)),
-	)
-	rest := join(match, []expr.Any{&expr.Masq{}})
+	rest := fromLAN(nil, []expr.Any{&expr.Masq{}})
 	if !ok {
 		return [][]expr.Any{rest}
 	}
-	return [][]expr.Any{join(match, meta(expr.MetaKeyL4PROTO), in(setTransport), masqueradeTo(gap)), rest}
+	return [][]expr.Any{fromLAN(join(meta(expr.MetaKeyL4PROTO), in(setTransport)), masqueradeTo(gap)), rest}
+}
+
+// fromLAN does then with packets of the LAN that leave by an uplink, when they also match when. The slow lookup comes last.
+func fromLAN(when, then []expr.Any) []expr.Any {
+	return join(
+		meta(expr.MetaKeyOIFNAME), in(setUplinks),
+		meta(expr.MetaKeyIIFNAME), []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: setUplinks, Invert: true}},
+		when,
+		[]expr.Any{&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true}}, compare(expr.CmpOpNeq, native(unix.RTN_LOCAL)),
+		then,
+	)
+}
+
+// leakRules stop what masqueradeRules would translate, were it not that only the first packet of a connection meets
+// them: packets of connections that went into the TAP as they were, and packets of none.
+func leakRules(match []expr.Any) [][]expr.Any {
+	return [][]expr.Any{
+		fromLAN(join(match, settled()), drop()),
+		fromLAN(join(match, conntrack(expr.CtKeySTATE, ctInvalid)), drop()),
+	}
+}
+
+// resetRule tells the TCP sockets of the LAN, so that applications connect anew.
+func resetRule() []expr.Any {
+	tcp := join(meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_TCP}))
+	return fromLAN(join(tcp, settled()), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+}
+
+// settled matches what connections send that were not translated when they began. Replies need no translation of their own.
+func settled() []expr.Any {
+	return join(
+		[]expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}}, equal([]byte{ctOriginal}),
+		[]expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: 1}}, mask(native(ctStatusConfirmed|ctStatusSNAT)), equal(native(ctStatusConfirmed)),
+	)
 }
 
 func masqueradeTo(r PortRange) []expr.Any {

@@ -22,6 +22,7 @@ var (
 const (
 	priorityIngress = -300 // as early as raw
 	priorityForward = -10  // before the filters of users, who need not count what never passes
+	priorityRefuse  = -9   // after our own drops, which spare connections while we live
 	prioritySource  = 110  // after srcnat: who translates on purpose comes first
 )
 
@@ -111,6 +112,7 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 
 // filter keeps packets that came in by an uplink from leaving by the TAP, where another provider would carry them, and
 // packets with our address on the TAP from leaving by an uplink, as they would when the TAP's route goes before the address.
+// Packets of the LAN wait as well until a route that somebody took away is back, and their connections go on.
 func (p *plan) filter(w Wanted, uplinks []Uplink) {
 	p.tables = append(p.tables, ownedInet)
 	captured := names(ownedInet, setCaptured, w.TAP, w.Upcall)
@@ -121,6 +123,10 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 		forward.rules = append(forward.rules, noTransitRule())
 	}
 	p.guard(&forward, uplinks, fromIPv4())
+	if w.LAN {
+		forward.rules = append(forward.rules, leakRules(fromIPv4())...)
+		forward.needs = "nft_ct, nf_conntrack and nft_fib_inet"
+	}
 	p.chains = append(p.chains, forward)
 	if w.Address.Is4() {
 		p.chains = append(p.chains, chain{
@@ -144,23 +150,24 @@ func (p *plan) guard(forward *chain, uplinks []Uplink, match []expr.Any) {
 	forward.needs = "nft_ct and nf_conntrack"
 }
 
-// fallBack is what survives us: it masquerades forwarded packets that leave by an uplink directly, and repeats the guard,
-// since forwarding stays on. Packets from one uplink to another are not masqueraded, or we would relay for strangers.
+// fallBack is what survives us: it masquerades forwarded packets that leave by an uplink directly, refuses those that
+// would leave as they are, and repeats the guard, since forwarding stays on. Packets from one uplink to another are not
+// masqueraded, or we would relay for strangers.
 func (p *plan) fallBack(lan bool, uplinks []Uplink, ports []PortRange) {
 	if !lan {
 		return
 	}
 	p.tables = append(p.tables, fallback)
 	p.sets = append(p.sets, uplinkSet(fallback, uplinks), transportSet(fallback))
+	forward := forwardChain(fallback)
+	p.guard(&forward, uplinks, nil)
+	forward.priority = priorityRefuse
+	forward.rules = append(append(forward.rules, resetRule()), leakRules(nil)...)
+	forward.needs = "nft_ct, nf_conntrack, nft_fib_ipv4 and nft_reject_ipv4"
 	p.chains = append(p.chains, chain{
 		table: fallback, name: "postrouting", kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySource,
 		rules: masqueradeRules(largestGap(ports)), needs: "nft_chain_nat, nft_masq and nft_fib_ipv4",
-	})
-	forward := forwardChain(fallback)
-	p.guard(&forward, uplinks, nil)
-	if len(forward.rules) > 0 {
-		p.chains = append(p.chains, forward)
-	}
+	}, forward)
 }
 
 func forwardChain(t table) chain {
