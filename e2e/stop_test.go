@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"net"
 	"net/netip"
@@ -99,5 +100,90 @@ func TestPortInUse(t *testing.T) {
 	refuse("is not a socket", "set api.socket")
 	if len(routes) > 0 {
 		t.Errorf("%d routes were changed meanwhile", len(routes))
+	}
+}
+
+// TestCleanupNamesWhatItRemoves: after a kill at the worst moments nothing is left, and every step is told.
+func TestCleanupNamesWhatItRemoves(t *testing.T) {
+	t.Parallel()
+	topology := labtest.Build(t, lab.Options{RPFilter: 1})
+	labtest.Servers(t, topology)
+	withoutMetric(t, topology.Gateway, "wan1")
+	before := labtest.Snapshot(t, topology.Gateway)
+	g := start(t, topology.Gateway, "")
+	g.awaitUp(topology)
+	online(t, topology.Hosts[0].Namespace)
+	w := world{gateway: g, Topology: topology}
+	conn := w.dialFrom("tcp4", netip.Addr{}, lab.PortTCPEcho)
+	labtest.Must(t, conn.talk())
+	eventually(t, "rules for the LAN", func() bool { return w.hasTable("tapgw_fallback") })
+	g.kill()
+	half := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tapgw0"}, Mode: netlink.TUNTAP_MODE_TAP}
+	labtest.Must(t, topology.Gateway.Do(func() error { return netlink.LinkAdd(half) }))
+	labtest.Must(t, os.WriteFile(filepath.Join(g.dir, ".undo.json.123"), nil, 0o600))
+
+	out, status := g.tapgw("cleanup", "--json")
+	var answer struct {
+		Cleaned []struct{ Action, Kind, Name string }
+	}
+	if err := json.Unmarshal([]byte(out), &answer); status != 0 || err != nil {
+		t.Fatalf("status %d, %v\n%s", status, err, out)
+	}
+	told := make(map[string]int)
+	for _, c := range answer.Cleaned {
+		t.Log(c.Action, c.Kind, c.Name)
+		told[c.Action+" "+c.Kind]++
+	}
+	for _, want := range []string{
+		"removed route", "removed rule", "removed nftables", "restored sysctl", "restored default route", "closed connections",
+		"removed device", "removed socket", "removed file",
+	} {
+		if told[want] == 0 {
+			t.Errorf("did not say: %s", want)
+		}
+	}
+	if told["removed file"] != 3 {
+		t.Errorf("%d files, want lock, journal and an unfinished journal", told["removed file"])
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNABORTED) {
+		t.Errorf("the application was told: %v", err)
+	}
+	labtest.Unchanged(t, topology.Gateway, before)
+	noneKept(t, topology.Gateway)
+	if files, err := os.ReadDir(g.dir); err != nil || len(files) != 0 {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+	if out, status := g.tapgw("cleanup"); status != 0 || out != "nothing to clean\n" {
+		t.Errorf("second cleanup: status %d, %s", status, out)
+	}
+}
+
+// withoutMetric gives a device's default route metric 0, as ifupdown does.
+func withoutMetric(t testing.TB, ns *lab.Namespace, device string) {
+	t.Helper()
+	index, err := ns.Index(device)
+	labtest.Must(t, err)
+	routes, err := ns.Handle().RouteList(nil, netlink.FAMILY_V4)
+	labtest.Must(t, err)
+	for _, r := range routes {
+		if r.LinkIndex != index || r.Dst != nil && !r.Dst.IP.IsUnspecified() {
+			continue
+		}
+		old := r
+		r.Priority, r.Flags = 0, 0
+		labtest.Must(t, ns.Handle().RouteAdd(&r))
+		labtest.Must(t, ns.Handle().RouteDel(&old))
+	}
+}
+
+// noneKept fails the test where the kernel still keeps a neighbour fresh by itself.
+func noneKept(t testing.TB, ns *lab.Namespace) {
+	t.Helper()
+	list, err := ns.Handle().NeighList(0, netlink.FAMILY_V4)
+	labtest.Must(t, err)
+	for _, n := range list {
+		if n.FlagsExt&netlink.NTF_EXT_MANAGED != 0 {
+			t.Errorf("the kernel still keeps %s", n.IP)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"tapgw/api"
+	"tapgw/internal/daemon"
 )
 
 func TestUsageIsTwoEverywhere(t *testing.T) {
@@ -153,18 +154,34 @@ func TestRunPassesOptions(t *testing.T) {
 }
 
 func TestCleanup(t *testing.T) {
+	rule := daemon.Cleaned{Action: "removed", Kind: "rule", Name: "5099 from all to table 254"}
+	sysctl := daemon.Cleaned{Action: "restored", Kind: "sysctl", Name: "net/ipv4/conf/wan1/rp_filter to 1"}
 	for _, test := range []struct {
-		removed []string
-		err     error
-		want    string
-		code    int
+		args string
+		done []daemon.Cleaned
+		err  error
+		want string
+		code int
 	}{
-		{nil, nil, "nothing was left behind\n", 0},
-		{[]string{"route default dev tapgw0", "rule 5099"}, nil, "removed route default dev tapgw0\nremoved rule 5099\n", 0},
-		{[]string{"rule 5099"}, errors.New("no privilege"), "removed rule 5099\n", 1},
+		{"cleanup", nil, nil, "nothing to clean\n", 0},
+		{"cleanup", nil, errors.New("no privilege"), "", 1},
+		{"cleanup", []daemon.Cleaned{rule, sysctl}, nil,
+			"removed rule 5099 from all to table 254\nrestored sysctl net/ipv4/conf/wan1/rp_filter to 1\n", 0},
+		{"cleanup", []daemon.Cleaned{rule}, errors.New("no privilege"), "removed rule 5099 from all to table 254\n", 1},
+		{"cleanup --json", nil, nil, "{\n  \"cleaned\": []\n}\n", 0},
+		{"cleanup --json", []daemon.Cleaned{rule}, nil, `{
+  "cleaned": [
+    {
+      "action": "removed",
+      "kind": "rule",
+      "name": "5099 from all to table 254"
+    }
+  ]
+}
+`, 0},
 	} {
-		w := newWorld("", "cleanup")
-		w.Cleanup = func(context.Context, RunOptions) ([]string, error) { return test.removed, test.err }
+		w := newWorld("", strings.Fields(test.args)...)
+		w.Cleanup = func(context.Context, RunOptions) ([]daemon.Cleaned, error) { return test.done, test.err }
 		if code := w.run(); code != test.code || w.out.String() != test.want {
 			t.Errorf("%d: %q", code, w.out.String())
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tapgw/api"
+	"tapgw/internal/daemon"
 )
 
 // Env is everything the commands touch outside of themselves, so that tests can give them a world of their own.
@@ -23,8 +24,8 @@ type Env struct {
 
 	// Run is the daemon, until ctx ends.
 	Run func(ctx context.Context, o RunOptions) error
-	// Cleanup removes what a crashed daemon left behind and says what that was.
-	Cleanup func(ctx context.Context, o RunOptions) (removed []string, err error)
+	// Cleanup takes back what a crashed daemon left behind and says what that was.
+	Cleanup func(ctx context.Context, o RunOptions) ([]daemon.Cleaned, error)
 	// Demo shows the main job in namespaces of its own.
 	Demo func(ctx context.Context, o DemoOptions) error
 	// CheckConfig reports all that is wrong with the file at path ("" means the default), or what is probably not meant.

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"tapgw/api"
+	"tapgw/internal/daemon"
 )
 
 func (a *app) runCommand() *cobra.Command {
@@ -31,8 +33,13 @@ func (a *app) runOptions(c *cobra.Command) (RunOptions, error) {
 	return o, err
 }
 
+// cleanups is the answer of `tapgw cleanup --json`.
+type cleanups struct {
+	Cleaned []daemon.Cleaned `json:"cleaned"` // empty when there was nothing
+}
+
 func (a *app) cleanupCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.withJSON(&cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove what a crashed gateway left behind (needs root)",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -40,16 +47,23 @@ func (a *app) cleanupCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			removed, err := a.Cleanup(c.Context(), o)
-			for _, what := range removed {
-				fmt.Fprintln(a.Stdout, "removed", clean(what))
-			}
-			if err == nil && len(removed) == 0 {
-				fmt.Fprintln(a.Stdout, "nothing was left behind")
-			}
-			return err
+			done, err := a.Cleanup(c.Context(), o)
+			return errors.Join(err, a.printCleaned(done, err == nil))
 		},
+	}, "one JSON document")
+}
+
+func (a *app) printCleaned(done []daemon.Cleaned, complete bool) error {
+	if a.json {
+		return writeJSON(a.Stdout, cleanups{append([]daemon.Cleaned{}, done...)})
 	}
+	for _, d := range done {
+		fmt.Fprintln(a.Stdout, clean(d.Action), clean(d.Kind), clean(d.Name))
+	}
+	if complete && len(done) == 0 {
+		fmt.Fprintln(a.Stdout, "nothing to clean")
+	}
+	return nil
 }
 
 func (a *app) demoCommand() *cobra.Command {

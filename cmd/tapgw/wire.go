@@ -31,7 +31,7 @@ func survive() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 }
 
-func cleanup(_ context.Context, o RunOptions) ([]string, error) {
+func cleanup(_ context.Context, o RunOptions) ([]daemon.Cleaned, error) {
 	return daemon.Cleanup(daemonOptions(o))
 }
 

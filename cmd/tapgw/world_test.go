@@ -19,6 +19,7 @@ import (
 
 	"tapgw/api"
 	"tapgw/internal/apiserver"
+	"tapgw/internal/daemon"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -104,7 +105,7 @@ func newWorld(socket string, args ...string) *world {
 		Now:    func() time.Time { return noon },
 
 		Run:         func(context.Context, RunOptions) error { return errUnexpected },
-		Cleanup:     func(context.Context, RunOptions) ([]string, error) { return nil, errUnexpected },
+		Cleanup:     func(context.Context, RunOptions) ([]daemon.Cleaned, error) { return nil, errUnexpected },
 		Demo:        func(context.Context, DemoOptions) error { return errUnexpected },
 		CheckConfig: func(string) ([]string, error) { return nil, errUnexpected },
 		ShowConfig:  func(string) ([]byte, error) { return nil, errUnexpected },

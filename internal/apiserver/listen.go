@@ -30,7 +30,7 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), socketDirMode); err != nil {
 		return nil, fmt.Errorf("make the folder of the control socket (set api.socket or --socket): %w", err)
 	}
-	if err := removeStale(path); err != nil {
+	if _, err := RemoveStale(path); err != nil {
 		return nil, err
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -44,16 +44,18 @@ func listenUnix(path string) (net.Listener, error) {
 	return newPeerListener(l), nil
 }
 
-func removeStale(path string) error {
+// RemoveStale removes a socket file that a crash left, and reports whether there was one. It fails with ErrInUse where
+// somebody answers on it.
+func RemoveStale(path string) (removed bool, err error) {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at the control socket: %w", err)
+		return false, fmt.Errorf("look at the control socket: %w", err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is not a socket; remove it, or set api.socket or --socket", path)
+		return false, fmt.Errorf("%s is not a socket; remove it, or set api.socket or --socket", path)
 	}
 	c, err := net.DialTimeout("unix", path, dialTimeout)
 	if err == nil {
@@ -61,12 +63,12 @@ func removeStale(path string) error {
 	}
 	// Only a refusal proves that nobody listens: a full backlog or a timeout is a busy daemon.
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("%w: it answers on %s; stop it first, or give this one a socket of its own", ErrInUse, path)
+		return false, fmt.Errorf("%w: it answers on %s; stop it first, or give this one a socket of its own", ErrInUse, path)
 	}
 	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("remove the stale control socket: %w", err)
+		return false, fmt.Errorf("remove the stale control socket: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // listenLoopback listens on a TCP address of this host only: metrics are for a collector beside us.

@@ -1,58 +1,223 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"slices"
 
 	"tapgw/configs"
+	"tapgw/internal/apiserver"
 	"tapgw/internal/hostconf"
+	"tapgw/tapgw/tapdev"
 	"tapgw/uplinks"
 	"tapgw/uplinks/nft"
 	"tapgw/uplinks/rtnl"
 )
 
-// Cleanup removes what a killed daemon left in the kernel and undoes its changes to the host. It returns what it removed,
-// one clause each. While a daemon runs the error wraps hostconf.ErrRunning.
-func Cleanup(o Options) (removed []string, err error) {
-	socket := o.Socket
-	if socket == "" {
-		socket = configs.Default().API.Socket
-		if loaded, err := configs.Load(configs.Options{Path: o.ConfigPath, Env: os.Environ()}); err == nil {
-			socket = loaded.Config.API.Socket
-		}
+// Cleaned is one thing that Cleanup took back. Scripts rely on the words of Action and Kind.
+type Cleaned struct {
+	Action string `json:"action"` // removed, restored, released or closed
+	Kind   string `json:"kind"`   // route, rule, default route, nftables, sysctl, neighbour, connections, device, socket or file
+	Name   string `json:"name"`
+}
+
+// cleaner collects what was done and what failed; a failure does not stop the rest.
+type cleaner struct {
+	socket string
+	tap    configs.TAP
+	log    *slog.Logger
+	done   []Cleaned
+	errs   []error
+}
+
+func (c *cleaner) note(action, kind string, names ...string) {
+	for _, n := range names {
+		c.done = append(c.done, Cleaned{action, kind, n})
 	}
-	lock, err := hostconf.Lock(lockFile(socket))
+}
+
+func (c *cleaner) check(err error) { c.errs = append(c.errs, err) }
+
+// Cleanup removes what a killed daemon left and undoes its changes to the host. It returns what it did, also beside an
+// error. While a daemon runs the error wraps hostconf.ErrRunning.
+func Cleanup(o Options) ([]Cleaned, error) {
+	c := newCleaner(o)
+	left := exists(lockFile(c.socket))
+	lock, err := hostconf.Lock(lockFile(c.socket))
 	if err != nil {
 		return nil, fmt.Errorf("%w; stop it first, it cleans up by itself", err)
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }()
-	rules, err := nft.Open() // it refuses beside a daemon with another socket
-	if err != nil {
-		return nil, err
+	c.check(c.host())
+	c.check(lock.Close())
+	if left {
+		c.note("removed", "file", lockFile(c.socket))
 	}
-	removed, err = cleanRoutes(undoFile(socket))
-	return removed, errors.Join(err, rules.Close())
+	return c.done, oneLine(errors.Join(c.errs...))
 }
 
-// cleanRoutes removes routes and rules and restores what the journal of changes says.
-func cleanRoutes(undo string) (removed []string, err error) {
+// newCleaner asks the configuration; one that cannot be used must not keep the host from being cleaned.
+func newCleaner(o Options) *cleaner {
+	config := configs.Default()
+	if loaded, err := configs.Load(configs.Options{Path: o.ConfigPath, Env: os.Environ()}); err == nil {
+		config = loaded.Config
+	}
+	c := &cleaner{socket: cmp.Or(o.Socket, config.API.Socket), tap: config.TAP, log: o.Logger}
+	return c
+}
+
+// host cleans in the order in which a daemon stops.
+func (c *cleaner) host() error {
+	rules, err := nft.Open() // it refuses beside a daemon with another socket
+	if err != nil {
+		return err
+	}
 	kernel, err := rtnl.Open()
 	if err != nil {
-		return nil, err
+		return errors.Join(err, rules.Close())
 	}
 	defer kernel.Close()
-	reconciler := rtnl.NewReconciler(kernel)
-	report, err := reconciler.Apply(uplinks.Wanted{})
-	if n := report.RemovedRoutes + report.RemovedRules; n > 0 {
-		removed = append(removed, fmt.Sprintf("%d routes and %d rules", report.RemovedRoutes, report.RemovedRules))
+	c.check(c.neighbours(kernel))
+	c.check(c.routes(kernel))
+	c.check(c.journal(kernel))
+	c.check(c.connections(kernel))
+	c.check(c.tables(rules))
+	c.devices()
+	return c.removeSocket()
+}
+
+// neighbours ends the kernel's probing of gateways, which the routes of ours still name.
+func (c *cleaner) neighbours(kernel *rtnl.Kernel) error {
+	kept, err := kernel.KeptNeighbours()
+	errs := []error{err}
+	for _, n := range kept {
+		if err := kernel.ReleaseNeighbour(n.Index, n.Addr); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		c.note("released", "neighbour", n.Addr.String())
 	}
+	return errors.Join(errs...)
+}
+
+func (c *cleaner) routes(kernel *rtnl.Kernel) error {
+	report, err := rtnl.NewReconciler(kernel).Apply(uplinks.Wanted{})
+	c.note("removed", "route", report.RemovedRoutes...)
+	c.note("removed", "rule", report.RemovedRules...)
+	return err
+}
+
+// connections closes those from an address that was the TAP's, unless this host has it by other means now.
+func (c *cleaner) connections(kernel *rtnl.Kernel) error {
+	addr := c.tap.Address.Addr()
+	facts, err := kernel.Read()
+	if err != nil || slices.ContainsFunc(facts.Addresses, func(a uplinks.Address) bool { return a.Prefix.Addr() == addr }) {
+		return err
+	}
+	if closed := closeConnections(addr, c.log); closed > 0 {
+		c.note("closed", "connections", fmt.Sprintf("%d from %s", closed, addr))
+	}
+	return nil
+}
+
+// journal restores what the journal of changes says.
+func (c *cleaner) journal(kernel *rtnl.Kernel) error {
+	file := undoFile(c.socket)
+	left := exists(file)
+	host, err := hostconf.Open(file)
 	if err != nil {
-		return removed, err
+		return err
 	}
-	host, err := hostconf.Open(undo)
+	errs := []error{c.demoted(kernel, host), c.sysctls(host)}
+	unfinished, err := hostconf.RemoveUnfinished(file)
+	if left && !exists(file) {
+		c.note("removed", "file", file)
+	}
+	c.note("removed", "file", unfinished...)
+	return errors.Join(append(errs, err)...)
+}
+
+func (c *cleaner) sysctls(host *hostconf.Guard) error {
+	before := host.Changes()
+	err := host.RestoreAll()
+	after := host.Changes()
+	for _, change := range before {
+		if !slices.Contains(after, change) {
+			c.note("restored", "sysctl", change.Path+" to "+change.Old)
+		}
+	}
+	return err
+}
+
+// demoted gives the default routes that the daemon moved their metric back.
+func (c *cleaner) demoted(kernel *rtnl.Kernel, host *hostconf.Guard) error {
+	records, err := demoted(host)
+	if err != nil || len(records) == 0 {
+		return err
+	}
+	before, err := kernel.Read()
 	if err != nil {
-		return removed, err
+		return err
 	}
-	return removed, errors.Join(restoreDemoted(reconciler, host), host.RestoreAll())
+	restoring := restoreDemoted(rtnl.NewReconciler(kernel), host)
+	after, err := kernel.Read()
+	for _, r := range records {
+		moved := r.Original
+		moved.Metric = r.Metric
+		if slices.Contains(before.Routes, moved) && !slices.Contains(after.Routes, moved) {
+			c.note("restored", "default route", fmt.Sprintf("by %s from metric %d to %d", nextHop(r.Original, after), r.Metric, r.Original.Metric))
+		}
+	}
+	return errors.Join(restoring, err)
+}
+
+// nextHop is where a route leads, in words.
+func nextHop(r uplinks.Route, f uplinks.Facts) string {
+	if r.Gateway.IsValid() {
+		return r.Gateway.String()
+	}
+	for _, l := range f.Links {
+		if l.Index == r.Index {
+			return l.Name
+		}
+	}
+	return fmt.Sprint("device ", r.Index)
+}
+
+// tables removes our nftables tables.
+func (c *cleaner) tables(rules *nft.Rules) error {
+	tables, err := rules.Left()
+	closing := rules.Close()
+	if closing == nil {
+		c.note("removed", "nftables", tables...)
+	}
+	return errors.Join(err, closing)
+}
+
+// devices removes TAP devices that were being made. A device of the name that is another's is left alone.
+func (c *cleaner) devices() {
+	for _, name := range []string{c.tap.Name, upcallName(c.tap.Name)} {
+		removed, err := tapdev.RemoveLeftover(name)
+		if !errors.Is(err, tapdev.ErrExists) {
+			c.check(err)
+		}
+		if removed {
+			c.note("removed", "device", name)
+		}
+	}
+}
+
+func (c *cleaner) removeSocket() error {
+	removed, err := apiserver.RemoveStale(c.socket)
+	if removed {
+		c.note("removed", "socket", c.socket)
+	}
+	return err
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }

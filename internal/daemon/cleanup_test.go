@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"testing"
 
@@ -18,7 +19,7 @@ func TestCleanupFindsTheSocketOfTheEnvironment(t *testing.T) {
 	}
 	defer lock.Close()
 	err = labtest.Namespace(t, "host").Do(func() error { // whatever it may clean up by mistake is not this host's
-		_, err := Cleanup(Options{})
+		_, err := Cleanup(Options{Logger: slog.New(slog.DiscardHandler)})
 		return err
 	})
 	if !errors.Is(err, hostconf.ErrRunning) {

@@ -292,8 +292,10 @@ func (d *Daemon) close() error {
 	}
 	if d.host != nil {
 		note(d.restoreRoutes())
-		note(d.host.RestoreAll()) // while our rules still guard what is forwarded
-		d.closeConnections()      // while they keep the resets from leaving untranslated
+		note(d.host.RestoreAll())                                            // while our rules still guard what is forwarded
+		if n := closeConnections(d.cfg().TAP.Address.Addr(), d.log); n > 0 { // while they keep the resets from leaving untranslated
+			d.log.Info("connections through the TAP closed, applications can connect anew", "connections", n)
+		}
 	}
 	for id := range d.ports {
 		note(d.closePort(id))
@@ -313,17 +315,6 @@ func (d *Daemon) close() error {
 		note(d.lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// closeConnections has applications connect anew, now that they can by plain routing.
-func (d *Daemon) closeConnections() {
-	closed, err := closeSockets(d.cfg().TAP.Address.Addr())
-	if err != nil {
-		d.log.Warn("connections through the TAP stay open until their applications give up", "error", err)
-	}
-	if closed > 0 {
-		d.log.Info("closed the connections through the TAP, applications can connect anew", "number", closed)
-	}
 }
 
 // restoreRoutes removes our routes and rules and gives demoted routes their metric back.

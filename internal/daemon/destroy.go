@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -41,6 +42,15 @@ func (d destroy) Serialize() []byte {
 		b = binary.NativeEndian.AppendUint32(b, word)
 	}
 	return b
+}
+
+// closeConnections has applications connect anew, now that they can by plain routing. That the kernel cannot do it is told.
+func closeConnections(addr netip.Addr, log *slog.Logger) (closed int) {
+	closed, err := closeSockets(addr)
+	if err != nil {
+		log.Warn("connections through the TAP stay open until their applications give up", "error", err)
+	}
+	return closed
 }
 
 // closeSockets closes the connections of this host that have addr, so that applications connect anew at once instead of

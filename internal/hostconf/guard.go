@@ -76,6 +76,22 @@ func (g *Guard) find(path string) int {
 	return slices.IndexFunc(g.journal.Sysctls, func(e entry) bool { return e.Path == path })
 }
 
+// Change is a sysctl that has the value we gave it.
+type Change struct {
+	Path     string // below /proc/sys
+	Old, New string
+}
+
+// Changes lists what RestoreAll would put back.
+func (g *Guard) Changes() (list []Change) {
+	for _, e := range g.journal.Sysctls {
+		if value, err := readSysctl(e.Path); err == nil && value == e.New {
+			list = append(list, Change(e))
+		}
+	}
+	return list
+}
+
 // RestoreAll puts back every value that is still what we set. What cannot be put back stays in the journal.
 func (g *Guard) RestoreAll() error {
 	g.lan = nil

@@ -185,7 +185,7 @@ func replaceFile(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	f, err := os.CreateTemp(filepath.Dir(path), unfinished(path))
 	if err != nil {
 		return err
 	}
@@ -198,4 +198,29 @@ func replaceFile(path string, data []byte) error {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return nil
+}
+
+// unfinished is the pattern of the names of journals that are being written.
+func unfinished(path string) string { return "." + filepath.Base(path) + ".*" }
+
+// RemoveUnfinished removes what a crash left of journals that were being written, and names it. Nobody else may be writing
+// one at path.
+func RemoveUnfinished(path string) (removed []string, err error) {
+	files, err := os.ReadDir(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	errs := []error{err}
+	for _, f := range files {
+		if match, _ := filepath.Match(unfinished(path), f.Name()); !match || !f.Type().IsRegular() {
+			continue
+		}
+		name := filepath.Join(filepath.Dir(path), f.Name())
+		if err := os.Remove(name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed = append(removed, name)
+	}
+	return removed, errors.Join(errs...)
 }

@@ -95,6 +95,15 @@ func (r *Rules) Check() (missing bool, err error) {
 	return false, nil
 }
 
+// Left names the tables in the kernel that Close would remove.
+func (r *Rules) Left() (tables []string, err error) {
+	removals, err := r.socket.removals(ownedNetdev, ownedInet, fallback)
+	for _, m := range removals {
+		tables = append(tables, m.about)
+	}
+	return tables, err
+}
+
 // Close removes everything, the fallback too.
 func (r *Rules) Close() error {
 	return errors.Join(r.socket.remove(ownedNetdev, ownedInet, fallback), r.socket.close())

@@ -3,9 +3,12 @@ package rtnl
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"tapgw/uplinks"
 )
 
 // KeepNeighbour makes the kernel resolve a gateway's MAC address now and, from Linux 5.16 on, keep it fresh by itself. Call
@@ -41,4 +44,24 @@ func (k *Kernel) ReleaseNeighbour(index int, gateway netip.Addr) error {
 		return fmt.Errorf("release gateway %s on interface %d: %w", gateway, index, err)
 	}
 	return nil
+}
+
+// KeptNeighbours lists the gateways in routes of ours that KeepNeighbour still holds, those of an earlier process too.
+func (k *Kernel) KeptNeighbours() ([]uplinks.Neighbour, error) {
+	have, err := k.present()
+	if err != nil {
+		return nil, err
+	}
+	list, err := dump("neighbours", func() ([]netlink.Neigh, error) { return k.h.NeighList(0, unix.AF_INET) })
+	if err != nil {
+		return nil, err
+	}
+	var kept []uplinks.Neighbour
+	for _, n := range list {
+		isGateway := func(r netlink.Route) bool { return r.LinkIndex == n.LinkIndex && r.Gw != nil && r.Gw.Equal(n.IP) }
+		if n.FlagsExt&netlink.NTF_EXT_MANAGED != 0 && slices.ContainsFunc(have.routes, isGateway) {
+			kept = append(kept, neighbour(n))
+		}
+	}
+	return kept, nil
 }

@@ -19,14 +19,14 @@ type Report struct {
 	LostRules  []uplinks.Rule
 	LostRoutes []uplinks.Route
 
-	RemovedRules  int // ours, no longer wanted
-	RemovedRoutes int
+	RemovedRules  []string // ours, no longer wanted, in words
+	RemovedRoutes []string
 	Demoted       []Record // to be kept for Restore
 }
 
 // Changed reports whether anything was changed.
 func (r *Report) Changed() bool {
-	return len(r.Rules)+len(r.Routes)+r.RemovedRules+r.RemovedRoutes+len(r.Demoted) > 0
+	return len(r.Rules)+len(r.Routes)+len(r.RemovedRules)+len(r.RemovedRoutes)+len(r.Demoted) > 0
 }
 
 // Reconciler makes rules and routes of ours what is wanted, and touches nothing else but the routes to be demoted. It is
@@ -180,7 +180,8 @@ func (k *Kernel) remove(s present, report *Report) (errs []error) {
 				errs = append(errs, fmt.Errorf("remove route %s from table %d: %w", toPrefix(route.Dst), route.Table, err))
 				continue
 			}
-			report.RemovedRoutes++
+			report.RemovedRoutes = append(report.RemovedRoutes,
+				fmt.Sprintf("%s of table %d with metric %d", toPrefix(route.Dst), route.Table, route.Priority))
 		}
 	}
 	routes(true)
@@ -189,10 +190,17 @@ func (k *Kernel) remove(s present, report *Report) (errs []error) {
 			errs = append(errs, fmt.Errorf("remove rule %d: %w", rule.Priority, err))
 			continue
 		}
-		report.RemovedRules++
+		report.RemovedRules = append(report.RemovedRules, fmt.Sprintf("%d from %s to table %d", rule.Priority, ruleSource(rule), rule.Table))
 	}
 	routes(false)
 	return errs
+}
+
+func ruleSource(r netlink.Rule) string {
+	if r.Src == nil {
+		return "all"
+	}
+	return r.Src.String()
 }
 
 func gone(err error) bool {
