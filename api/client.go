@@ -34,14 +34,6 @@ const (
 	maxError     = 64 << 10
 )
 
-// Socket returns the socket that the environment names, else DefaultSocket.
-func Socket(getenv func(string) string) string {
-	if s := getenv(SocketEnv); s != "" {
-		return s
-	}
-	return DefaultSocket
-}
-
 // Client talks to a running daemon. The zero value uses DefaultSocket; it may be used concurrently.
 type Client struct {
 	Socket string // path of the unix socket

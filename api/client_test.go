@@ -205,18 +205,6 @@ func TestEventStreamEnds(t *testing.T) {
 	}
 }
 
-func TestSocket(t *testing.T) {
-	env := map[string]string{}
-	getenv := func(k string) string { return env[k] }
-	if got := Socket(getenv); got != DefaultSocket {
-		t.Error(got)
-	}
-	env[SocketEnv] = "/tmp/x"
-	if got := Socket(getenv); got != "/tmp/x" {
-		t.Error(got)
-	}
-}
-
 func TestUsable(t *testing.T) {
 	for state, want := range map[string]bool{
 		StateUp: true, StateDegraded: true, StateProbing: false, StatePortal: false, StateDown: false, StateDisabled: false, "": false,

@@ -85,6 +85,36 @@ func TestSocketFlagBeatsEnvironment(t *testing.T) {
 	}
 }
 
+// TestSocketOfTheConfiguration: the commands find the daemon where the file put it, unless told otherwise.
+func TestSocketOfTheConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"good": "api: {socket: /file}\n", "bad": "api: {socket: /file, nonsense: 1}\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct{ flag, env, file, want string }{
+		{"", "", "good", "/file"},
+		{"", "/env", "good", "/env"},
+		{"/flag", "/env", "good", "/flag"},
+		{"", "", "bad", api.DefaultSocket},
+		{"", "", "missing", api.DefaultSocket},
+	} {
+		w := newWorld(test.env)
+		w.Env.Socket = configuredSocket
+		a := &app{Env: w.Env, socket: test.flag, configPath: filepath.Join(dir, test.file)}
+		if got := a.client().Socket; got != test.want {
+			t.Errorf("%+v: asks %s", test, got)
+		}
+	}
+	w := newWorld("", "status", "--config", filepath.Join(dir, "good"))
+	socket := serve(t, healthy())
+	w.Env.Socket = func(path string) string { return map[string]string{filepath.Join(dir, "good"): socket}[path] }
+	if code := w.run(); code != 0 {
+		t.Errorf("exit status %d: %s", code, w.err.String())
+	}
+}
+
 func TestSwitchingUplinks(t *testing.T) {
 	d := healthy()
 	socket := serve(t, d)

@@ -32,6 +32,8 @@ type Env struct {
 	CheckConfig func(path string) (warnings []string, err error)
 	// ShowConfig returns the configuration that the file at path, the environment and the defaults make, as YAML.
 	ShowConfig func(path string) ([]byte, error)
+	// Socket returns the control socket of the file at path ("" means the default), "" when that cannot be used.
+	Socket func(path string) string
 	// InitConfig returns a commented configuration to start from.
 	InitConfig func(ctx context.Context) ([]byte, error)
 }

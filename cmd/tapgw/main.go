@@ -35,6 +35,7 @@ func realEnv() *Env {
 		Demo:        runDemo,
 		CheckConfig: checkConfig,
 		ShowConfig:  showConfig,
+		Socket:      configuredSocket,
 		InitConfig:  initConfig,
 	}
 }

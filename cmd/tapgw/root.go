@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,7 +41,7 @@ func newRoot(e *Env) *cobra.Command {
 	root.SetOut(e.Stdout)
 	root.SetErr(e.Stderr)
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.socket, "socket", "", "control socket (default "+api.DefaultSocket+"; also "+api.SocketEnv+")")
+	flags.StringVar(&a.socket, "socket", "", "control socket (default "+api.DefaultSocket+"; also "+api.SocketEnv+" and api.socket)")
 	flags.StringVar(&a.configPath, "config", "", "configuration file (default "+configs.DefaultPath+")")
 	flags.StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.AddCommand(
@@ -108,12 +109,13 @@ func helpCommand() *cobra.Command {
 	}
 }
 
+// client talks to the daemon that `tapgw run` with the same flags and environment would be.
 func (a *app) client() *api.Client {
-	if a.socket != "" {
-		return &api.Client{Socket: a.socket}
-	}
-	return &api.Client{Socket: api.Socket(a.Getenv)}
+	return &api.Client{Socket: cmp.Or(a.givenSocket(), a.Socket(a.configPath), api.DefaultSocket)}
 }
+
+// givenSocket is the one of the command line or the environment, "" for none.
+func (a *app) givenSocket() string { return cmp.Or(a.socket, a.Getenv(api.SocketEnv)) }
 
 // colour reports whether stdout takes colours; they only ever repeat what a word says.
 func (a *app) colour() bool {

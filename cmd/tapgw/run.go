@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tapgw/api"
 	"tapgw/internal/daemon"
 )
 
@@ -26,11 +25,7 @@ func (a *app) runCommand() *cobra.Command {
 
 func (a *app) runOptions(c *cobra.Command) (RunOptions, error) {
 	log, err := a.logger(c)
-	o := RunOptions{ConfigPath: a.configPath, Socket: a.socket, Version: a.Version, Logger: log}
-	if o.Socket == "" {
-		o.Socket = a.Getenv(api.SocketEnv)
-	}
-	return o, err
+	return RunOptions{ConfigPath: a.configPath, Socket: a.givenSocket(), Version: a.Version, Logger: log}, err
 }
 
 // cleanups is the answer of `tapgw cleanup --json`.

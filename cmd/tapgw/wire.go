@@ -58,6 +58,15 @@ func showConfig(path string) ([]byte, error) {
 	return loaded.Show(), nil
 }
 
+// configuredSocket is where the daemon with that configuration listens.
+func configuredSocket(path string) string {
+	loaded, err := loadConfig(path)
+	if err != nil {
+		return "" // whoever asks wants a daemon, not to hear of a file
+	}
+	return loaded.Config.API.Socket
+}
+
 // initConfig looks at this machine as the daemon would; it changes nothing and needs no privilege.
 func initConfig(context.Context) ([]byte, error) {
 	kernel, err := rtnl.Open()

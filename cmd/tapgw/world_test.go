@@ -109,6 +109,7 @@ func newWorld(socket string, args ...string) *world {
 		Demo:        func(context.Context, DemoOptions) error { return errUnexpected },
 		CheckConfig: func(string) ([]string, error) { return nil, errUnexpected },
 		ShowConfig:  func(string) ([]byte, error) { return nil, errUnexpected },
+		Socket:      func(string) string { return "" },
 		InitConfig:  func(context.Context) ([]byte, error) { return nil, errUnexpected },
 	}
 	return w
