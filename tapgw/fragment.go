@@ -10,7 +10,7 @@ type fate struct {
 	verdict Verdict
 	uplink  uint8
 	reason  Reason
-	ref     nat.Ref // for Send and Deliver
+	ref     nat.Ref // for Send and Deliver, but for a response of a service
 	tr      nat.Translation
 }
 
@@ -34,26 +34,29 @@ func (g *Gateway) outboundFragment(b []byte, p *packet.Packet, now nat.Tick) Res
 	if at.Offset > 0 {
 		return g.follow(g.fromTAP, key, at, b, p, now)
 	}
-	res, ref := g.outboundFirst(b, p, now)
-	return g.lead(g.fromTAP, key, res, ref, now)
+	res, f := g.outboundFirst(b, p, now)
+	if res.Verdict == Send {
+		g.table.SpreadID(frame, p, f.tr.Inside)
+	}
+	return g.lead(g.fromTAP, key, res, f, now)
 }
 
 // outboundFirst decides about a first fragment as about a whole packet.
-func (g *Gateway) outboundFirst(b []byte, p *packet.Packet, now nat.Tick) (Result, nat.Ref) {
+func (g *Gateway) outboundFirst(b []byte, p *packet.Packet, now nat.Tick) (Result, fate) {
 	switch p.Kind {
 	case packet.TCP, packet.UDP, packet.ICMPQuery:
 	case packet.Malformed:
-		return g.drop(BadPacket), 0
+		return g.fateOf(g.drop(BadPacket), 0)
 	default:
-		return g.drop(UnknownProtocol), 0
+		return g.fateOf(g.drop(UnknownProtocol), 0)
 	}
-	inside := p.Src
+	if tr, u := g.response(p, now); u != nil {
+		res := g.respond(b, p, &tr, u, now)
+		return res, fate{verdict: res.Verdict, uplink: u.ID, reason: res.Reason, tr: tr}
+	}
 	key, _ := nat.KeyOf(p)
 	res := g.outboundSession(b, p, now)
-	if res.Verdict == Send {
-		g.table.SpreadID(b[packet.VnetLen:], p, inside)
-	}
-	return res, g.table.FindOut(key)
+	return g.fateOf(res, g.table.FindOut(key))
 }
 
 // inboundFragment handles a fragment received by an uplink. The host's stack has no copy of fragments of the protocols we
@@ -72,28 +75,28 @@ func (g *Gateway) inboundFragment(b []byte, p *packet.Packet, uplink uint8, now 
 		return g.follow(g.fromUplink[uplink], key, at, b, p, now)
 	}
 	p.DecodeFirst(frame)
-	res, ref := g.inboundFirst(b, p, uplink, now)
-	return g.lead(g.fromUplink[uplink], key, res, ref, now)
+	res, f := g.inboundFirst(b, p, uplink, now)
+	return g.lead(g.fromUplink[uplink], key, res, f, now)
 }
 
 // inboundFirst decides about a first fragment as about a whole packet.
-func (g *Gateway) inboundFirst(b []byte, p *packet.Packet, uplink uint8, now nat.Tick) (Result, nat.Ref) {
+func (g *Gateway) inboundFirst(b []byte, p *packet.Packet, uplink uint8, now nat.Tick) (Result, fate) {
 	if p.Kind == packet.Malformed {
-		return g.drop(BadPacket), 0
+		return g.fateOf(g.drop(BadPacket), 0)
 	}
 	key, ok := nat.InKeyOf(p, uplink)
 	if !ok {
-		return Result{Verdict: GiveBack, Uplink: uplink}, 0
+		return g.fateOf(Result{Verdict: GiveBack, Uplink: uplink}, 0)
 	}
 	res := g.inboundSession(b, p, key, now)
 	if res.Verdict == Ignore {
 		res = Result{Verdict: GiveBack, Uplink: uplink}
 	}
-	return res, g.table.FindIn(key)
+	return g.fateOf(res, g.table.FindIn(key))
 }
 
-// lead makes the result of a first fragment the fate of its datagram, and releases the fragments that came before it.
-func (g *Gateway) lead(m *nat.Fragments[fate], key nat.FragmentKey, res Result, ref nat.Ref, now nat.Tick) Result {
+// fateOf makes the result for a first fragment, which belongs to the session ref, the fate of the others.
+func (g *Gateway) fateOf(res Result, ref nat.Ref) (Result, fate) {
 	f := fate{verdict: res.Verdict, uplink: res.Uplink, reason: res.Reason, ref: ref}
 	if res.Verdict == Send || res.Verdict == Deliver {
 		f.tr = g.table.Translation(ref)
@@ -101,6 +104,11 @@ func (g *Gateway) lead(m *nat.Fragments[fate], key nat.FragmentKey, res Result, 
 			f = fate{verdict: Drop, reason: NoSession}
 		}
 	}
+	return res, f
+}
+
+// lead releases the fragments that came before the first of their datagram.
+func (g *Gateway) lead(m *nat.Fragments[fate], key nat.FragmentKey, res Result, f fate, now nat.Tick) Result {
 	for _, held := range m.Decide(key, f, now) {
 		var p packet.Packet
 		p.Decode(held[packet.VnetLen:])
@@ -136,7 +144,12 @@ func (g *Gateway) later(b []byte, p *packet.Packet, f *fate, now nat.Tick) Resul
 	if u == nil || u.Generation != f.tr.Generation {
 		return g.drop(StaleSession)
 	}
-	res := g.sendTranslated(b, p, f.ref, &f.tr, u, now)
+	var res Result
+	if f.ref == 0 {
+		res = g.respond(b, p, &f.tr, u, now)
+	} else {
+		res = g.sendTranslated(b, p, f.ref, &f.tr, u, now)
+	}
 	if res.Verdict == Send {
 		g.table.SpreadID(b[packet.VnetLen:], p, f.tr.Inside)
 	}
@@ -145,6 +158,9 @@ func (g *Gateway) later(b []byte, p *packet.Packet, f *fate, now nat.Tick) Resul
 
 // stands reports whether the record is still that of the session: a fate may live a little longer than an ended session's.
 func (g *Gateway) stands(f *fate) bool {
+	if f.ref == 0 { // a response of a service has none
+		return true
+	}
 	tr := g.table.Translation(f.ref)
 	tr.State = f.tr.State
 	return tr == f.tr

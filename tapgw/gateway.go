@@ -19,6 +19,7 @@ type Config struct {
 	TAPMAC     [6]byte // of the TAP device: destination of everything delivered
 	GatewayMAC [6]byte // of the imaginary router behind the TAP
 	GatewayIP  netip.Addr
+	TAPIP      netip.Addr // of the host on the TAP
 	// Held reports whether a socket of the host has this port of an uplink's address, so that packets without a
 	// session are returned to it. It may make a system call; it is asked only off the hot path.
 	Held func(proto uint8, addr uint32, port uint16) bool
@@ -33,6 +34,10 @@ type Gateway struct {
 	drops      [numReasons]atomic.Uint64
 	originated rateLimit // of packets we originate towards the inside
 
+	tapIP    uint32
+	services atomic.Pointer[services]
+	remotes  *remotes
+
 	// Datagrams in pieces, apart by where they come from: a flood on one side harms nobody else's.
 	fromTAP    *nat.Fragments[fate]
 	fromUplink [uplinks.MaxUplinks]*nat.Fragments[fate]
@@ -44,13 +49,14 @@ type Gateway struct {
 
 // New returns a gateway without uplinks; SetUplinks must follow.
 func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gateway {
-	g := &Gateway{cfg: cfg, table: table, meters: meters, scheduler: s}
+	g := &Gateway{cfg: cfg, tapIP: hostOrder(cfg.TAPIP), table: table, meters: meters, scheduler: s, remotes: newRemotes()}
 	g.fromTAP = nat.NewFragments[fate](&g.drops[FragmentLost])
 	for id := range g.fromUplink {
 		g.fromUplink[id] = nat.NewFragments[fate](&g.drops[FragmentLost])
 	}
 	g.candidates = make([]policy.Candidate, 0, uplinks.MaxUplinks)
 	g.SetUplinks(uplinks.NewSnapshot(nil))
+	g.SetServices(nil, nil)
 	return g
 }
 
@@ -72,8 +78,7 @@ func (g *Gateway) SetUplinks(s *uplinks.Snapshot) {
 	}
 	for _, u := range s.Uplinks {
 		for _, a := range u.Addresses {
-			b := a.As4()
-			v.addresses[u.ID] = append(v.addresses[u.ID], binary.BigEndian.Uint32(b[:]))
+			v.addresses[u.ID] = append(v.addresses[u.ID], hostOrder(a))
 		}
 	}
 	g.view.Store(v)
@@ -107,6 +112,12 @@ func (r *rateLimit) allow(now nat.Tick) bool {
 			return true
 		}
 	}
+}
+
+// hostOrder is an IPv4 address as packets are decoded.
+func hostOrder(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
 }
 
 func addrOf(a uint32) netip.Addr {

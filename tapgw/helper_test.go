@@ -19,6 +19,7 @@ import (
 const (
 	inside = 0x0a000002 // 10.0.0.2
 	other  = 0x0a000003
+	tapIP  = 0xc6124901 // 198.18.73.1
 	wan1   = 0x64400102 // 100.64.1.2, of uplink 1
 	wan2   = 0x64400202
 	server = 0xcb007101 // 203.0.113.1
@@ -66,7 +67,7 @@ func newWorld(t testing.TB, change ...func(*nat.Config)) *world {
 		t.Fatal(err)
 	}
 	w.g = New(Config{
-		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: gatewayIP,
+		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: gatewayIP, TAPIP: addrOf(tapIP),
 		Held: func(uint8, uint32, uint16) bool { return w.held },
 	}, table, meters, scheduler)
 	for i, a := range []uint32{wan1, wan2} {

@@ -32,7 +32,7 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 func (g *Gateway) inboundSession(b []byte, p *packet.Packet, key nat.InKey, now nat.Tick) Result {
 	ref := g.table.FindIn(key)
 	if ref == 0 {
-		return g.inboundMiss(p, key.Uplink)
+		return g.inboundMiss(p, key.Uplink, now)
 	}
 	tr := g.table.Translation(ref)
 	return g.deliverTranslated(b, p, ref, &tr, now)
@@ -53,8 +53,8 @@ func (g *Gateway) deliverTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr 
 }
 
 // inboundMiss decides about a packet without a session: dropped when the port is ours, else the host's.
-func (g *Gateway) inboundMiss(p *packet.Packet, uplink uint8) Result {
-	if p.Kind == packet.ICMPQuery {
+func (g *Gateway) inboundMiss(p *packet.Packet, uplink uint8, now nat.Tick) Result {
+	if visible := g.request(p, uplink, now); visible || p.Kind == packet.ICMPQuery {
 		return Result{Verdict: Ignore}
 	}
 	ours := g.table.Owned(uplink, p.Proto, p.Dst, p.DstPort) != nat.Free

@@ -36,6 +36,9 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 
 // outboundSession translates a packet of a session, opening the session when it is the first.
 func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Result {
+	if tr, u := g.response(p, now); u != nil {
+		return g.respond(b, p, &tr, u, now)
+	}
 	key, query := nat.KeyOf(p)
 	if !query {
 		return g.outboundMiss(b, p, key, now)

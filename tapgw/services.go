@@ -1,0 +1,147 @@
+package tapgw
+
+import (
+	"hash/maphash"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"tapgw/internal/packet"
+	"tapgw/nat"
+	"tapgw/uplinks"
+)
+
+// services are the UDP ports on which programs of the host listen at no address in particular. Their answers come out of the
+// TAP, as the route says, and must leave as if it were not there: from the port and address that were spoken to.
+type services struct {
+	all     portSet
+	visible portSet // those of which the host's stack sees the packets itself
+}
+
+// portSet is a set of port numbers.
+type portSet [1 << 16 / 64]uint64
+
+func (s *portSet) add(port uint16)      { s[port/64] |= 1 << (port % 64) }
+func (s *portSet) has(port uint16) bool { return s[port/64]>>(port%64)&1 != 0 }
+
+// SetServices replaces the UDP ports of the host's services: the visible ones lie outside the pool of NAT, packets to the
+// hidden ones reach the host only by being given back.
+func (g *Gateway) SetServices(visible, hidden []uint16) {
+	s := new(services)
+	for _, port := range visible {
+		s.visible.add(port)
+	}
+	for _, port := range slices.Concat(visible, hidden) {
+		s.all.add(port)
+	}
+	g.services.Store(s)
+}
+
+// request notes by which uplink a remote spoke to a service; visible is whether the host has the packet already.
+func (g *Gateway) request(p *packet.Packet, uplink uint8, now nat.Tick) (visible bool) {
+	s := g.services.Load()
+	if p.Kind != packet.UDP || !s.all.has(p.DstPort) {
+		return false
+	}
+	g.remotes.note(client{p.Src, p.SrcPort, p.DstPort}, spoken{p.Dst, uplink, now})
+	return s.visible.has(p.DstPort)
+}
+
+// response returns how a packet of the host leaves when it answers a request: by the uplink where that remote was last
+// seen, which must still be of use.
+func (g *Gateway) response(p *packet.Packet, now nat.Tick) (tr nat.Translation, u *uplinks.Uplink) {
+	if p.Kind != packet.UDP || p.Src != g.tapIP || !g.services.Load().all.has(p.SrcPort) {
+		return tr, nil
+	}
+	at, ok := g.remotes.find(client{p.Dst, p.DstPort, p.SrcPort}, now)
+	if !ok {
+		return tr, nil
+	}
+	v := g.view.Load()
+	u = v.ByID(at.uplink)
+	if u == nil || u.State == uplinks.Down || !u.Ready() || !slices.Contains(v.addresses[u.ID], at.local) {
+		return tr, nil
+	}
+	key, _ := nat.KeyOf(p)
+	return nat.Translation{Key: key, Outside: at.local, OutsidePort: p.SrcPort, Uplink: u.ID, Generation: u.Generation}, u
+}
+
+// respond sends a packet of the host as response says. There is no session, as remotes that the host answers could fill
+// the table.
+func (g *Gateway) respond(b []byte, p *packet.Packet, tr *nat.Translation, u *uplinks.Uplink, now nat.Tick) Result {
+	if tooBig(b, p, u) {
+		return g.refuse(TooBig, b, p, u.MTU, now)
+	}
+	if !nat.RewriteOut(b[packet.VnetLen:], p, tr, packet.VnetHeader(b).NeedsCsum()) {
+		return g.drop(BadPacket)
+	}
+	return Result{Verdict: Send, Uplink: u.ID}
+}
+
+// client is a remote endpoint and the port of the host that it spoke to.
+type client struct {
+	addr          uint32
+	port, service uint16
+}
+
+// spoken is how a client last spoke to its service.
+type spoken struct {
+	local  uint32 // address that it used
+	uplink uint8
+	at     nat.Tick
+}
+
+const (
+	remoteBuckets = 512 // power of two
+	remoteSlots   = 8   // of a bucket
+
+	// remoteLife is how long a remote is remembered, as long as RFC 4787 REQ-5 wants for a mapping.
+	remoteLife = 5 * time.Minute
+)
+
+// remotes remembers the latest clients of services, a fixed number of them.
+type remotes struct {
+	seed    maphash.Seed
+	buckets [remoteBuckets]struct {
+		mu      sync.Mutex
+		clients [remoteSlots]client
+		spoken  [remoteSlots]spoken
+	}
+}
+
+func newRemotes() *remotes { return &remotes{seed: maphash.MakeSeed()} }
+
+// note remembers a client in place of the one that was silent the longest.
+func (r *remotes) note(c client, s spoken) {
+	b := &r.buckets[maphash.Comparable(r.seed, c)%remoteBuckets]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	slot, longest := 0, time.Duration(math.MinInt64)
+	for i := range b.clients {
+		silent := b.spoken[i].at.Since(s.at)
+		switch b.clients[i] {
+		case c:
+			b.spoken[i] = s
+			return
+		case client{}:
+			silent = math.MaxInt64
+		}
+		if silent > longest {
+			slot, longest = i, silent
+		}
+	}
+	b.clients[slot], b.spoken[slot] = c, s
+}
+
+// find returns how a client spoke to its service within the last remoteLife.
+func (r *remotes) find(c client, now nat.Tick) (s spoken, ok bool) {
+	b := &r.buckets[maphash.Comparable(r.seed, c)%remoteBuckets]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	slot := slices.Index(b.clients[:], c)
+	if slot < 0 || b.spoken[slot].at.Since(now) > remoteLife {
+		return s, false
+	}
+	return b.spoken[slot], true
+}
