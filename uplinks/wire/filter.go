@@ -20,6 +20,7 @@ type PortRange struct{ First, Last uint16 }
 type FilterConfig struct {
 	Addresses []netip.Addr // IPv4 addresses of the uplink; none lets nothing pass
 	Ports     []PortRange  // of the NAT pool
+	Services  []uint16     // UDP ports beyond, packets to which are received although the host has them too
 	Secret    [6]byte      // source address of frames given back to the host (GiveBackMAC)
 }
 
@@ -27,6 +28,7 @@ type FilterConfig struct {
 const (
 	MaxFilterAddresses = 64
 	MaxFilterPorts     = 512
+	MaxFilterServices  = 256
 )
 
 // ErrFilter is returned for a FilterConfig beyond its bounds.
@@ -41,11 +43,11 @@ const (
 )
 
 // program builds the filter: IPv4 for this host, to one of the addresses, not given back; TCP and UDP with a destination
-// port of the pool; ICMP answers and errors; any fragment. Each refusal returns in place, so no jump is long.
+// port of the pool; UDP to a service; ICMP answers and errors; any fragment. Each refusal returns in place, so no jump is long.
 func program(c FilterConfig, headerLess bool) ([]bpf.Instruction, error) {
-	if len(c.Addresses) > MaxFilterAddresses || len(c.Ports) > MaxFilterPorts {
-		return nil, fmt.Errorf("%d addresses and %d port ranges, at most %d and %d are allowed: %w",
-			len(c.Addresses), len(c.Ports), MaxFilterAddresses, MaxFilterPorts, ErrFilter)
+	if len(c.Addresses) > MaxFilterAddresses || len(c.Ports) > MaxFilterPorts || len(c.Services) > MaxFilterServices {
+		return nil, fmt.Errorf("%d addresses, %d port ranges and %d services, at most %d, %d and %d are allowed: %w", len(c.Addresses),
+			len(c.Ports), len(c.Services), MaxFilterAddresses, MaxFilterPorts, MaxFilterServices, ErrFilter)
 	}
 	var a assembler
 	l3 := uint32(packet.EthernetLen)
@@ -55,7 +57,7 @@ func program(c FilterConfig, headerLess bool) ([]bpf.Instruction, error) {
 	a.forHost()
 	a.notGivenBack(c.Secret)
 	a.toAddress(c.Addresses, l3)
-	a.transport(c.Ports, l3)
+	a.transport(c, l3)
 	return a.code, nil
 }
 
@@ -107,22 +109,35 @@ func (a *assembler) toAddress(addrs []netip.Addr, l3 uint32) {
 	a.add(bpf.RetConstant{})
 }
 
-func (a *assembler) transport(ports []PortRange, l3 uint32) {
+func (a *assembler) transport(c FilterConfig, l3 uint32) {
 	a.add(bpf.LoadAbsolute{Off: l3 + 6, Size: 2})
 	a.when(bpf.JumpBitsSet, 0x3fff, bpf.RetConstant{Val: accept}) // a fragment: offset or more to come
 	a.add(bpf.LoadMemShift{Off: l3}, bpf.LoadAbsolute{Off: l3 + 9, Size: 1})
-	a.when(bpf.JumpEqual, packet.ProtoICMP, bpf.Jump{Skip: 5 + uint32(len(ports))*3})
-	a.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoTCP, SkipTrue: 2})
-	a.require(packet.ProtoUDP)
-	a.add(bpf.LoadIndirect{Off: l3 + 2, Size: 2})
-	for _, r := range ports {
-		a.add(bpf.JumpIf{Cond: bpf.JumpLessThan, Val: uint32(r.First), SkipTrue: 2})
-		a.when(bpf.JumpLessOrEqual, uint32(r.Last), bpf.RetConstant{Val: accept})
-	}
-	a.add(bpf.RetConstant{})
+	var ports assembler
+	ports.ports(c, l3)
+	a.when(bpf.JumpEqual, packet.ProtoICMP, bpf.Jump{Skip: uint32(len(ports.code))})
+	a.add(ports.code...)
 	a.add(bpf.LoadIndirect{Off: l3, Size: 1})
 	for _, t := range icmpOurs {
 		a.when(bpf.JumpEqual, t, bpf.RetConstant{Val: accept})
+	}
+	a.add(bpf.RetConstant{})
+}
+
+// ports decides about TCP and UDP, whose number is in the accumulator, and refuses other protocols.
+func (a *assembler) ports(c FilterConfig, l3 uint32) {
+	a.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoTCP, SkipTrue: 2})
+	a.require(packet.ProtoUDP)
+	a.add(bpf.LoadIndirect{Off: l3 + 2, Size: 2})
+	for _, r := range c.Ports {
+		a.add(bpf.JumpIf{Cond: bpf.JumpLessThan, Val: uint32(r.First), SkipTrue: 2})
+		a.when(bpf.JumpLessOrEqual, uint32(r.Last), bpf.RetConstant{Val: accept})
+	}
+	a.add(bpf.LoadAbsolute{Off: l3 + 9, Size: 1})
+	a.require(packet.ProtoUDP)
+	a.add(bpf.LoadIndirect{Off: l3 + 2, Size: 2})
+	for _, port := range c.Services {
+		a.when(bpf.JumpEqual, uint32(port), bpf.RetConstant{Val: accept})
 	}
 	a.add(bpf.RetConstant{})
 }

@@ -40,6 +40,8 @@ func TestFilterPassesOnlyWhatMayBeOurs(t *testing.T) {
 		{"udp at the end", udpFrame(t, ispAddr, wanAddr, 32767, "x"), true},
 		{"udp below", udpFrame(t, ispAddr, wanAddr, 1023, "x"), false},
 		{"udp above", udpFrame(t, ispAddr, wanAddr, 32768, "x"), false},
+		{"udp to a service", udpFrame(t, ispAddr, wanAddr, 51820, "x"), true},
+		{"tcp to that port", tcpFrame(t, 51820), false},
 		{"other address", udpFrame(t, ispAddr, other, 2000, "x"), false},
 		{"tcp in range", tcpFrame(t, 2000), true},
 		{"tcp below", tcpFrame(t, 22), false},
@@ -121,12 +123,24 @@ func TestFilterBounds(t *testing.T) {
 	}
 	large.Addresses[0] = wanAddr
 	large.Ports[wire.MaxFilterPorts-1] = wire.PortRange{First: 2000, Last: 2000}
+	large.Services = make([]uint16, wire.MaxFilterServices)
+	large.Services[wire.MaxFilterServices-1] = 3000
 	labtest.Must(t, port.SetFilter(large))
-	send(t, p.provider(t).Sender(), udpFrame(t, ispAddr, wanAddr, 2000, "x"))
-	next(t, reader(port))
-	large.Addresses = append(large.Addresses, wanAddr)
-	if err := port.SetFilter(large); !errors.Is(err, wire.ErrFilter) {
-		t.Errorf("%d addresses: %v", len(large.Addresses), err)
+	out, frames := p.provider(t).Sender(), reader(port)
+	for _, to := range []uint16{2000, 3000} {
+		send(t, out, udpFrame(t, ispAddr, wanAddr, to, "x"))
+		next(t, frames)
+	}
+	for _, grow := range []func(*wire.FilterConfig){
+		func(c *wire.FilterConfig) { c.Addresses = append(c.Addresses, wanAddr) },
+		func(c *wire.FilterConfig) { c.Ports = append(c.Ports, wire.PortRange{}) },
+		func(c *wire.FilterConfig) { c.Services = append(c.Services, 1) },
+	} {
+		c := large
+		grow(&c)
+		if err := port.SetFilter(c); !errors.Is(err, wire.ErrFilter) {
+			t.Errorf("%d addresses, %d ranges, %d services: %v", len(c.Addresses), len(c.Ports), len(c.Services), err)
+		}
 	}
 }
 

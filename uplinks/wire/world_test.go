@@ -56,7 +56,7 @@ func openPort(t testing.TB, ns *lab.Namespace, device string, cfg wire.Config) (
 // uplink is the port under test; everything to the pool ports of its address passes.
 func (p *pair) uplink(t testing.TB) *wire.Port {
 	port := openPort(t, p.gw, "wan1", wire.Config{MAC: wanMAC, GatewayMAC: ispMAC})
-	labtest.Must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: []wire.PortRange{{First: 1024, Last: 32767}}, Secret: secret}))
+	labtest.Must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: []wire.PortRange{{First: 1024, Last: 32767}}, Services: []uint16{53, 51820}, Secret: secret}))
 	return port
 }
 
