@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -31,39 +32,59 @@ func Open(path string) (*Guard, error) {
 	return &Guard{path: path, journal: j}, nil
 }
 
-// Set gives a sysctl (its path below /proc/sys) a value after writing down what it was. A value that is already there
-// needs neither.
-func (g *Guard) Set(path, value string) error {
-	if err := allowed(path, value); err != nil {
-		return fmt.Errorf("set sysctl: %w", err)
+// plan adds to the journal what the settings would overwrite, and leaves those that have to be written. One whose sysctl
+// is gone went with its device.
+func (j journal) plan(list []setting) (next journal, changes []setting, err error) {
+	var errs []error
+	for _, s := range list {
+		e, err := look(s)
+		if err == nil && e.Old != s.value {
+			changes = append(changes, s)
+			j.Sysctls = j.with(e)
+		}
+		errs = append(errs, unlessGone(err))
 	}
-	old, err := readSysctl(path)
-	if err != nil || old == value {
-		return err
-	}
-	if err := g.remember(entry{Path: path, Old: old, New: value}); err != nil {
-		return err
-	}
-	return writeSysctl(path, value)
+	return j, changes, errors.Join(errs...)
 }
 
-// remember writes e down. When somebody changed our value, the value found is what is put back in the end; a new device
-// with an old name is the same case.
-func (g *Guard) remember(e entry) error {
-	if err := allowed(e.Path, e.Old); err != nil {
-		return fmt.Errorf("found a value that could not be put back: %w", err)
+// look reads the value that setting s would overwrite.
+func look(s setting) (entry, error) {
+	if err := allowed(s.path, s.value); err != nil {
+		return entry{}, fmt.Errorf("set sysctl: %w", err)
 	}
-	next := g.journal
-	next.Sysctls = slices.Clone(next.Sysctls)
-	if i := g.find(e.Path); i >= 0 {
-		next.Sysctls[i] = e
-	} else {
-		next.Sysctls = append(next.Sysctls, e)
+	old, err := readSysctl(s.path)
+	if err != nil || old == s.value {
+		return entry{Old: old}, err
 	}
-	return g.replace(next)
+	if err := allowed(s.path, old); err != nil {
+		return entry{}, fmt.Errorf("found a value that could not be put back: %w", err)
+	}
+	return entry{Path: s.path, Old: old, New: s.value}, nil
 }
 
+func unlessGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// with is the sysctls with e among them. When somebody changed our value, the value found is what is put back in the end; a
+// new device with an old name is the same case.
+func (j journal) with(e entry) []entry {
+	list := slices.Clone(j.Sysctls)
+	if i := j.find(e.Path); i >= 0 {
+		list[i] = e
+		return list
+	}
+	return append(list, e)
+}
+
+// replace writes the journal where it differs from what was written before.
 func (g *Guard) replace(next journal) error {
+	if reflect.DeepEqual(next, g.journal) {
+		return nil
+	}
 	if err := next.store(g.path); err != nil {
 		return err
 	}
@@ -72,8 +93,8 @@ func (g *Guard) replace(next journal) error {
 }
 
 // find is the index of a path's entry, or -1.
-func (g *Guard) find(path string) int {
-	return slices.IndexFunc(g.journal.Sysctls, func(e entry) bool { return e.Path == path })
+func (j journal) find(path string) int {
+	return slices.IndexFunc(j.Sysctls, func(e entry) bool { return e.Path == path })
 }
 
 // Change is a sysctl that has the value we gave it.
@@ -95,27 +116,25 @@ func (g *Guard) Changes() (list []Change) {
 // RestoreAll puts back every value that is still what we set. What cannot be put back stays in the journal.
 func (g *Guard) RestoreAll() error {
 	g.lan = nil
-	return g.restore(func(entry) bool { return true })
+	next, err := g.journal.restore(func(entry) bool { return true })
+	return errors.Join(err, g.replace(next))
 }
 
-// restore undoes the entries that match, the last change first.
-func (g *Guard) restore(match func(entry) bool) error {
+// restore undoes the entries that match, the last change first, and returns the journal without them. Until that is
+// written, undoing them again does nothing.
+func (j journal) restore(match func(entry) bool) (journal, error) {
 	var errs []error
 	var kept []entry
-	for _, e := range slices.Backward(g.journal.Sysctls) {
+	for _, e := range slices.Backward(j.Sysctls) {
 		if !match(e) {
 			kept = append(kept, e)
 		} else if err := e.undo(); err != nil {
 			errs, kept = append(errs, err), append(kept, e)
 		}
 	}
-	if len(kept) < len(g.journal.Sysctls) {
-		slices.Reverse(kept)
-		next := g.journal
-		next.Sysctls = kept
-		errs = append(errs, g.replace(next))
-	}
-	return errors.Join(errs...)
+	slices.Reverse(kept)
+	j.Sysctls = kept
+	return j, errors.Join(errs...)
 }
 
 // undo leaves alone what somebody else has changed since, or what is gone with its device.
@@ -127,10 +146,7 @@ func (e entry) undo() error {
 	if err != nil || value != e.New {
 		return err
 	}
-	if err := writeSysctl(e.Path, e.Old); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return unlessGone(writeSysctl(e.Path, e.Old))
 }
 
 // Put keeps a record of another owner in the journal, under a name of up to 64 bytes; nil removes it.

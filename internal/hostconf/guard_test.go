@@ -5,7 +5,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
@@ -201,17 +204,96 @@ func TestUplinkNoMore(t *testing.T) {
 	r.expect("wan1", "forwarding", "0")
 }
 
-func TestSetRefusesWhatItCannotUndo(t *testing.T) {
+func TestWhatCannotBeUndoneIsRefused(t *testing.T) {
+	r := newRouter(t)
+	for _, path := range []string{"net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding", "kernel/hostname", "net/ipv4/conf/../ip_forward"} {
+		r.do(func() error {
+			if _, changes, err := (journal{}).plan([]setting{{path, "1"}}); err == nil || changes != nil {
+				t.Errorf("%s would be set", path)
+			}
+			return nil
+		})
+	}
+	r.do(func() error {
+		_, changes, err := (journal{}).plan([]setting{{sysctlPath("nosuch", "forwarding"), "1"}})
+		if changes != nil {
+			t.Error("a device that does not exist would be changed")
+		}
+		return err
+	})
+}
+
+// TestOneWrite: the journal is written once for all settings, before the first one.
+func TestOneWrite(t *testing.T) {
 	r := newRouter(t)
 	g := r.open()
-	for _, path := range []string{"net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding", "kernel/hostname", "net/ipv4/conf/../ip_forward"} {
-		if err := r.ns.Do(func() error { return g.Set(path, "1") }); err == nil {
-			t.Errorf("%s was set", path)
+	writes := r.countWrites()
+	for _, step := range []struct {
+		what string
+		w    Wanted
+		want int
+	}{
+		{"first", r.wanted(true), 1},
+		{"the same", r.wanted(true), 0},
+		{"one set, others put back", Wanted{TAP: "tapgw0", Uplinks: []string{"wan0", "lan0"}}, 1},
+	} {
+		r.do(func() error { return g.Apply(step.w) })
+		if n := writes(); n != step.want {
+			t.Errorf("%s: the journal was written %d times, want %d", step.what, n, step.want)
 		}
 	}
-	if err := r.ns.Do(func() error { return g.Set(sysctlPath("nosuch", "forwarding"), "1") }); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a device that does not exist: %v", err)
-	}
-	r.set("wan1", "rp_filter", "1")
+	r.expect("lan0", "rp_filter", "2")
+	r.expect("wan1", "rp_filter", "1")
+	r.do(g.RestoreAll)
 	r.untouched()
+}
+
+// countWrites returns a function that says how often the journal was replaced since it was called last.
+func (r *router) countWrites() func() int {
+	r.t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	r.must(err)
+	r.t.Cleanup(func() { unix.Close(fd) })
+	_, err = unix.InotifyAddWatch(fd, filepath.Dir(r.journal), unix.IN_MOVED_TO)
+	r.must(err)
+	return func() (n int) {
+		buf := make([]byte, 64<<10)
+		size, err := unix.Read(fd, buf)
+		if errors.Is(err, unix.EAGAIN) {
+			return 0
+		}
+		r.must(err)
+		return strings.Count(string(buf[:size]), filepath.Base(r.journal)+"\x00")
+	}
+}
+
+// TestNoJournalNoChange: nothing is set that could not be written down.
+func TestNoJournalNoChange(t *testing.T) {
+	r := newRouter(t)
+	file := filepath.Join(t.TempDir(), "file")
+	r.must(os.WriteFile(file, nil, 0o600))
+	g := &Guard{path: filepath.Join(file, "undo.json"), journal: journal{Version: journalVersion}}
+	if err := r.ns.Do(func() error { return g.Apply(r.wanted(true)) }); err == nil {
+		t.Error("a journal below a file was written")
+	}
+	if len(g.journal.Sysctls) != 0 {
+		t.Error("what could not be written down is held for changed")
+	}
+	r.untouched()
+}
+
+func TestUnfinishedJournalsAreRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "undo.json")
+	for _, name := range []string{"undo.json", ".undo.json.1", "undo.json.1", ".other.json.1"} {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removed, err := RemoveUnfinished(path)
+	if err != nil || len(removed) != 1 || filepath.Base(removed[0]) != ".undo.json.1" {
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	if removed, err := RemoveUnfinished(filepath.Join(path, "nowhere", "undo.json")); len(removed) != 0 {
+		t.Errorf("removed %v, %v", removed, err)
+	}
 }

@@ -127,20 +127,6 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-func TestNoJournalNoChange(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	g := &Guard{path: filepath.Join(file, "undo.json"), journal: journal{Version: journalVersion}}
-	if err := g.remember(entry{"net/ipv4/conf/eth0/rp_filter", "1", "2"}); err == nil {
-		t.Error("a journal below a file was written")
-	}
-	if len(g.journal.Sysctls) != 0 {
-		t.Error("what could not be written down is held for changed")
-	}
-}
-
 func FuzzParseJournal(f *testing.F) {
 	f.Add([]byte(goodJournal))
 	for _, text := range badJournals {

@@ -1,8 +1,9 @@
 package hostconf
 
 import (
+	"cmp"
 	"errors"
-	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 
@@ -96,62 +97,77 @@ func forwarding(w Wanted, lan []string, was func(string) (string, bool)) (list [
 }
 
 // Apply makes the settings follow w: it sets what is wanted now, also on devices that came back, and puts back what is
-// not wanted any more. Call it again after every change of the facts.
+// not wanted any more. Call it again after every change of the facts. The journal is written at most once.
 func (g *Guard) Apply(w Wanted) error {
-	if err := g.followNames(w.Facts.Links); err != nil {
-		return err
-	}
-	g.lan = LANInterfaces(w, g.lan)
-	wanted := settings(w, g.lan, g.withoutUs)
-	errs := []error{g.restore(func(e entry) bool {
+	names := namesOf(w.Facts.Links)
+	next, lan := follow(renames(g.names, names), g.journal, g.lan)
+	lan = LANInterfaces(w, lan)
+	wanted := settings(w, lan, next.withoutUs)
+	next, restoring := next.restore(func(e entry) bool {
 		return !slices.ContainsFunc(wanted, func(s setting) bool { return s.path == e.Path })
-	})}
-	for _, s := range wanted {
-		if err := g.Set(s.path, s.value); !errors.Is(err, fs.ErrNotExist) { // the device may have gone meanwhile
-			errs = append(errs, err)
-		}
+	})
+	next, changes, planning := next.plan(wanted)
+	if err := g.replace(next); err != nil { // before anything is set, so that whoever cleans up after a crash knows of it
+		return errors.Join(restoring, planning, err)
+	}
+	g.lan, g.names = lan, names
+	errs := []error{restoring, planning}
+	for _, s := range changes {
+		errs = append(errs, unlessGone(writeSysctl(s.path, s.value)))
 	}
 	return errors.Join(errs...)
 }
 
-// followNames moves what is written down for an interface that got another name: its settings moved with it, and would
-// else be taken for the user's.
-func (g *Guard) followNames(links []uplinks.Link) error {
-	renamed, names := make(map[string]string), make(map[int]string)
+func namesOf(links []uplinks.Link) map[int]string {
+	names := make(map[int]string)
 	for _, l := range links {
 		names[l.Index] = l.Name
-		if old := g.names[l.Index]; old != "" && old != l.Name {
-			renamed[old] = l.Name
+	}
+	return names
+}
+
+// renames maps old names to new ones.
+func renames(before, after map[int]string) map[string]string {
+	renamed := make(map[string]string)
+	for index, now := range after {
+		if old := before[index]; old != "" && old != now {
+			renamed[old] = now
 		}
 	}
-	g.names = names
+	return renamed
+}
+
+// follow moves what is known of an interface that got another name: its settings moved with it, and would else be taken for
+// the user's.
+func follow(renamed map[string]string, j journal, lan []string) (journal, []string) {
 	if len(renamed) == 0 {
-		return nil
+		return j, lan
 	}
-	for i, name := range g.lan {
-		if now, ok := renamed[name]; ok {
-			g.lan[i] = now
-		}
+	taken := slices.Collect(maps.Values(renamed))
+	lan = slices.Clone(lan)
+	for i, name := range lan {
+		lan[i] = cmp.Or(renamed[name], name)
 	}
-	next := g.journal
-	next.Sysctls = slices.Clone(next.Sysctls)
-	for i, e := range next.Sysctls {
+	var moved []entry
+	for _, e := range j.Sysctls {
 		iface, key, _ := strings.Cut(strings.TrimPrefix(e.Path, confDir+"/"), "/")
-		if now, ok := renamed[iface]; ok {
-			next.Sysctls[i].Path = sysctlPath(now, key)
+		e.Path = sysctlPath(cmp.Or(renamed[iface], iface), key)
+		if _, is := renamed[iface]; is || !slices.Contains(taken, iface) { // else it is of a device that is gone
+			moved = append(moved, e)
 		}
 	}
-	return g.replace(next)
+	j.Sysctls = moved
+	return j, lan
 }
 
 // withoutUs is the value that path would have had we not changed it.
-func (g *Guard) withoutUs(path string) (value string, ok bool) {
+func (j journal) withoutUs(path string) (value string, ok bool) {
 	value, err := readSysctl(path)
 	if err != nil {
 		return "", false
 	}
-	if i := g.find(path); i >= 0 && g.journal.Sysctls[i].New == value {
-		return g.journal.Sysctls[i].Old, true
+	if i := j.find(path); i >= 0 && j.Sysctls[i].New == value {
+		return j.Sysctls[i].Old, true
 	}
 	return value, true
 }
@@ -160,4 +176,6 @@ func (g *Guard) withoutUs(path string) (value string, ok bool) {
 func (g *Guard) LAN() bool { return len(g.lan) > 0 }
 
 // Forwarding reports whether it was us who switched forwarding on for an interface.
-func (g *Guard) Forwarding(iface string) bool { return g.find(sysctlPath(iface, "forwarding")) >= 0 }
+func (g *Guard) Forwarding(iface string) bool {
+	return g.journal.find(sysctlPath(iface, "forwarding")) >= 0
+}

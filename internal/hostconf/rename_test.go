@@ -1,6 +1,7 @@
 package hostconf
 
 import (
+	"slices"
 	"testing"
 
 	"tapgw/uplinks"
@@ -37,4 +38,16 @@ func TestRenamedInterfaces(t *testing.T) {
 	r.expect("wan0", "forwarding", "0")
 	r.expect("wan0", "rp_filter", "1")
 	r.expect("home0", "forwarding", "0")
+}
+
+// TestNameOfAGoneInterface: what was written down for it does not mix with what is known of the one that has its name now.
+func TestNameOfAGoneInterface(t *testing.T) {
+	j := journal{Version: journalVersion, Sysctls: []entry{
+		{sysctlPath("wan0", "rp_filter"), "1", "2"}, {sysctlPath("wan1", "rp_filter"), "0", "2"}, {sysctlPath("wan2", "rp_filter"), "1", "2"},
+	}}
+	j, lan := follow(map[string]string{"wan0": "wan1"}, j, []string{"wan0", "lan0"})
+	want := []entry{{sysctlPath("wan1", "rp_filter"), "1", "2"}, {sysctlPath("wan2", "rp_filter"), "1", "2"}}
+	if !slices.Equal(j.Sysctls, want) || !slices.Equal(lan, []string{"wan1", "lan0"}) {
+		t.Errorf("%v, LAN %v", j.Sysctls, lan)
+	}
 }
