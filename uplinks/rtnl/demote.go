@@ -80,10 +80,14 @@ func (k *Kernel) find(r uplinks.Route) (*netlink.Route, error) {
 
 // move gives a route another metric. An equal route that stands there already serves as well.
 func (k *Kernel) move(route *netlink.Route, metric int) error {
+	return k.moveBy(k.h.RouteAdd, route, metric)
+}
+
+func (k *Kernel) moveBy(add func(*netlink.Route) error, route *netlink.Route, metric int) error {
 	clearState(route)
 	moved := *route
 	moved.Priority = metric
-	err := k.h.RouteAdd(&moved)
+	err := add(&moved)
 	if errors.Is(err, unix.EEXIST) {
 		err = k.mustEqual(&moved)
 	}
@@ -118,18 +122,47 @@ func clearState(r *netlink.Route) {
 	}
 }
 
-// Restore gives demoted routes their metric back. A route that somebody removed meanwhile stays removed.
+// Restore gives demoted routes their metric back, in the order in which they were demoted. A route that somebody removed
+// meanwhile stays removed.
 func (r *Reconciler) Restore(records []Record) error {
 	var errs []error
 	for _, record := range records {
-		route, err := r.k.find(record.demoted())
-		if err == nil && route != nil {
-			err = r.k.move(route, record.Original.Metric)
-		}
-		if err != nil {
+		if err := r.k.restore(record, records); err != nil {
 			errs = append(errs, fmt.Errorf("restore the default route with metric %d: %w", record.Original.Metric, err))
 		}
 	}
 	r.demoted = nil
 	return errors.Join(errs...)
+}
+
+func (k *Kernel) restore(record Record, records []Record) error {
+	route, err := k.find(record.demoted())
+	if route == nil || err != nil {
+		return err
+	}
+	err = k.move(route, record.Original.Metric)
+	if !errors.Is(err, errTaken) {
+		return err
+	}
+	restored, listing := k.onlyRestored(record.Original, records)
+	if !restored {
+		return errors.Join(err, listing)
+	}
+	return k.moveBy(k.h.RouteAppend, route, record.Original.Metric)
+}
+
+// onlyRestored reports whether all routes that the kernel holds to be the same entry as r were demoted as well: several may
+// have had the metric, or got it one after the other while we ran.
+func (k *Kernel) onlyRestored(r uplinks.Route, records []Record) (bool, error) {
+	routes, err := k.routes(r.Table)
+	if err != nil {
+		return false, err
+	}
+	for i := range routes {
+		demoted := slices.ContainsFunc(records, func(o Record) bool { return slices.Contains(fromRoute(&routes[i]), o.Original) })
+		if sameKey(routes[i], r) && !demoted {
+			return false, nil
+		}
+	}
+	return true, nil
 }
