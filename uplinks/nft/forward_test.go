@@ -49,6 +49,20 @@ func (w *world) relayed(addr string, server net.PacketConn, want bool) {
 	}
 }
 
+// TestGuardDropsInvalid: an answer to nothing belongs to no connection, for the guard of the daemon and for the one that
+// stays when it dies.
+func TestGuardDropsInvalid(t *testing.T) {
+	w := newWorld(t)
+	unguarded := w.wanted()
+	unguarded.Uplinks[0].Guard = false
+	r := w.apply(unguarded)
+	w.unsolicited(w.isp1, w.lan, lanAddr, true)
+	w.must(r.Apply(w.wanted()))
+	w.unsolicited(w.isp1, w.lan, lanAddr, false)
+	w.must(r.socket.close())
+	w.unsolicited(w.isp1, w.lan, lanAddr, false)
+}
+
 // TestNothingLeavesUntranslated sends from the host's address on the TAP by an uplink, as a socket does that outlives the
 // route through the TAP, and then from the uplink's own address.
 func TestNothingLeavesUntranslated(t *testing.T) {
