@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,14 +16,32 @@ import (
 	"tapgw/internal/lab/labtest"
 )
 
+// settled is a daemon whose uplinks are all up, its topology, and what its gateway was like before.
+func settled(t testing.TB, o lab.Options, config string) (g *gateway, topology *lab.Topology, before lab.State) {
+	t.Helper()
+	topology = labtest.Build(t, o)
+	labtest.Servers(t, topology)
+	before = labtest.Snapshot(t, topology.Gateway)
+	g = start(t, topology.Gateway, config)
+	g.awaitUp(topology)
+	return g, topology, before
+}
+
+// expectCleanup runs `tapgw cleanup` and fails the test unless it succeeds and everything is as it was.
+func (g *gateway) expectCleanup(before lab.State) (output string) {
+	g.t.Helper()
+	output, status := g.tapgw("cleanup")
+	if status != 0 {
+		g.t.Errorf("cleanup: status %d, %s", status, output)
+	}
+	labtest.Unchanged(g.t, g.ns, before)
+	return output
+}
+
 // TestCleanStopLeavesNoTrace is fault 48: every object is as it was, with a LAN, a strict reverse path filter and a default
 // route without a metric, which the daemon has to change.
 func TestCleanStopLeavesNoTrace(t *testing.T) {
-	topology := labtest.Build(t, lab.Options{RPFilter: 1})
-	labtest.Servers(t, topology)
-	before := labtest.Snapshot(t, topology.Gateway)
-	g := start(t, topology.Gateway, "")
-	g.awaitUp(topology)
+	g, topology, before := settled(t, lab.Options{RPFilter: 1}, "")
 	online(t, topology.Hosts[0].Namespace)
 	online(t, topology.Gateway)
 	g.stop()
@@ -43,11 +63,7 @@ func online(t testing.TB, ns *lab.Namespace) {
 
 // TestKillLeavesEveryoneOnline is fault 46: host and LAN use plain routing at once, and a new daemon or cleanup finds its way.
 func TestKillLeavesEveryoneOnline(t *testing.T) {
-	topology := labtest.Build(t, lab.Options{RPFilter: 1})
-	labtest.Servers(t, topology)
-	before := labtest.Snapshot(t, topology.Gateway)
-	g := start(t, topology.Gateway, "")
-	g.awaitUp(topology)
+	g, topology, before := settled(t, lab.Options{RPFilter: 1}, "")
 	online(t, topology.Hosts[0].Namespace)
 	g.kill()
 	began := time.Now()
@@ -60,21 +76,50 @@ func TestKillLeavesEveryoneOnline(t *testing.T) {
 	g.awaitUp(topology)
 	online(t, topology.Hosts[0].Namespace)
 	g.kill()
-	if out, status := g.tapgw("cleanup"); status != 0 || !strings.Contains(out, "removed") {
-		t.Errorf("cleanup: status %d, %s", status, out)
+	if out := g.expectCleanup(before); !strings.Contains(out, "removed") {
+		t.Errorf("cleanup does not say what it removed: %s", out)
 	}
-	labtest.Unchanged(t, topology.Gateway, before)
-	if out, status := g.tapgw("cleanup"); status != 0 {
-		t.Errorf("second cleanup: status %d, %s", status, out)
+	g.expectCleanup(before)
+}
+
+// TestKillResetsConnectionsOfTheLAN: what the daemon translated must not reach a provider untranslated once it is dead;
+// applications learn of it and connect anew.
+func TestKillResetsConnectionsOfTheLAN(t *testing.T) {
+	w := begin(t, lab.Options{}, inTurn)
+	for _, u := range w.Uplinks {
+		watch(t, u.ISP, lab.DeviceCustomer, "from the LAN", func(p *lab.Packet) bool {
+			return !p.Outgoing && p.Src.Addr() == w.Hosts[0].Addr
+		})
 	}
+	onFirst, onSecond := w.connect(w.lan, "wan1"), w.connect(w.lan, "wan2")
+	exchange, err := w.lan.Dial(labtest.Context(t), "udp4", netip.AddrPortFrom(lab.ServerAddrs[0], lab.PortUDPEcho).String())
+	labtest.Must(t, err)
+	defer flood(exchange, 1_000_000)()
+	labtest.Must(t, exchange.SetDeadline(time.Now().Add(patience)))
+	_, err = exchange.Read(make([]byte, 2000))
+	labtest.Must(t, err)
+
+	w.kill()
+	begun := time.Now()
+	for _, c := range []talker{onFirst, onSecond} {
+		if err := c.talk(); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a connection by %s: %v, want a reset", c.uplink, err)
+		}
+	}
+	online(t, w.lan)
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("told and online again only after %s", took)
+	}
+	conn, err := w.lan.ListenPacket("udp4", "0.0.0.0:0")
+	labtest.Must(t, err)
+	defer conn.Close()
+	_, err = lab.AskUDP(labtest.Context(t), conn, lab.ServerAddrs[0], "anew")
+	labtest.Must(t, err)
 }
 
 // TestSecondDaemonRefuses is fault 61, with the same socket and with another.
 func TestSecondDaemonRefuses(t *testing.T) {
-	topology := labtest.Build(t, lab.Options{})
-	labtest.Servers(t, topology)
-	g := start(t, topology.Gateway, "")
-	g.awaitUp(topology)
+	g, topology, _ := settled(t, lab.Options{}, "")
 	for _, socket := range []string{g.socket(), filepath.Join(t.TempDir(), "other.sock")} {
 		out, status := run(t, topology.Gateway, "run", "--socket", socket)
 		if status != 1 || !strings.Contains(out, "running") && !strings.Contains(out, "tapgw0") || lines(out) > 1 {
@@ -138,23 +183,9 @@ func TestWithoutPrivilege(t *testing.T) {
 // TestReload is fault 49 and its counterpart: a bad file changes nothing and says why, a good one applies without dropping
 // a session.
 func TestReload(t *testing.T) {
-	topology := labtest.Build(t, lab.Options{})
-	labtest.Servers(t, topology)
-	g := start(t, topology.Gateway, "policy: {scheduler: round-robin}\n")
-	g.awaitUp(topology)
+	g, topology, _ := settled(t, lab.Options{}, inTurn)
 	ctx := labtest.Context(t)
-	conn, err := topology.Hosts[0].Dial(ctx, "tcp4", lab.ServerAddrs[0].String()+":7001")
-	labtest.Must(t, err)
-	defer conn.Close()
-	echo := func() {
-		t.Helper()
-		labtest.Must(t, conn.SetDeadline(time.Now().Add(patience)))
-		_, err := conn.Write([]byte("ping"))
-		labtest.Must(t, err)
-		_, err = conn.Read(make([]byte, 4))
-		labtest.Must(t, err)
-	}
-	echo()
+	established := g.connect(topology.Hosts[0].Namespace, "wan1")
 	g.write("policy: {scheduler: worst-load}\n")
 	out, status := g.tapgw("reload")
 	if status != 1 || !strings.Contains(out, "tapgw.yaml:1") || !strings.Contains(out, "worst-load") {
@@ -171,20 +202,17 @@ func TestReload(t *testing.T) {
 		config, err = g.client.Config(ctx)
 		return err == nil && strings.Contains(string(config), "weighted")
 	})
-	echo()
+	labtest.Must(t, established.talk())
 	g.write("tap: {name: other0}\n")
 	if out, status := g.tapgw("reload"); status != 1 || !strings.Contains(out, "tap.name") {
 		t.Errorf("reload of what needs a restart: status %d, %s", status, out)
 	}
-	echo()
+	labtest.Must(t, established.talk())
 }
 
 // TestStatusSpeaks: exit statuses that scripts rely on.
 func TestStatusSpeaks(t *testing.T) {
-	topology := labtest.Build(t, lab.Options{})
-	labtest.Servers(t, topology)
-	g := start(t, topology.Gateway, "")
-	g.awaitUp(topology)
+	g, topology, _ := settled(t, lab.Options{}, "")
 	expect := func(want int, args ...string) {
 		t.Helper()
 		if out, status := g.tapgw(args...); status != want {
