@@ -50,11 +50,15 @@ func (g *Gateway) outboundFirst(b []byte, p *packet.Packet, now nat.Tick) (Resul
 	default:
 		return g.fateOf(g.drop(UnknownProtocol), 0)
 	}
-	if tr, u := g.response(p, now); u != nil {
+	key, _ := nat.KeyOf(p)
+	tr, u := g.response(p, now)
+	if u == nil && g.table.FindOut(key) == 0 {
+		tr, u = g.lateResponse(p, now)
+	}
+	if u != nil {
 		res := g.respond(b, p, &tr, u, now)
 		return res, fate{verdict: res.Verdict, uplink: u.ID, reason: res.Reason, tr: tr}
 	}
-	key, _ := nat.KeyOf(p)
 	res := g.outboundSession(b, p, now)
 	return g.fateOf(res, g.table.FindOut(key))
 }

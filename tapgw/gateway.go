@@ -23,6 +23,8 @@ type Config struct {
 	// Held reports whether a socket of the host has this port of an uplink's address, so that packets without a
 	// session are returned to it. It may make a system call; it is asked only off the hot path.
 	Held func(proto uint8, addr uint32, port uint16) bool
+	// Settle waits for a moment, until what the uplinks had received when it was called has been handled.
+	Settle func()
 }
 
 // Gateway translates frames. All methods may be called from several goroutines at once.

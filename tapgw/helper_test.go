@@ -42,6 +42,8 @@ type world struct {
 	table *nat.Table
 	ups   [2]uplinks.Uplink // what publish publishes
 	held  bool              // a socket of the host has the port
+
+	settle func() // what the uplinks received is handled here
 }
 
 func newWorld(t testing.TB, change ...func(*nat.Config)) *world {
@@ -57,7 +59,7 @@ func newWorld(t testing.TB, change ...func(*nat.Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, table: table}
+	w := &world{t: t, table: table, settle: func() {}}
 	meters, demand := new(Meters), uplinks.NewDemand()
 	for i := range meters {
 		meters[i] = uplinks.NewMeter(demand)
@@ -68,7 +70,8 @@ func newWorld(t testing.TB, change ...func(*nat.Config)) *world {
 	}
 	w.g = New(Config{
 		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: gatewayIP, TAPIP: addrOf(tapIP),
-		Held: func(uint8, uint32, uint16) bool { return w.held },
+		Held:   func(uint8, uint32, uint16) bool { return w.held },
+		Settle: func() { w.settle() },
 	}, table, meters, scheduler)
 	for i, a := range []uint32{wan1, wan2} {
 		w.ups[i] = uplinks.Uplink{

@@ -110,6 +110,9 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 	case p.Kind == packet.ICMPQuery && p.IsReply():
 		return g.drop(NoSession)
 	}
+	if tr, u := g.lateResponse(p, now); u != nil {
+		return g.respond(b, p, &tr, u, now)
+	}
 	ref, u, why := g.open(key, now)
 	if why != NoReason {
 		return g.refuse(why, b, p, 0, now)

@@ -48,10 +48,15 @@ func (g *Gateway) request(p *packet.Packet, uplink uint8, now nat.Tick) (visible
 	return s.visible.has(p.DstPort)
 }
 
+// fromService reports whether a packet may be the answer of a service.
+func (g *Gateway) fromService(p *packet.Packet) bool {
+	return p.Kind == packet.UDP && p.Src == g.tapIP && g.services.Load().all.has(p.SrcPort)
+}
+
 // response returns how a packet of the host leaves when it answers a request: by the uplink where that remote was last
 // seen, which must still be of use.
 func (g *Gateway) response(p *packet.Packet, now nat.Tick) (tr nat.Translation, u *uplinks.Uplink) {
-	if p.Kind != packet.UDP || p.Src != g.tapIP || !g.services.Load().all.has(p.SrcPort) {
+	if !g.fromService(p) {
 		return tr, nil
 	}
 	at, ok := g.remotes.find(client{p.Dst, p.DstPort, p.SrcPort}, now)
@@ -65,6 +70,16 @@ func (g *Gateway) response(p *packet.Packet, now nat.Tick) (tr nat.Translation, 
 	}
 	key, _ := nat.KeyOf(p)
 	return nat.Translation{Key: key, Outside: at.local, OutsidePort: p.SrcPort, Uplink: u.ID, Generation: u.Generation}, u
+}
+
+// lateResponse is response for a packet without a session: the host may have been faster with its answer than we with our
+// copy of the request.
+func (g *Gateway) lateResponse(p *packet.Packet, now nat.Tick) (tr nat.Translation, u *uplinks.Uplink) {
+	if !g.fromService(p) {
+		return tr, nil
+	}
+	g.cfg.Settle()
+	return g.response(p, now)
 }
 
 // respond sends a packet of the host as response says. There is no session, as remotes that the host answers could fill

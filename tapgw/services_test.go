@@ -99,6 +99,21 @@ func TestServiceFragments(t *testing.T) {
 	}
 }
 
+// TestHostIsFaster: the host answers before the copy of the request has been read.
+func TestHostIsFaster(t *testing.T) {
+	w := newHost(t)
+	w.settle = func() { w.in(udpFrame(t, server, remoteAsked, wan2, seenByHost, "x"), 2) }
+	if port, uplink := w.answer(seenByHost); port != seenByHost || uplink != 2 {
+		t.Errorf("port %d of uplink %d", port, uplink)
+	}
+	w = newHost(t)
+	w.settle = func() { w.in(udpFrame(t, server, remoteAsked, wan2, seenByHost, "x"), 2) }
+	passed, res := w.carry(cut(t, udpFrame(t, tapIP, seenByHost, server, remoteAsked, big), 1480), []int{0, 1, 2}, w.out)
+	if len(passed) != 3 || res.Uplink != 2 {
+		t.Errorf("%d fragments by uplink %d", len(passed), res.Uplink)
+	}
+}
+
 // TestServiceTooBig: the host is told the uplink's MTU for its answers too.
 func TestServiceTooBig(t *testing.T) {
 	w := newHost(t)
