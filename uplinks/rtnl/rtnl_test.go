@@ -164,8 +164,7 @@ func TestMultipathDefaultIsDemotedWhole(t *testing.T) {
 	if len(report.Demoted) != 1 || again.Changed() {
 		t.Errorf("demoted %+v, then changed %+v", report.Demoted, again)
 	}
-	w.must(rec.Cleanup())
-	w.must(rec.Restore(report.Demoted))
+	w.undo(rec, report.Demoted)
 	w.sameObjects(before)
 }
 
@@ -224,6 +223,22 @@ func (w *world) apply(rec *Reconciler, tr *uplinks.Tracker, c uplinks.Capture) R
 	return report
 }
 
+// undo takes back what rec did.
+func (w *world) undo(rec *Reconciler, demoted []Record) {
+	w.t.Helper()
+	w.must(rec.Cleanup())
+	w.must(rec.Restore(demoted))
+}
+
+// expectNoTrace applies what is planned and takes it back.
+func (w *world) expectNoTrace(tr *uplinks.Tracker, c uplinks.Capture) {
+	w.t.Helper()
+	before := w.objects()
+	rec := NewReconciler(w.k)
+	w.undo(rec, w.apply(rec, tr, c).Demoted)
+	w.sameObjects(before)
+}
+
 // leavesBy asks the kernel which device a packet takes.
 func (w *world) leavesBy(src, dst string) string {
 	w.t.Helper()
@@ -270,8 +285,7 @@ func TestApplyCapturesAndCleanupRestores(t *testing.T) {
 	if again.Changed() {
 		t.Errorf("second Apply changed %+v", again)
 	}
-	w.must(rec.Cleanup())
-	w.must(rec.Restore(roundTrip(t, report.Demoted)))
+	w.undo(rec, roundTrip(t, report.Demoted))
 	w.sameObjects(before)
 }
 
@@ -294,8 +308,7 @@ func TestAnotherProcessCleansUp(t *testing.T) {
 	before := w.objects()
 	report := w.apply(NewReconciler(w.k), tr, c)
 	fresh := NewReconciler(w.k)
-	w.must(fresh.Cleanup())
-	w.must(fresh.Restore(report.Demoted))
+	w.undo(fresh, report.Demoted)
 	w.sameObjects(before)
 }
 
@@ -305,12 +318,7 @@ func TestForeignRulesAndRoutesStay(t *testing.T) {
 	foreign := netlink.NewRule()
 	foreign.Family, foreign.Priority, foreign.Table = unix.AF_INET, 5150, 999
 	w.must(w.h.RuleAdd(foreign))
-	before := w.objects()
-	rec := NewReconciler(w.k)
-	report := w.apply(rec, tr, c)
-	w.must(rec.Cleanup())
-	w.must(rec.Restore(report.Demoted))
-	w.sameObjects(before)
+	w.expectNoTrace(tr, c)
 }
 
 func TestWhatOthersDeleteIsPutBack(t *testing.T) {
@@ -391,12 +399,7 @@ func TestCleanupWithoutCarrier(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
 	w.cut("wan0")
-	before := w.objects()
-	rec := NewReconciler(w.k)
-	report := w.apply(rec, tr, c)
-	w.must(rec.Cleanup())
-	w.must(rec.Restore(report.Demoted))
-	w.sameObjects(before)
+	w.expectNoTrace(tr, c)
 }
 
 func TestTapDeletedAndMadeAgain(t *testing.T) {
@@ -411,8 +414,7 @@ func TestTapDeletedAndMadeAgain(t *testing.T) {
 	w.tap()
 	w.apply(rec, tr, w.capture())
 	w.expectLeaving(map[[2]string]string{{"", "198.51.100.1"}: "tapgw0"})
-	w.must(rec.Cleanup())
-	w.must(rec.Restore(first.Demoted))
+	w.undo(rec, first.Demoted)
 }
 
 // A DHCP client that renews puts its metric-0 route back; one that ends removes it, and it must stay removed.
@@ -447,8 +449,7 @@ func TestRivalsNewGateway(t *testing.T) {
 	if g := s.ByID(0).Gateway; g.String() != fresh.Gw.String() {
 		t.Errorf("gateway %v of %+v", g, before)
 	}
-	w.must(rec.Cleanup())
-	w.must(rec.Restore(append(first.Demoted, second.Demoted...)))
+	w.undo(rec, append(first.Demoted, second.Demoted...))
 	for _, r := range w.read().Routes {
 		if r.Dst.Bits() == 0 && r.Gateway.String() == fresh.Gw.String() && r.Metric == 0 {
 			return
