@@ -224,62 +224,60 @@ func TestNewUplink(t *testing.T) {
 	labtest.Unchanged(t, topology.Gateway, before)
 }
 
+// metricZero starts a daemon beside an uplink whose default route has no metric.
+func metricZero(t testing.TB, uplink int) (w world, before lab.State) {
+	t.Helper()
+	topology := labtest.Build(t, lab.Options{})
+	labtest.Servers(t, topology)
+	u := topology.Uplinks[uplink]
+	labtest.Must(t, u.RemoveDefault())
+	addDefault(t, topology.Gateway, u, 0)
+	before = labtest.Snapshot(t, topology.Gateway)
+	return world{gateway: start(t, topology.Gateway, inTurn), Topology: topology}, before
+}
+
 // TestMetricZero: a default route that nothing can precede is moved behind ours, and moved back by whoever ends last.
 func TestMetricZero(t *testing.T) {
 	t.Parallel()
-	topology := labtest.Build(t, lab.Options{})
-	labtest.Servers(t, topology)
-	first := topology.Uplinks[0]
-	labtest.Must(t, first.RemoveDefault())
-	addDefault(t, topology.Gateway, first, 0)
-	before := labtest.Snapshot(t, topology.Gateway)
-	g := start(t, topology.Gateway, inTurn)
-	g.awaitUp(topology)
-	captured := func() {
-		t.Helper()
-		if !(world{Topology: topology}).captures() {
-			t.Error("not captured")
-		}
-	}
-	captured()
-	online(t, topology.Gateway)
-	g.stop()
-	labtest.Unchanged(t, topology.Gateway, before)
+	w, before := metricZero(t, 0)
+	w.awaitUp(w.Topology)
+	w.expectCapture()
+	online(t, w.Gateway)
+	w.stop()
+	labtest.Unchanged(t, w.Gateway, before)
 
-	g.restart()
-	g.awaitUp(topology)
-	captured()
-	g.kill()
-	online(t, topology.Gateway)
-	if out, status := g.tapgw("cleanup"); status != 0 {
-		t.Errorf("cleanup: status %d, %s", status, out)
+	w.restart()
+	w.awaitUp(w.Topology)
+	w.expectCapture()
+	w.kill()
+	online(t, w.Gateway)
+	w.expectCleanup(before)
+}
+
+func (w world) expectCapture() {
+	w.t.Helper()
+	if !w.captures() {
+		w.t.Error("not captured")
 	}
-	labtest.Unchanged(t, topology.Gateway, before)
 }
 
 // TestMetricZeroLater: a DHCP client comes with such a route while the daemon runs.
 func TestMetricZeroLater(t *testing.T) {
 	t.Parallel()
-	topology := labtest.Build(t, lab.Options{})
-	labtest.Servers(t, topology)
-	second := topology.Uplinks[1]
-	labtest.Must(t, second.RemoveDefault())
-	addDefault(t, topology.Gateway, second, 0)
-	want := labtest.Snapshot(t, topology.Gateway)
-	g := start(t, topology.Gateway, inTurn)
-	g.awaitState("wan1", api.StateUp)
-	w := world{gateway: g, Topology: topology}
+	w, before := metricZero(t, 1)
+	second := w.Uplinks[1]
+	w.awaitState("wan1", api.StateUp)
 	labtest.Must(t, second.AddRoutes())
 	eventually(t, "capture", w.captures)
-	addDefault(t, topology.Gateway, second, 0)
+	addDefault(t, w.Gateway, second, 0)
 	eventually(t, "capture", w.captures)
-	online(t, topology.Gateway)
+	online(t, w.Gateway)
 	labtest.Must(t, second.RemoveDefault())
-	g.stop()
-	if g.err != nil {
-		t.Errorf("exit: %v", g.err)
+	w.stop()
+	if w.err != nil {
+		t.Errorf("exit: %v", w.err)
 	}
-	labtest.Unchanged(t, topology.Gateway, want)
+	labtest.Unchanged(t, w.Gateway, before)
 }
 
 func addDefault(t testing.TB, ns *lab.Namespace, u *lab.Uplink, metric int) {
