@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,11 @@ type File struct {
 	call   uintptr // that reads one packet
 	wake   int     // eventfd, readable once closed
 	poll   [2]unix.PollFd
+	calm   bool       // the last wait was a long one
 	failed unix.Errno // found behind the packets of the last batch
+
+	turn    atomic.Uint32 // of the reader: all packets of the turns before are handled
+	waiting atomic.Bool   // the reader has nothing in hand
 }
 
 // New takes over fd, which must be nonblocking; when it fails, fd is closed.
@@ -94,6 +99,7 @@ func (f *File) ReadBatch(bufs [][]byte, sizes []int, skip int) (int, error) {
 		return 0, err
 	}
 	defer f.Release()
+	f.turn.Add(1)
 	for yielded := false; ; {
 		if errno := f.failed; errno != 0 {
 			f.failed = 0
@@ -108,11 +114,36 @@ func (f *File) ReadBatch(bufs [][]byte, sizes []int, skip int) (int, error) {
 			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 			yielded = true
 		default:
-			if err := f.wait(); err != nil {
+			f.waiting.Store(true)
+			err := f.wait()
+			f.waiting.Store(false)
+			if err != nil {
 				return 0, err
 			}
 		}
 	}
+}
+
+// Progress is how far a waiter has seen a reader come.
+type Progress struct {
+	emptied bool
+	turn    uint32
+}
+
+// Handled reports whether the reader of a socket has handled all packets that the socket held when the waiter first asked.
+func (f *File) Handled(p *Progress) bool {
+	fd, err := f.Acquire()
+	if err != nil {
+		return true
+	}
+	defer f.Release()
+	if !p.emptied {
+		if queued, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err == nil && queued > 0 {
+			return false
+		}
+		p.emptied, p.turn = true, f.turn.Load() // the last may be in hand
+	}
+	return f.waiting.Load() || f.turn.Load() != p.turn
 }
 
 // drain reads without blocking; an error other than "nothing there" is left in f.failed.
@@ -140,23 +171,46 @@ func (f *File) drain(fd int, bufs [][]byte, sizes []int, skip int) (n int) {
 // processor over and taking it back costs a third of all time. It bounds what the garbage collector may have to wait.
 const patience = 200_000 // ns
 
+// settle is how long wait takes the next packet to be near, so that keeping the Go processor in the meantime pays.
+const settle = 2 * time.Millisecond
+
 // wait blocks until there is something to read, an error included, or the file is closed.
 func (f *File) wait() error {
+	if f.pollHidden() {
+		return nil
+	}
+	if !f.calm {
+		limit := unix.NsecToTimespec(int64(settle))
+		if n, err := unix.Ppoll(f.poll[:], &limit, nil); n > 0 || err != nil {
+			return f.woken(err)
+		}
+	}
+	begun := time.Now()
+	errno := pollIdle(&f.poll)
+	f.calm = time.Since(begun) >= settle
+	if errno != 0 {
+		return f.woken(errno)
+	}
+	return f.woken(nil)
+}
+
+// pollHidden waits for a moment without telling the Go scheduler.
+func (f *File) pollHidden() bool {
 	limit := unix.Timespec{Nsec: patience} // the kernel writes to it
 	n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&f.poll[0])), uintptr(len(f.poll)),
 		uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
-	if n > 0 && int(n) <= len(f.poll) && !f.closed.Load() {
+	return n > 0 && int(n) <= len(f.poll) && !f.closed.Load()
+}
+
+// woken is what the end of a poll means; after a signal there is nothing to read and the next wait goes on.
+func (f *File) woken(err error) error {
+	if f.closed.Load() {
+		return net.ErrClosed
+	}
+	if err == unix.EINTR { //nolint:errorlint // a bare errno
 		return nil
 	}
-	for {
-		_, err := unix.Ppoll(f.poll[:], nil, nil)
-		if f.closed.Load() {
-			return net.ErrClosed
-		}
-		if err != unix.EINTR { //nolint:errorlint // a bare errno
-			return err
-		}
-	}
+	return err
 }
 
 // Write writes one packet without blocking. Errors are net.ErrClosed or a unix.Errno.
