@@ -64,8 +64,13 @@ func (d *Daemon) ask(do func() error) error {
 // patched. It returns an error when the TAP cannot be read any more.
 func (d *Daemon) control(ctx context.Context) error {
 	defer close(d.stopped)
-	check := time.NewTicker(checkEvery)
-	defer check.Stop()
+	check, err := newBeat(checkEvery)
+	if err != nil {
+		return err
+	}
+	defer check.stop()
+	due := make(chan struct{}, 1)
+	go check.tell(due)
 	for checks := 1; ; {
 		var err error
 		select {
@@ -79,7 +84,7 @@ func (d *Daemon) control(ctx context.Context) error {
 			refused := c.do()
 			err = d.converge(ctx)
 			c.done <- refused // whoever asked finds it in force
-		case <-check.C:
+		case <-due:
 			err = d.check(ctx, checks%convergeEvery == 0)
 			checks++
 		}

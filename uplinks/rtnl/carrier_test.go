@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,12 +19,33 @@ func TestCarrierIsReadAtOnce(t *testing.T) {
 				value = 1
 			}
 			w.must(unix.IoctlSetPointerInt(int(tun.Fd()), unix.TUNSETCARRIER, value))
-			if got, err := w.k.Carrier(index); err != nil || got != want {
-				t.Fatalf("carrier %t (%v), want %t", got, err, want)
+			if got, err := w.k.Measure(index); err != nil || got.Carrier != want {
+				t.Fatalf("carrier %t (%v), want %t", got.Carrier, err, want)
 			}
 		}
 	}
-	if _, err := w.k.Carrier(1 << 20); err == nil {
-		t.Error("a device that does not exist has a carrier")
+	if _, err := w.k.Measure(1 << 20); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("a device that does not exist has a carrier: %v", err)
 	}
+}
+
+// TestMeasureIsCheap: it is done several times a second for as long as the daemon runs.
+func TestMeasureIsCheap(t *testing.T) {
+	w := newWorld(t)
+	index := w.veth("eth7", "192.0.2.2", "192.0.2.1")
+	if n := testing.AllocsPerRun(100, func() { _, _ = w.k.Measure(index) }); n > 0 {
+		t.Errorf("%.0f allocations", n)
+	}
+}
+
+// FuzzParseLink: what is not an answer is refused.
+func FuzzParseLink(f *testing.F) {
+	f.Add(make([]byte, ifinfoSize))
+	f.Add(append(make([]byte, ifinfoSize), 3, 0, 0, 0))
+	f.Add(append(make([]byte, ifinfoSize), 255, 255, unix.IFLA_STATS64, 0))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := parseLink(b); err != nil && !errors.Is(err, errAnswer) {
+			t.Error(err)
+		}
+	})
 }

@@ -19,6 +19,7 @@ const maxDumps = 10
 type Kernel struct {
 	h      *netlink.Handle
 	speeds *speeds
+	reader *reader
 }
 
 // Open connects to the kernel in the calling thread's network namespace.
@@ -32,35 +33,35 @@ func Open() (*Kernel, error) {
 		h.Close()
 		return nil, err
 	}
-	return &Kernel{h: h, speeds: s}, nil
+	r, err := newReader()
+	if err != nil {
+		h.Close()
+		s.close()
+		return nil, err
+	}
+	return &Kernel{h: h, speeds: s, reader: r}, nil
 }
 
 // Close releases the sockets.
 func (k *Kernel) Close() {
 	k.h.Close()
 	k.speeds.close()
+	k.reader.close()
+}
+
+// Measure reads the carrier, before the kernel gets round to telling watchers, and the totals of one interface.
+func (k *Kernel) Measure(index int) (Reading, error) {
+	r, err := k.reader.read(index)
+	if err != nil {
+		return r, fmt.Errorf("measure interface %d: %w", index, err)
+	}
+	return r, nil
 }
 
 // Counters reads the totals of one interface.
 func (k *Kernel) Counters(index int) (uplinks.Counters, error) {
-	l, err := k.h.LinkByIndex(index)
-	if err != nil {
-		return uplinks.Counters{}, fmt.Errorf("read the counters of interface %d: %w", index, err)
-	}
-	s := l.Attrs().Statistics
-	if s == nil {
-		return uplinks.Counters{}, fmt.Errorf("read the counters of interface %d: the kernel sent none", index)
-	}
-	return uplinks.Counters{RxBytes: s.RxBytes, TxBytes: s.TxBytes}, nil
-}
-
-// Carrier reports whether an interface has its carrier, before the kernel gets round to telling watchers.
-func (k *Kernel) Carrier(index int) (bool, error) {
-	l, err := k.h.LinkByIndex(index)
-	if err != nil {
-		return false, fmt.Errorf("read the carrier of interface %d: %w", index, err)
-	}
-	return l.Attrs().RawFlags&unix.IFF_LOWER_UP != 0, nil
+	r, err := k.Measure(index)
+	return r.Counters, err
 }
 
 // dump repeats a listing until it was not interrupted by a change.
