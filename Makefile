@@ -45,7 +45,7 @@ fuzz: ## every fuzzer for FUZZTIME, none needs root
 	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
 
 soak: build ## the daemon under load and faults for SOAKTIME
-	TAPGW_SOAK=$(SOAKTIME) $(GO) test $(EXEC) -timeout 0 -run Soak ./e2e/...
+	SOAK_DURATION=$(SOAKTIME) $(GO) test $(EXEC) -timeout 0 -run Soak ./e2e/...
 
 bench: build ## the figures of bench/README.md: ratios to the kernel's own masquerade
 	$(GO) build -o bin/tapgw-bench ./bench

@@ -86,7 +86,7 @@ func renumber(pattern string) func(world, *lab.Uplink) error {
 }
 
 // TestSoak lets troubles come in random order over steady traffic. Afterwards all is well, nothing has leaked, and a clean
-// stop leaves no trace. TAPGW_SOAK is how long, SOAK_SEED repeats an order.
+// stop leaves no trace. SOAK_DURATION is how long, SOAK_SEED repeats an order.
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	length, seed := soakSettings(t)
@@ -125,14 +125,14 @@ func soakSettings(t testing.TB) (length time.Duration, seed uint64) {
 	t.Helper()
 	length, seed = soakShort, uint64(time.Now().UnixNano())
 	var err, bad error
-	if s := os.Getenv("TAPGW_SOAK"); s != "" {
+	if s := os.Getenv("SOAK_DURATION"); s != "" {
 		length, err = time.ParseDuration(s)
 	}
 	if s := os.Getenv("SOAK_SEED"); s != "" {
 		seed, bad = strconv.ParseUint(s, 10, 64)
 	}
 	labtest.Must(t, errors.Join(err, bad))
-	t.Logf("TAPGW_SOAK=%s SOAK_SEED=%d", length, seed)
+	t.Logf("SOAK_DURATION=%s SOAK_SEED=%d", length, seed)
 	return length, seed
 }
 
