@@ -143,14 +143,18 @@ func listenUDP(ns *lab.Namespace, at netip.AddrPort) (conn net.PacketConn, err e
 	return conn, err
 }
 
-// askService sends n bytes to a UDP service and waits for them to come back.
+// askService sends n bytes to a UDP service and waits for them to come back until ctx ends.
 func askService(ctx context.Context, ns *lab.Namespace, service netip.AddrPort, n int) error {
 	conn, err := ns.Dial(ctx, "udp4", service.String())
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(patience)
+	}
+	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
 	payload := bytes.Repeat([]byte{'y'}, n)

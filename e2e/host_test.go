@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,7 @@ func TestInbound(t *testing.T) {
 				watchUplink(t, w.Gateway, u)
 			}
 			t.Run("service", func(t *testing.T) { testServices(t, w) })
+			t.Run("service on any address", func(t *testing.T) { testServicesAnywhere(t, w) })
 			t.Run("port forward", func(t *testing.T) { testPortForwards(t, w) })
 			online(t, w.lan)
 			online(t, w.Gateway)
@@ -70,6 +72,39 @@ func testServices(t *testing.T, w world) {
 			}
 		}
 	}
+}
+
+// testServicesAnywhere: a UDP server that names no address answers from the one it was asked at, new clients at once, and
+// in fragments. A client that turns to the other uplink may miss an answer.
+func testServicesAnywhere(t *testing.T, w world) {
+	ctx := labtest.Context(t)
+	for _, port := range []uint16{portBelow, portInside, portEphemeral} {
+		serveUDP(t, w.Gateway, netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+		eventually(t, "an answer from where it was asked", func() bool {
+			ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+			defer cancel()
+			return askService(ctx, w.Internet, netip.AddrPortFrom(w.Uplinks[0].Addr(), port), 1) == nil
+		})
+		client, err := w.Internet.ListenPacket("udp4", lab.ServerAddrs[0].String()+":0")
+		labtest.Must(t, err)
+		defer client.Close()
+		for i := range 40 {
+			service := netip.AddrPortFrom(w.Uplinks[i%2].Addr(), port)
+			labtest.Must(t, askService(ctx, w.Internet, service, 100+i*100))
+			eventually(t, "an answer by the other uplink", func() bool { return askFrom(t, client, service) == service })
+		}
+	}
+}
+
+// askFrom asks a UDP service by an existing socket and returns who answers.
+func askFrom(t testing.TB, client net.PacketConn, service netip.AddrPort) netip.AddrPort {
+	t.Helper()
+	labtest.Must(t, client.SetReadDeadline(time.Now().Add(patience)))
+	_, err := client.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(service))
+	labtest.Must(t, err)
+	_, from, err := client.ReadFrom(make([]byte, 100))
+	labtest.Must(t, err)
+	return netip.MustParseAddrPort(from.String())
 }
 
 // askDirectly asks the UDP echo server behind an uplink's address, which must see the client as it is.

@@ -131,7 +131,7 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 	if missing {
 		d.repaired("nftables: rules deleted by someone")
 	}
-	if everything || woke || missing || d.unfinished {
+	if d.findServices() || everything || woke || missing || d.unfinished {
 		err = errors.Join(err, d.converge(ctx))
 	}
 	return err
@@ -151,6 +151,7 @@ func (d *Daemon) follow(ctx context.Context) error {
 		return err
 	}
 	snapshot, events := d.tracker.Update(time.Now(), facts)
+	d.findServices()
 	errs := []error{d.followPorts(snapshot)}
 	d.publish(snapshot, events)
 	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))

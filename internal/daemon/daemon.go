@@ -67,6 +67,7 @@ type Daemon struct {
 	pool     []nat.PortRange // outside ports
 	seed     uint64          // of the give-back addresses
 	ports    map[uint8]openPort
+	services services
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
 	complaints complaints                    // that were logged
@@ -207,10 +208,13 @@ func (d *Daemon) openTable(c *configs.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	gc := tapgw.Config{TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), Held: held.recent}
-	d.gateway = tapgw.New(gc, d.table, &d.meters, scheduler)
+	d.pumps = &pumps{clock: newClock()}
+	d.gateway = tapgw.New(tapgw.Config{
+		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), TAPIP: c.TAP.Address.Addr(),
+		Held: held.recent, Settle: d.pumps.settle,
+	}, d.table, &d.meters, scheduler)
+	d.pumps.gateway = d.gateway
 	d.prober = newProber(probePlan(c), d.judged)
-	d.pumps = &pumps{gateway: d.gateway, clock: newClock()}
 	return nil
 }
 

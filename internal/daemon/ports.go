@@ -122,7 +122,7 @@ var errPortFailed = errors.New("its packets cannot be read, the sockets are open
 type openPort struct {
 	*wire.Port
 	config wire.Config
-	filter string // of the addresses, as applied
+	filter string // what the socket filter was made of
 	opened time.Time
 	failed *atomic.Bool // set when its reader ended with an error
 }
@@ -201,11 +201,11 @@ func (d *Daemon) openPort(u *uplinks.Uplink) (openPort, error) {
 }
 
 func (d *Daemon) setFilter(p *openPort, u *uplinks.Uplink) error {
-	filter := fmt.Sprint(u.Addresses)
+	filter := fmt.Sprint(u.Addresses, d.services.visible)
 	if p.filter == filter {
 		return nil
 	}
-	f := wire.FilterConfig{Addresses: u.Addresses, Secret: wire.GiveBackMAC(d.seed, u.ID)}
+	f := wire.FilterConfig{Addresses: u.Addresses, Services: d.services.visible, Secret: wire.GiveBackMAC(d.seed, u.ID)}
 	for _, r := range d.pool {
 		f.Ports = append(f.Ports, wire.PortRange(r))
 	}

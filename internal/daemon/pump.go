@@ -31,8 +31,10 @@ type pumps struct {
 	tap     atomic.Pointer[tapdev.Device]
 	upcall  atomic.Pointer[tapdev.Upcall]
 	ports   [uplinks.MaxUplinks]atomic.Pointer[wire.Port]
-	lost    atomic.Uint64         // frames the TAP or the upcall device did not take
-	failure atomic.Pointer[error] // of a reader of the TAP; nothing goes on without it
+	lost    atomic.Uint64 // frames the TAP or the upcall device did not take
+
+	unsettled time.Time             // until when settle does not wait; of the TAP's reader
+	failure   atomic.Pointer[error] // of a reader of the TAP; nothing goes on without it
 }
 
 // worker is what one reading goroutine needs; it allocates nothing after newWorker but a sender per new port.

@@ -156,6 +156,9 @@ func (p *Port) ReadBatch(bufs [][]byte, sizes []int) (int, error) {
 	return n, nil
 }
 
+// Handled reports whether all frames received before the first call with p have been handled by who reads.
+func (p *Port) Handled(by *batchio.Progress) bool { return p.rx.Handled(by) }
+
 func readError(err error) error {
 	if errors.Is(err, unix.ENETDOWN) {
 		return ErrDown
