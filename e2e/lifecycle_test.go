@@ -207,6 +207,11 @@ func TestReload(t *testing.T) {
 	if out, status := g.tapgw("reload"); status != 1 || !strings.Contains(out, "tap.name") {
 		t.Errorf("reload of what needs a restart: status %d, %s", status, out)
 	}
+	g.write("policy: {scheduler: weighted}\nuplinks: [{interface: wan2}]\n")
+	if out, status := g.tapgw("reload"); status != 0 {
+		t.Errorf("reload without the first uplink: status %d, %s", status, out)
+	}
+	g.awaitState("wan1", api.StateDisabled)
 	labtest.Must(t, established.talk())
 }
 

@@ -98,7 +98,10 @@ func (u *tracked) findGateway(v *view) netip.Addr {
 
 // judge computes the state: what the user wants, then what the link lacks, then what the prober says.
 func (t *Tracker) judge(u *tracked) (State, string) {
-	if t.isDisabled(u) {
+	switch {
+	case u.leaving:
+		return Disabled, "no longer configured, its sessions run out"
+	case t.isDisabled(u):
 		return Disabled, "switched off"
 	}
 	if lack := u.lacks(); lack != "" {

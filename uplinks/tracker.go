@@ -30,6 +30,9 @@ type TrackerConfig struct {
 	TapName string // never an uplink, nor is the give-back device TapName+"u"
 	// AssumeHealthy makes a ready uplink up without any probe: for a configuration without probe targets.
 	AssumeHealthy bool
+	// Busy reports whether an uplink still carries sessions: one that Specs no longer name then stays, without new ones,
+	// until they have ended. Nil means that none does.
+	Busy func(id uint8) bool
 }
 
 // Tracker turns facts into uplinks with stable IDs and states. It is not safe for concurrent use; its snapshots are.
@@ -50,6 +53,7 @@ type tracked struct {
 	name       string
 	spec       Spec
 	configured bool // spec comes from the configuration
+	leaving    bool // the configuration no longer names it, but it is busy
 	iface      string
 	link       Link // Index 0 while the interface is gone
 	seen       bool // the interface has existed
@@ -143,7 +147,7 @@ func (t *Tracker) applySpecs(now time.Time) []Event {
 	if len(t.cfg.Specs) == 0 {
 		for _, u := range t.list {
 			if u != nil {
-				u.configured, u.spec = false, Spec{}
+				u.configured, u.leaving, u.spec = false, false, Spec{}
 			}
 		}
 		return nil
@@ -160,7 +164,7 @@ func (t *Tracker) applySpecs(now time.Time) []Event {
 		if !u.configured || u.spec.Interface != s.Interface {
 			u.iface = s.Interface
 		}
-		u.name, u.spec, u.configured = s.Name, s, true
+		u.name, u.spec, u.configured, u.leaving = s.Name, s, true, false
 		kept[u.id] = true
 	}
 	return t.dropExcept(now, kept)
@@ -188,6 +192,9 @@ func (t *Tracker) hasSpec(name string) bool {
 func (t *Tracker) dropExcept(now time.Time, kept [MaxUplinks]bool) (events []Event) {
 	for id, u := range t.list {
 		if u == nil || kept[id] {
+			continue
+		}
+		if u.leaving = t.cfg.Busy != nil && t.cfg.Busy(u.id); u.leaving {
 			continue
 		}
 		t.list[id] = nil

@@ -317,6 +317,33 @@ func TestConfigureKeepsIDs(t *testing.T) {
 	}
 }
 
+// An uplink that the configuration no longer names takes no new sessions, and leaves with its last.
+func TestLeavingUplinkWaitsForItsSessions(t *testing.T) {
+	tr, w, busy := NewTracker(healthy()), twoISPs(), true
+	tr.Update(t0, w.Facts)
+	only := func(name, device string) TrackerConfig {
+		cfg := healthy()
+		cfg.Specs = []Spec{{Name: name, Interface: device}}
+		cfg.Busy = func(uint8) bool { return busy }
+		return cfg
+	}
+	tr.Configure(only("dsl", "eth1"))
+	s, _ := tr.Refresh(t0)
+	if u := byName(t, s, "eth0"); u.State != Disabled || u.Reason == "" || u.Generation != 1 {
+		t.Fatalf("%+v", u)
+	}
+	tr.Configure(only("cable", "eth0"))
+	s, _ = tr.Refresh(t0)
+	if u := byName(t, s, "cable"); u.ID != 0 || u.State != Up || byName(t, s, "dsl").State != Disabled {
+		t.Fatalf("back in the configuration: %+v", u)
+	}
+	busy = false
+	s, events := tr.Refresh(t0)
+	if names(s) != "cable " || kinds(events) != "vanished " {
+		t.Fatalf("%s stay after the last session, %v", names(s), events)
+	}
+}
+
 func TestIDsRunOut(t *testing.T) {
 	tr := NewTracker(healthy())
 	for i := range MaxUplinks + 5 {

@@ -169,12 +169,12 @@ func (d *Daemon) open() (err error) {
 	if err != nil {
 		return err
 	}
-	d.tracker = uplinks.NewTracker(trackerConfig(c))
+	d.tracker = uplinks.NewTracker(d.trackerConfig(c))
 	snapshot, _ := d.tracker.Update(time.Now(), facts)
 	if len(snapshot.Uplinks) == 0 {
 		return fmt.Errorf("%w: connect to the Internet first (`ip route` must show a default route), or name one in the configuration under uplinks", ErrNoUplink)
 	}
-	d.tracker = uplinks.NewTracker(trackerConfig(c)) // so that the first converge reports what appeared
+	d.tracker = uplinks.NewTracker(d.trackerConfig(c)) // so that the first converge reports what appeared
 	if err := d.openTable(c); err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (d *Daemon) openInside(t *testing.T) (err error) {
 	if err := d.openDevices(d.cfg(), 1500); err != nil {
 		return err
 	}
-	d.tracker = uplinks.NewTracker(trackerConfig(d.cfg()))
+	d.tracker = uplinks.NewTracker(d.trackerConfig(d.cfg()))
 	if d.kernel, err = rtnl.Open(); err != nil {
 		return err
 	}

@@ -27,8 +27,11 @@ var (
 func upcallName(tap string) string { return tap + "u" }
 
 // trackerConfig is what the configuration says of the uplinks.
-func trackerConfig(c *configs.Config) uplinks.TrackerConfig {
-	t := uplinks.TrackerConfig{TapName: c.TAP.Name, AssumeHealthy: len(c.Probe.Targets) == 0}
+func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
+	t := uplinks.TrackerConfig{
+		TapName: c.TAP.Name, AssumeHealthy: len(c.Probe.Targets) == 0,
+		Busy: func(id uint8) bool { return d.table.SessionsOn(id) > 0 },
+	}
 	for _, u := range c.Uplinks {
 		t.Specs = append(t.Specs, uplinks.Spec{
 			Name: u.Name, Interface: u.Interface, Gateway: u.Gateway, Addresses: u.Addresses,
