@@ -39,7 +39,7 @@ type File struct {
 	call   uintptr // that reads one packet
 	wake   int     // eventfd, readable once closed
 	poll   [2]unix.PollFd
-	calm   bool       // the last wait was a long one
+	soon   int        // how many waits in a row were short
 	failed unix.Errno // found behind the packets of the last batch
 
 	turn    atomic.Uint32 // of the reader: all packets of the turns before are handled
@@ -171,23 +171,32 @@ func (f *File) drain(fd int, bufs [][]byte, sizes []int, skip int) (n int) {
 // processor over and taking it back costs a third of all time. It bounds what the garbage collector may have to wait.
 const patience = 200_000 // ns
 
-// settle is how long wait takes the next packet to be near, so that keeping the Go processor in the meantime pays.
-const settle = 2 * time.Millisecond
+const (
+	// near is how soon the next packet must come for it to pay to keep the Go processor until then. After that time the
+	// runtime takes it away by itself.
+	near = 10 * time.Millisecond
+	// brisk so many packets in a row that came so soon let the next one be expected soon too.
+	brisk = 4
+)
 
 // wait blocks until there is something to read, an error included, or the file is closed.
 func (f *File) wait() error {
 	if f.pollHidden() {
 		return nil
 	}
-	if !f.calm {
-		limit := unix.NsecToTimespec(int64(settle))
+	if f.soon >= brisk {
+		limit := unix.NsecToTimespec(int64(near))
 		if n, err := unix.Ppoll(f.poll[:], &limit, nil); n > 0 || err != nil {
 			return f.woken(err)
 		}
+		f.soon = 0
 	}
 	begun := time.Now()
 	errno := pollIdle(&f.poll)
-	f.calm = time.Since(begun) >= settle
+	f.soon++
+	if time.Since(begun) >= near {
+		f.soon = 0
+	}
 	if errno != 0 {
 		return f.woken(errno)
 	}

@@ -51,7 +51,8 @@ func reader(f *File) (<-chan byte, <-chan error) {
 func TestEveryWaitEnds(t *testing.T) {
 	f, out := newPair(t)
 	packets, failed := reader(f)
-	for i, pause := range []time.Duration{0, patience / 2, 0, settle / 2, 3 * settle, 20 * settle, 0, settle / 2, 20 * settle} {
+	pauses := []time.Duration{0, patience / 2, 0, near / 10, near / 10, near / 10, near / 10, near / 10, near / 10, 3 * near, 0, near / 2, 5 * near}
+	for i, pause := range pauses {
 		time.Sleep(pause) // it is the pause that is tested
 		runtime.GC()
 		if _, err := unix.Write(out, []byte{byte(i)}); err != nil {
@@ -66,7 +67,7 @@ func TestEveryWaitEnds(t *testing.T) {
 			t.Fatalf("packet %d was not read", i)
 		}
 	}
-	time.Sleep(settle * 5) // so that the last of the waits has begun
+	time.Sleep(3 * near) // so that the last of the waits has begun
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
