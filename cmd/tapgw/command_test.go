@@ -127,8 +127,8 @@ func TestSwitchingUplinks(t *testing.T) {
 			t.Errorf("%d: %q %s", code, w.out.String(), w.err.String())
 		}
 	}
-	if len(d.calls) != 2 {
-		t.Error(d.calls)
+	if len(d.Calls()) != 2 {
+		t.Error(d.Calls())
 	}
 	for _, name := range []string{"dsl", "a/b", "\x1b[2J", "%", "?x"} {
 		w := newWorld(socket, "uplink", "enable", name)
@@ -145,7 +145,7 @@ func TestReload(t *testing.T) {
 	if w := newWorld(socket, "reload"); w.run() != 0 || w.out.String() != "configuration reloaded\n" {
 		t.Errorf("%q %q", w.out.String(), w.err.String())
 	}
-	d.err = fmt.Errorf("%w: line 3: no such key \"uplink\"\nline 4: \x1b[31mred", api.ErrBadConfig)
+	d.Err = fmt.Errorf("%w: line 3: no such key \"uplink\"\nline 4: \x1b[31mred", api.ErrBadConfig)
 	w := newWorld(socket, "reload")
 	if code := w.run(); code != exitFailure || strings.Contains(w.err.String(), "\x1b") {
 		t.Errorf("exit status %d: %q", code, w.err.String())

@@ -59,7 +59,7 @@ func TestReadingCommands(t *testing.T) {
 
 func offline() *fakeDaemon {
 	d := partial()
-	d.status.Uplinks = d.status.Uplinks[2:3]
+	d.State.Uplinks = d.State.Uplinks[2:3]
 	return d
 }
 
@@ -99,7 +99,7 @@ func TestHostileJSONIsSafeAndComplete(t *testing.T) {
 	w := newWorld(serve(t, d), "status", "--json")
 	w.run()
 	var s api.Status
-	if err := json.Unmarshal(w.out.Bytes(), &s); err != nil || s.Uplinks[0].Reason != d.status.Uplinks[0].Reason {
+	if err := json.Unmarshal(w.out.Bytes(), &s); err != nil || s.Uplinks[0].Reason != d.State.Uplinks[0].Reason {
 		t.Errorf("%v: text was changed by escaping: %q", err, s.Uplinks[0].Reason)
 	}
 }
@@ -181,9 +181,9 @@ func follow(t *testing.T, d *fakeDaemon, e api.Event, args ...string) (string, i
 	defer cancel()
 	out := &follower{onLine: func(n int) {
 		switch n {
-		case len(d.status.Uplinks):
+		case len(d.State.Uplinks):
 			d.Publish(e)
-		case len(d.status.Uplinks) + 1:
+		case len(d.State.Uplinks) + 1:
 			cancel()
 		}
 	}}

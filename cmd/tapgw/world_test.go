@@ -5,13 +5,11 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 
 	"tapgw/api"
 	"tapgw/internal/apiserver"
+	"tapgw/internal/apiserver/apitest"
 	"tapgw/internal/daemon"
 )
 
@@ -32,35 +31,7 @@ var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.FixedZone("", 3600))
 // fakeDaemon is a daemon in a fixed condition.
 type fakeDaemon struct {
 	*apiserver.Hub
-	status   api.Status
-	sessions []api.Session
-	err      error // of Reload
-	mu       sync.Mutex
-	calls    []string
-}
-
-func (f *fakeDaemon) Status() api.Status      { return f.status }
-func (f *fakeDaemon) Config() ([]byte, error) { return []byte("nat:\n  max_sessions: 7\n"), nil }
-func (f *fakeDaemon) Reload() error           { return f.err }
-
-func (f *fakeDaemon) Sessions(yield func(api.Session) bool) {
-	for _, s := range f.sessions {
-		if !yield(s) {
-			return
-		}
-	}
-}
-
-func (f *fakeDaemon) SetUplink(name string, enabled bool) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, u := range f.status.Uplinks {
-		if u.Name == name {
-			f.calls = append(f.calls, fmt.Sprint(name, " ", enabled))
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
+	apitest.Daemon
 }
 
 // serve runs the real API server over d until the test ends and returns its socket.
@@ -70,21 +41,7 @@ func serve(t *testing.T, d *fakeDaemon) string {
 		d.Hub = apiserver.NewHub()
 	}
 	socket := filepath.Join(t.TempDir(), "s")
-	s := apiserver.New(d, apiserver.Options{Socket: socket, Logger: slog.New(slog.DiscardHandler)})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	select {
-	case <-s.Ready():
-	case err := <-done:
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	apitest.Start(t, apiserver.New(d, apiserver.Options{Socket: socket, Logger: slog.New(slog.DiscardHandler)}))
 	return socket
 }
 
@@ -134,8 +91,9 @@ func golden(t *testing.T, name, got string) {
 
 func healthy() *fakeDaemon {
 	addr := netip.MustParseAddr
-	return &fakeDaemon{
-		status: api.Status{
+	return &fakeDaemon{Daemon: apitest.Daemon{
+		YAML: "nat:\n  max_sessions: 7\n",
+		State: api.Status{
 			Version: "1.2.3", Datapath: api.DatapathUserspace, UptimeS: 187_200, Sessions: 192,
 			Uplinks: []api.Uplink{
 				{
@@ -150,12 +108,12 @@ func healthy() *fakeDaemon {
 				},
 			},
 		},
-		sessions: []api.Session{
+		Table: []api.Session{
 			session("udp", "192.168.1.20:40000", "198.51.100.53:53", "wifi", "open", 60, 120),
 			session("tcp", "192.168.1.20:51812", "198.51.100.80:443", "fiber", "established", 1200, 4.2e6),
 			session("icmp", "192.168.1.33:77", "198.51.100.1:77", "fiber", "open", 84, 84),
 		},
-	}
+	}}
 }
 
 func session(proto, inside, remote, uplink, state string, out, in uint64) api.Session {
@@ -177,7 +135,7 @@ func partial() *fakeDaemon {
 		{Name: "backup", Interface: "eth9", State: api.StateDisabled, Reason: "by the administrator"},
 	} {
 		u.Since = noon.Add(-time.Duration(i*i*134) * time.Second)
-		d.status.Uplinks = append(d.status.Uplinks, u)
+		d.State.Uplinks = append(d.State.Uplinks, u)
 	}
 	return d
 }
@@ -186,9 +144,9 @@ func partial() *fakeDaemon {
 func hostile() *fakeDaemon {
 	evil := "\x1b[2Jev\u009b31mil\r\n\t\u202egnol\u200b漢字\u0301\x7f" + strings.Repeat("x", 100)
 	long := netip.MustParseAddr("2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff")
-	d := &fakeDaemon{status: api.Status{Version: evil, Datapath: evil, UptimeS: 1 << 62, Sessions: 1 << 62}}
+	d := &fakeDaemon{Daemon: apitest.Daemon{State: api.Status{Version: evil, Datapath: evil, UptimeS: 1 << 62, Sessions: 1 << 62}}}
 	for _, state := range []string{api.StateUp, api.StateDown, api.StateDisabled, evil} {
-		d.status.Uplinks = append(d.status.Uplinks, api.Uplink{
+		d.State.Uplinks = append(d.State.Uplinks, api.Uplink{
 			Name: evil, Interface: evil, State: state, Addresses: []netip.Addr{long, long}, Gateway: long, Reason: evil,
 			RxBps: 1e300, TxBps: 1e300, Load: 1e300, Sessions: 1 << 62, RTTMs: 1e300, Loss: 1e300, Since: time.Unix(1, 0),
 		}, api.Uplink{
@@ -196,7 +154,7 @@ func hostile() *fakeDaemon {
 		})
 	}
 	end := netip.AddrPortFrom(long, 65535)
-	d.sessions = []api.Session{{
+	d.Table = []api.Session{{
 		Proto: evil, Inside: end, Remote: end, Outside: end, Uplink: evil, State: evil, AgeS: 1 << 62, IdleS: 1 << 62,
 		BytesOut: 1 << 63, BytesIn: 1<<63 - 1,
 	}, {}}

@@ -70,8 +70,8 @@ func TestWhoMayChange(t *testing.T) {
 				t.Errorf("may not read:\n%s", out)
 			}
 			changed := strings.Contains(out, "set: <nil>") && strings.Contains(out, "reload: <nil>")
-			if changed != test.allowed || len(fake.called()) != map[bool]int{true: 2}[test.allowed] {
-				t.Errorf("allowed %v, calls %v:\n%s", changed, fake.called(), out)
+			if changed != test.allowed || len(fake.Calls()) != map[bool]int{true: 2}[test.allowed] {
+				t.Errorf("allowed %v, calls %v:\n%s", changed, fake.Calls(), out)
 			}
 			if !test.allowed && !strings.Contains(out, "usermod -aG tapgw") {
 				t.Errorf("no hint:\n%s", out)

@@ -34,7 +34,7 @@ func eventually(t *testing.T, done func() bool) {
 
 func TestReading(t *testing.T) {
 	fake := newFake()
-	fake.sessions = 5
+	fake.Table = sessions(5)
 	c, _ := serving(t, fake)
 	s, err := c.Status(t.Context())
 	if err != nil || s.Version != "1.2.3" || len(s.Uplinks) != 2 || s.Uplinks[1].Reason != "no reply" {
@@ -50,7 +50,7 @@ func TestReading(t *testing.T) {
 
 func TestSessionFilters(t *testing.T) {
 	fake := newFake()
-	fake.sessions = 8
+	fake.Table = sessions(8)
 	c, _ := serving(t, fake)
 	for _, test := range []struct {
 		filter api.Filter
@@ -78,10 +78,10 @@ func TestSessionFilters(t *testing.T) {
 
 func TestManySessions(t *testing.T) {
 	fake := newFake()
-	fake.sessions = 20_000
+	fake.Table = sessions(20_000)
 	c, _ := serving(t, fake)
 	list, err := c.Sessions(t.Context(), api.Filter{})
-	if err != nil || len(list) != fake.sessions {
+	if err != nil || len(list) != len(fake.Table) {
 		t.Fatalf("%d sessions, %v", len(list), err)
 	}
 }
@@ -124,7 +124,7 @@ func TestBackendErrors(t *testing.T) {
 		api.ErrBadConfig:     "tapgw config check",
 	} {
 		fake := newFake()
-		fake.err = fmt.Errorf("%w: line 3", err)
+		fake.Err = fmt.Errorf("%w: line 3", err)
 		c, _ := serving(t, fake)
 		_, configErr := c.Config(t.Context())
 		for _, got := range []error{c.Reload(t.Context()), c.SetUplink(t.Context(), "fiber", true), configErr} {
@@ -135,7 +135,7 @@ func TestBackendErrors(t *testing.T) {
 		}
 	}
 	fake := newFake()
-	fake.noUplinks = true
+	fake.State.Uplinks = nil
 	c, _ := serving(t, fake)
 	mustContain(t, c.SetUplink(t.Context(), "../x", true), `"../x"`, "no uplinks")
 }
@@ -144,7 +144,7 @@ func TestChanging(t *testing.T) {
 	fake := newFake()
 	c, _ := serving(t, fake)
 	err := errors.Join(c.SetUplink(t.Context(), "lte", false), c.SetUplink(t.Context(), "lte", true), c.Reload(t.Context()))
-	if got := fmt.Sprint(fake.called()); err != nil || got != "[set lte false set lte true reload]" {
+	if got := fmt.Sprint(fake.Calls()); err != nil || got != "[set lte false set lte true reload]" {
 		t.Fatal(got, err)
 	}
 }
@@ -202,22 +202,16 @@ func TestDroppedFollowerSeesTheEnd(t *testing.T) {
 	c, _ := serving(t, fake)
 	err := c.Events(t.Context(), func(e api.Event) {
 		if e.Uplink == "lte" { // the last of the snapshot
-			fake.mu.Lock()
-			defer fake.mu.Unlock()
+			fake.Hub.mu.Lock()
+			defer fake.Hub.mu.Unlock()
 			for f := range fake.followers {
-				fake.dropLocked(f)
+				fake.drop(f)
 			}
 		}
 	})
 	if !errors.Is(err, api.ErrStreamEnded) {
 		t.Fatal(err)
 	}
-}
-
-func (f *fakeDaemon) dropLocked(c chan api.Event) {
-	f.Hub.mu.Lock()
-	defer f.Hub.mu.Unlock()
-	f.drop(c)
 }
 
 func TestFollowersAreBounded(t *testing.T) {
@@ -312,7 +306,7 @@ func FuzzRequests(f *testing.F) {
 		f.Add(http.MethodPost, target, []byte(`{"enabled":true}`), false)
 	}
 	fake := newFake()
-	fake.sessions = 3
+	fake.Table = sessions(3)
 	handler := testServer(fake, Options{Metrics: fakeMetrics()}).handler()
 	f.Fuzz(func(t *testing.T, method, target string, body []byte, privileged bool) {
 		req, err := http.NewRequest(method, "http://tapgw"+target, bytes.NewReader(body))
@@ -323,7 +317,7 @@ func FuzzRequests(f *testing.F) {
 		if privileged {
 			uid = 0
 		}
-		before := len(fake.called())
+		before := len(fake.Calls())
 		req = req.WithContext(context.WithValue(t.Context(), peerKey{}, &peer{uid: uid}))
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, req)
@@ -331,7 +325,7 @@ func FuzzRequests(f *testing.F) {
 		if w.Code >= 400 && (json.Unmarshal(w.Body.Bytes(), &refusal) != nil || refusal.Message == "") {
 			t.Errorf("%s %s: %d %s", method, target, w.Code, w.Body)
 		}
-		if !privileged && len(fake.called()) != before {
+		if !privileged && len(fake.Calls()) != before {
 			t.Errorf("%s %s changed something", method, target)
 		}
 	})

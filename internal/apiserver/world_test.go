@@ -10,15 +10,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"tapgw/api"
+	"tapgw/internal/apiserver/apitest"
 )
 
 // testGroup stands for the group tapgw, which the machine need not have.
@@ -45,65 +44,34 @@ func child(c *api.Client) {
 	fmt.Printf("set: %v\nreload: %v\n", c.SetUplink(ctx, "fiber", false), c.Reload(ctx))
 }
 
-// fakeDaemon is a backend that remembers what it was told.
+// fakeDaemon is a backend of two uplinks.
 type fakeDaemon struct {
 	*Hub
-	mu        sync.Mutex
-	calls     []string
-	err       error // of all changes and of Config
-	sessions  int
-	noUplinks bool
+	apitest.Daemon
 }
 
-func (f *fakeDaemon) Status() api.Status {
-	s := api.Status{Version: "1.2.3", Datapath: api.DatapathUserspace, Sessions: f.sessions}
-	if !f.noUplinks {
-		s.Uplinks = []api.Uplink{
+func newFake() *fakeDaemon {
+	return &fakeDaemon{NewHub(), apitest.Daemon{
+		State: api.Status{Version: "1.2.3", Datapath: api.DatapathUserspace, Uplinks: []api.Uplink{
 			{Name: "fiber", Interface: "eth0", State: api.StateUp},
 			{Name: "lte", Interface: "wwan0", State: api.StateDown, Reason: "no reply"},
-		}
-	}
-	return s
+		}},
+		YAML: "tap:\n  name: tapgw0\n",
+	}}
 }
 
-func (f *fakeDaemon) Sessions(yield func(api.Session) bool) {
-	for i := range f.sessions {
+// sessions makes n sessions of four hosts, TCP by one uplink and UDP by the other.
+func sessions(n int) (list []api.Session) {
+	for i := range n {
 		inside := netip.AddrFrom4([4]byte{10, 0, 0, byte(i % 4)})
 		proto, uplink := "tcp", "fiber"
 		if i%2 == 1 {
 			proto, uplink = "udp", "lte"
 		}
-		if !yield(api.Session{Proto: proto, Uplink: uplink, Inside: netip.AddrPortFrom(inside, uint16(i))}) {
-			return
-		}
+		list = append(list, api.Session{Proto: proto, Uplink: uplink, Inside: netip.AddrPortFrom(inside, uint16(i))})
 	}
+	return list
 }
-
-func (f *fakeDaemon) Config() ([]byte, error) { return []byte("tap:\n  name: tapgw0\n"), f.err }
-
-func (f *fakeDaemon) SetUplink(name string, enabled bool) error {
-	if f.err == nil && name != "fiber" && name != "lte" {
-		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
-	}
-	return f.record(fmt.Sprintf("set %s %v", name, enabled))
-}
-
-func (f *fakeDaemon) Reload() error { return f.record("reload") }
-
-func (f *fakeDaemon) record(call string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.calls = append(f.calls, call)
-	return f.err
-}
-
-func (f *fakeDaemon) called() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Clone(f.calls)
-}
-
-func newFake() *fakeDaemon { return &fakeDaemon{Hub: NewHub()} }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -129,22 +97,7 @@ func testServer(b Backend, o Options) *Server {
 // start runs s until the test ends and returns a client and a way to stop it earlier.
 func start(t *testing.T, s *Server) (*api.Client, func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	select {
-	case <-s.Ready():
-	case err := <-done:
-		t.Fatal(err)
-	}
-	stop := sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	t.Cleanup(stop)
-	return &api.Client{Socket: s.opts.Socket}, stop
+	return &api.Client{Socket: s.opts.Socket}, apitest.Start(t, s)
 }
 
 func serving(t *testing.T, b Backend) (*api.Client, func()) {

@@ -1,0 +1,93 @@
+// Package apitest holds what the tests of the API's server share with those of the commands that ask it.
+package apitest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"tapgw/api"
+)
+
+// Daemon is a daemon in a fixed condition that remembers what it was told. With a feed of events beside it it is a backend
+// of the API.
+type Daemon struct {
+	State api.Status // its uplinks are those that can be switched
+	Table []api.Session
+	YAML  string
+	Err   error // of all changes, and of Config
+
+	mu    sync.Mutex
+	calls []string
+}
+
+// Status returns the state.
+func (d *Daemon) Status() api.Status { return d.State }
+
+// Sessions yields the table.
+func (d *Daemon) Sessions(yield func(api.Session) bool) {
+	for _, s := range d.Table {
+		if !yield(s) {
+			return
+		}
+	}
+}
+
+// Config returns the text.
+func (d *Daemon) Config() ([]byte, error) { return []byte(d.YAML), d.Err }
+
+// SetUplink accepts the names of the state's uplinks.
+func (d *Daemon) SetUplink(name string, enabled bool) error {
+	known := slices.ContainsFunc(d.State.Uplinks, func(u api.Uplink) bool { return u.Name == name })
+	if d.Err == nil && !known {
+		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
+	}
+	return d.record(fmt.Sprintf("set %s %v", name, enabled))
+}
+
+// Reload does nothing.
+func (d *Daemon) Reload() error { return d.record("reload") }
+
+func (d *Daemon) record(call string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.calls = append(d.calls, call)
+	return d.Err
+}
+
+// Calls are the changes that were asked for.
+func (d *Daemon) Calls() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.calls)
+}
+
+// Server is an API server; its own tests use this package, which therefore must not import it.
+type Server interface {
+	Run(ctx context.Context) error
+	Ready() <-chan struct{}
+}
+
+// Start runs s until the test ends; stop ends it earlier.
+func Start(t testing.TB, s Server) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		cancel()
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
