@@ -156,66 +156,75 @@ func flood(conn net.Conn, rate int) (stop func()) {
 // TestSchedulers: each name does what it says from the moment that a reload has answered, as does disabling an uplink.
 func TestSchedulers(t *testing.T) {
 	t.Parallel()
-	w := begin(t, lab.Options{}, inTurn)
-	use := func(config string) {
-		t.Helper()
-		w.write(config)
-		if out, status := w.tapgw("reload"); status != 0 {
-			t.Fatalf("reload: status %d, %s", status, out)
-		}
-	}
-	port := uint16(20000) // a port used again would keep its uplink
-	place := func(n int) (order []netip.Addr) {
-		t.Helper()
-		for range n {
-			port++
-			conn, err := listenUDP(w.lan, netip.AddrPortFrom(w.Hosts[0].Addr, port))
-			labtest.Must(t, err)
-			defer conn.Close()
-			outside, err := lab.AskUDP(labtest.Context(t), conn, lab.ServerAddrs[0], "place")
-			labtest.Must(t, err)
-			order = append(order, outside.Addr())
-		}
-		return order
-	}
+	w := placing{begin(t, lab.Options{}, inTurn), new(uint16)}
 	first, second := w.Uplinks[0].Addr(), w.Uplinks[1].Addr()
 
-	use("policy: {scheduler: weighted}\nuplinks: [{interface: wan1, weight: 3}, {interface: wan2, weight: 1}]\n")
-	if n := count(place(40), first); n < 29 || n > 31 {
+	w.use("policy: {scheduler: weighted}\nuplinks: [{interface: wan1, weight: 3}, {interface: wan2, weight: 1}]\n")
+	if n := count(w.place(40), first); n < 29 || n > 31 {
 		t.Errorf("weighted 3:1 gave the first %d of 40", n)
 	}
-	use(inTurn)
-	order := place(20)
+	w.use(inTurn)
+	order := w.place(20)
 	for i := range order[1:] {
 		if order[i] == order[i+1] {
 			t.Errorf("round robin gave %v", order)
 			break
 		}
 	}
-	use("policy: {scheduler: failover}\nuplinks: [{interface: wan1, tier: 1}, {interface: wan2}]\n")
-	if n := count(place(20), second); n != 20 {
+	w.use("policy: {scheduler: failover}\nuplinks: [{interface: wan1, tier: 1}, {interface: wan2}]\n")
+	if n := count(w.place(20), second); n != 20 {
 		t.Errorf("failover gave the first tier %d of 20", n)
 	}
 	// The sessions of before count: the next ones make up for those that all went to one uplink.
-	use("policy: {scheduler: least-sessions}\n")
-	place(30)
+	w.use("policy: {scheduler: least-sessions}\n")
+	w.place(30)
 	if a, b := w.uplink("wan1").Sessions, w.uplink("wan2").Sessions; max(a, b)-min(a, b) > 2 {
 		t.Errorf("least-sessions left %d and %d sessions", a, b)
 	}
-	use("policy: {scheduler: least-load}\n")
-	if n := count(place(40), first); n < 10 || n > 30 {
+	w.use("policy: {scheduler: least-load}\n")
+	if n := count(w.place(40), first); n < 10 || n > 30 {
 		t.Errorf("least-load gave the first of two idle uplinks %d of 40", n)
 	}
 	if out, status := w.tapgw("uplink", "disable", "wan1"); status != 0 {
 		t.Errorf("disable: status %d, %s", status, out)
 	}
-	if n := count(place(10), first); n > 0 {
+	if n := count(w.place(10), first); n > 0 {
 		t.Errorf("disabled, wan1 got %d of 10", n)
 	}
 	w.write("policy: {scheduler: fastest}\n")
 	if out, status := w.tapgw("reload"); status == 0 || !contains(out, "least-load") {
 		t.Errorf("an unknown scheduler: status %d, %s", status, out)
 	}
+}
+
+// placing is a world in which sessions are begun one after another.
+type placing struct {
+	world
+	begun *uint16
+}
+
+// use reloads with another configuration.
+func (p placing) use(config string) {
+	p.t.Helper()
+	p.write(config)
+	if out, status := p.tapgw("reload"); status != 0 {
+		p.t.Fatalf("reload: status %d, %s", status, out)
+	}
+}
+
+// place begins sessions and returns the outside addresses that they were given.
+func (p placing) place(n int) (order []netip.Addr) {
+	p.t.Helper()
+	for range n {
+		*p.begun++ // a port used again would keep its uplink
+		conn, err := listenUDP(p.lan, netip.AddrPortFrom(p.Hosts[0].Addr, 20000+*p.begun))
+		labtest.Must(p.t, err)
+		defer conn.Close()
+		outside, err := lab.AskUDP(labtest.Context(p.t), conn, lab.ServerAddrs[0], "place")
+		labtest.Must(p.t, err)
+		order = append(order, outside.Addr())
+	}
+	return order
 }
 
 func count(list []netip.Addr, a netip.Addr) (n int) {

@@ -146,17 +146,9 @@ func TestHostileFrames(t *testing.T) {
 	w := begin(t, lab.Options{}, inTurn)
 	conns := dialAll(t, w.lan, 10)
 	for _, u := range w.Uplinks {
-		c, err := w.Gateway.StartCapture(u.Device, func(p *lab.Packet) bool {
+		expectNone(t, w.Gateway, u.Device, func(p *lab.Packet) bool {
 			malformed := p.IP == nil && contains(p.Problem, "malformed")
 			return p.Outgoing && (malformed || p.IP != nil && p.Src.Addr() != u.Addr())
-		})
-		labtest.Must(t, err)
-		t.Cleanup(func() {
-			report, err := c.Stop()
-			labtest.Must(t, err)
-			for _, p := range report.Kept {
-				t.Errorf("%s sent %s", u.Device, p)
-			}
 		})
 	}
 	mapped := conns[0].LocalAddr().(*net.TCPAddr).AddrPort().Port()
@@ -318,41 +310,20 @@ func TestTrailersTagsAndOptions(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
 	for _, u := range w.Uplinks {
-		c, err := w.Gateway.StartCapture(u.Device, func(p *lab.Packet) bool { return p.Outgoing && p.Problem != "" })
-		labtest.Must(t, err)
-		t.Cleanup(func() {
-			report, err := c.Stop()
-			labtest.Must(t, err)
-			for _, p := range report.Kept {
-				t.Errorf("%s sent %s", u.Device, p)
-			}
-		})
+		expectNone(t, w.Gateway, u.Device, func(p *lab.Packet) bool { return p.Outgoing && p.Problem != "" })
 	}
-	conn, err := listenUDP(w.lan, netip.AddrPortFrom(w.Hosts[0].Addr, 5555))
+	inside := netip.AddrPortFrom(w.Hosts[0].Addr, 5555)
+	conn, err := listenUDP(w.lan, inside)
 	labtest.Must(t, err)
 	defer conn.Close()
-	inside := netip.AddrPortFrom(w.Hosts[0].Addr, 5555)
 	server := netip.AddrPortFrom(lab.ServerAddrs[0], lab.PortUDPEcho)
 	outside, err := lab.AskUDP(labtest.Context(t), conn, server.Addr(), "open")
 	labtest.Must(t, err)
 
-	receive := func(what, want string) {
-		t.Helper()
-		buf := make([]byte, 2000)
-		labtest.Must(t, conn.SetReadDeadline(time.Now().Add(patience)))
-		n, from, err := conn.ReadFrom(buf)
-		if err != nil || string(buf[:n]) != want || from.String() != server.String() {
-			t.Errorf("%s: received %q from %v, %v; want %q", what, buf[:n], from, err, want)
-		}
-	}
-	datagram := func(link *layers.Ethernet, src, dst netip.AddrPort, payload string) []byte {
-		return frame(t, link, ip4(src.Addr(), dst.Addr()),
-			&layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}, gopacket.Payload(payload))
-	}
 	trailer := []byte("a trailer of odd length")
 	lan := ethernet(net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 0xaa})
-	inject(t, w.lan, lab.DeviceHost, append(datagram(lan, inside, server, "out"), trailer...))
-	receive("trailer on the LAN", outside.String()+" out")
+	inject(t, w.lan, lab.DeviceHost, append(datagram(t, lan, inside, server, "out"), trailer...))
+	expectDatagram(t, conn, server, outside.String()+" out")
 
 	u := w.Uplinks[0]
 	if outside.Addr() != u.Addr() {
@@ -360,20 +331,57 @@ func TestTrailersTagsAndOptions(t *testing.T) {
 	}
 	wan := ethernet(u.Link.Far.MAC, u.Link.Near.MAC)
 	inject(t, u.ISP, lab.DeviceCustomer,
-		tagged(datagram(wan, server, outside, "of a VLAN"), []byte{0x81, 0, 0, 5}),
-		append(datagram(wan, server, outside, "in"), trailer...),
-		withOptions(datagram(wan, server, outside, "with options"), []byte{7, 7, 4, 0, 0, 0, 0, 0}))
-	receive("trailer on the uplink", "in")
-	receive("options on the uplink", "with options")
+		tagged(datagram(t, wan, server, outside, "of a VLAN"), []byte{0x81, 0, 0, 5}),
+		append(datagram(t, wan, server, outside, "in"), trailer...),
+		withOptions(datagram(t, wan, server, outside, "with options"), []byte{7, 7, 4, 0, 0, 0, 0, 0}))
+	expectDatagram(t, conn, server, "in")
+	expectDatagram(t, conn, server, "with options")
 
-	raw, err := conn.(*net.UDPConn).SyscallConn()
-	labtest.Must(t, err)
-	labtest.Must(t, raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptString(int(fd), unix.SOL_IP, unix.IP_OPTIONS, "\x07\x0b\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00")
-	}))
-	labtest.Must(t, err)
+	setOptions(t, conn.(*net.UDPConn), "\x07\x0b\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00")
 	seen, err := lab.AskUDP(labtest.Context(t), conn, server.Addr(), "with options")
 	if err != nil || seen != outside {
 		t.Errorf("a datagram with options came from %s, not %s (%v)", seen, outside, err)
 	}
+}
+
+// expectNone fails the test at its end where a packet that must not pass a device did.
+func expectNone(t testing.TB, ns *lab.Namespace, device string, bad func(*lab.Packet) bool) {
+	t.Helper()
+	c, err := ns.StartCapture(device, bad)
+	labtest.Must(t, err)
+	t.Cleanup(func() {
+		report, err := c.Stop()
+		labtest.Must(t, err)
+		for _, p := range report.Kept {
+			t.Errorf("%s sent %s", device, p)
+		}
+	})
+}
+
+// datagram is a frame with a UDP payload.
+func datagram(t testing.TB, link *layers.Ethernet, src, dst netip.AddrPort, payload string) []byte {
+	t.Helper()
+	return frame(t, link, ip4(src.Addr(), dst.Addr()),
+		&layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}, gopacket.Payload(payload))
+}
+
+// expectDatagram waits for a datagram.
+func expectDatagram(t testing.TB, conn net.PacketConn, from netip.AddrPort, want string) {
+	t.Helper()
+	buf := make([]byte, 2000)
+	labtest.Must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	n, source, err := conn.ReadFrom(buf)
+	if err != nil || string(buf[:n]) != want || source.String() != from.String() {
+		t.Errorf("received %q from %v, %v; want %q", buf[:n], source, err, want)
+	}
+}
+
+// setOptions gives every datagram that a socket sends IP options.
+func setOptions(t testing.TB, conn *net.UDPConn, options string) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	labtest.Must(t, err)
+	var failed error
+	labtest.Must(t, raw.Control(func(fd uintptr) { failed = unix.SetsockoptString(int(fd), unix.SOL_IP, unix.IP_OPTIONS, options) }))
+	labtest.Must(t, failed)
 }
