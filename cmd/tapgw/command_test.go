@@ -101,7 +101,7 @@ func TestSocketOfTheConfiguration(t *testing.T) {
 		{"", "", "missing", api.DefaultSocket},
 	} {
 		w := newWorld(test.env)
-		w.Env.Socket = configuredSocket
+		w.Socket = configuredSocket
 		a := &app{Env: w.Env, socket: test.flag, configPath: filepath.Join(dir, test.file)}
 		if got := a.client().Socket; got != test.want {
 			t.Errorf("%+v: asks %s", test, got)
@@ -109,7 +109,7 @@ func TestSocketOfTheConfiguration(t *testing.T) {
 	}
 	w := newWorld("", "status", "--config", filepath.Join(dir, "good"))
 	socket := serve(t, healthy())
-	w.Env.Socket = func(path string) string { return map[string]string{filepath.Join(dir, "good"): socket}[path] }
+	w.Socket = func(path string) string { return map[string]string{filepath.Join(dir, "good"): socket}[path] }
 	if code := w.run(); code != 0 {
 		t.Errorf("exit status %d: %s", code, w.err.String())
 	}

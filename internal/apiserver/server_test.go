@@ -202,8 +202,8 @@ func TestDroppedFollowerSeesTheEnd(t *testing.T) {
 	c, _ := serving(t, fake)
 	err := c.Events(t.Context(), func(e api.Event) {
 		if e.Uplink == "lte" { // the last of the snapshot
-			fake.Hub.mu.Lock()
-			defer fake.Hub.mu.Unlock()
+			fake.mu.Lock()
+			defer fake.mu.Unlock()
 			for f := range fake.followers {
 				fake.drop(f)
 			}
