@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	rateDecay   = 1500 * time.Millisecond // time constant of a falling rate; a rising one shows at once
-	chargeDecay = time.Second             // after which a session's own traffic shows in the measurement
-	demandDecay = 10 * time.Second        // time constant of what a session is expected to need
-	minInterval = 10 * time.Millisecond   // samples closer together measure noise
+	rateDecay   = 500 * time.Millisecond // time constant of a falling rate; a rising one shows at once
+	chargeDecay = time.Second            // after which a session's own traffic shows in the measurement
+	demandDecay = 10 * time.Second       // time constant of what a session is expected to need
+	minInterval = 10 * time.Millisecond  // samples closer together measure noise
 
 	// A session is expected to need a share of the largest capacity: at first 1/400, learned within 1/2000 … 1/200. The
 	// bounds are narrow because rates include traffic that is not ours, and idle sessions say nothing of the next one.
