@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -153,6 +152,6 @@ func testUplink(t *testing.T, host *lab.Namespace) (u *uplinks.Uplink, switchOff
 	device, err := host.Handle().LinkByName("wan")
 	labtest.Must(t, err)
 	u = &uplinks.Uplink{Name: "wan", Interface: "wan", Index: device.Attrs().Index, MTU: 1500, Addresses: []netip.Addr{address.Addr()}}
-	copy(u.MAC[:], net.HardwareAddr(wire.Near.MAC))
+	copy(u.MAC[:], wire.Near.MAC)
 	return u, func() { labtest.Must(t, host.Handle().LinkSetDown(device)) }
 }
