@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -28,12 +25,9 @@ const daemonConfig = "nat: {max_sessions: %d, ports: 1024-65535}\n"
 
 // daemon is a running tapgw.
 type daemon struct {
+	*lab.Daemon
 	dir    string
-	cmd    *lab.Cmd
 	client *api.Client
-	ready  chan struct{} // closed when it said so
-	exited chan struct{} // closed after err is set
-	err    error
 
 	mu  sync.Mutex
 	log []string // its last lines
@@ -55,73 +49,35 @@ func tapgwMaker(binary string) func(context.Context, int) (*peer, error) {
 }
 
 func startDaemon(ns *lab.Namespace, binary, config string) (d *daemon, err error) {
-	d = &daemon{ready: make(chan struct{}), exited: make(chan struct{})}
+	d = new(daemon)
 	if d.dir, err = os.MkdirTemp("", "tapgw-bench-"); err != nil {
 		return nil, err
 	}
 	file, socket := filepath.Join(d.dir, "tapgw.yaml"), filepath.Join(d.dir, "tapgw.sock")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(d.dir))
-	}
 	d.client = &api.Client{Socket: socket}
-	d.cmd = ns.Command(context.Background(), binary, "run", "--config", file, "--socket", socket)
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	output, writer, err := os.Pipe()
+	if err = os.WriteFile(file, []byte(config), 0o600); err == nil {
+		d.Daemon, err = ns.StartDaemon(d.note, binary, "run", "--config", file, "--socket", socket)
+	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(d.dir))
 	}
-	d.cmd.Stdout, d.cmd.Stderr = writer, writer
-	started := make(chan error)
-	go d.run(ns, started)
-	err = <-started
-	writer.Close()
-	if err != nil {
-		return nil, errors.Join(err, output.Close(), os.RemoveAll(d.dir))
-	}
-	go d.follow(output)
 	return d, nil
 }
 
-// run stays on one thread for the daemon's whole life, because the daemon is killed when the thread that started it ends.
-func (d *daemon) run(ns *lab.Namespace, started chan<- error) {
-	err := ns.Do(func() error {
-		err := d.cmd.Cmd.Start()
-		started <- err
-		if err != nil {
-			return err
-		}
-		return d.cmd.Wait()
-	})
-	d.err = err
-	close(d.exited)
-}
-
-// follow keeps the last lines and notices readiness.
-func (d *daemon) follow(output io.ReadCloser) {
-	defer output.Close()
-	said := false
-	for lines := bufio.NewScanner(output); lines.Scan(); {
-		if !said && strings.Contains(lines.Text(), "ready") {
-			said = true
-			close(d.ready)
-		}
-		d.mu.Lock()
-		d.log = append(d.log, lines.Text())
-		d.log = d.log[max(0, len(d.log)-20):]
-		d.mu.Unlock()
-	}
+// note keeps the last lines of the daemon.
+func (d *daemon) note(line string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.log = append(d.log, line)
+	d.log = d.log[max(0, len(d.log)-20):]
 }
 
 // awaitUp waits until the daemon captures traffic and all its uplinks are up.
 func (d *daemon) awaitUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	select {
-	case <-d.ready:
-	case <-d.exited:
-		return d.explain(errors.Join(errors.New("tapgw ended before it was ready"), d.err))
-	case <-ctx.Done():
-		return d.explain(fmt.Errorf("tapgw did not become ready: %w", ctx.Err()))
+	if err := d.AwaitReady(ctx); err != nil {
+		return d.explain(err)
 	}
 	for {
 		status, err := d.client.Status(ctx)
@@ -156,21 +112,13 @@ func (d *daemon) explain(err error) error {
 func (d *daemon) stop() error {
 	defer os.RemoveAll(d.dir)
 	select {
-	case <-d.exited:
-		return d.explain(errors.Join(errors.New("tapgw had ended"), d.err))
+	case <-d.Exited:
+		return d.explain(errors.Join(errors.New("tapgw had ended"), d.Err))
 	default:
 	}
-	_ = d.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-d.exited:
-	case <-time.After(patience):
-		_ = d.cmd.Process.Kill()
-		<-d.exited
-		return d.explain(errors.New("tapgw did not stop and was killed"))
-	}
-	var exit *exec.ExitError
-	if errors.As(d.err, &exit) {
-		return d.explain(fmt.Errorf("tapgw stopped with %w", exit))
+	_ = d.Signal(syscall.SIGTERM)
+	if err := errors.Join(d.AwaitEnd(patience), d.Err); err != nil {
+		return d.explain(fmt.Errorf("stop tapgw: %w", err))
 	}
 	return nil
 }
@@ -181,7 +129,7 @@ func (d *daemon) memory() (m memory, err error) {
 	if err != nil {
 		return m, err
 	}
-	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", d.cmd.Process.Pid))
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", d.PID()))
 	if err != nil {
 		return m, err
 	}

@@ -1,11 +1,9 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,11 +41,10 @@ func binary(t testing.TB) string {
 type gateway struct {
 	t      testing.TB
 	ns     *lab.Namespace
-	cmd    *lab.Cmd
+	daemon *lab.Daemon
 	dir    string
 	client *api.Client
-	exited chan struct{} // closed when the process has ended
-	err    error         // of the process, after exited
+	err    error // of the process, after it was stopped or killed
 }
 
 // start runs the daemon with a configuration file (YAML, "" for none) and waits until it says that it is ready. It is
@@ -55,77 +52,48 @@ type gateway struct {
 func start(t testing.TB, ns *lab.Namespace, config string) *gateway {
 	t.Helper()
 	g := launch(t, ns, config)
-	g.await(g.ready)
-	return g.gateway
+	g.await()
+	return g
 }
 
 // restart starts the daemon again after it ended, with the same socket and file.
 func (g *gateway) restart() {
 	g.t.Helper()
-	g.await(g.exec())
+	g.exec()
+	g.await()
 }
 
-func (g *gateway) await(ready chan struct{}) {
+// await waits until the daemon is ready.
+func (g *gateway) await() {
 	g.t.Helper()
-	select {
-	case <-ready:
-	case <-g.exited:
-		g.t.Fatalf("the daemon ended before it was ready: %v", g.err)
-	case <-time.After(patience):
-		g.t.Fatal("the daemon did not become ready")
-	}
-}
-
-type launched struct {
-	*gateway
-	ready chan struct{}
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
+	defer cancel()
+	labtest.Must(g.t, g.daemon.AwaitReady(ctx))
 }
 
 // launch runs the daemon without waiting for it.
-func launch(t testing.TB, ns *lab.Namespace, config string) launched {
+func launch(t testing.TB, ns *lab.Namespace, config string) *gateway {
 	t.Helper()
 	g := &gateway{t: t, ns: ns, dir: t.TempDir()}
 	g.client = &api.Client{Socket: g.socket()}
 	if config != "" {
 		g.write(config)
 	}
+	g.exec()
 	t.Cleanup(g.stop)
-	return launched{g, g.exec()}
+	return g
 }
 
-// exec starts the process; the channel it returns is closed once the daemon is ready.
-func (g *gateway) exec() (ready chan struct{}) {
-	t, ns := g.t, g.ns
-	t.Helper()
+// exec starts the process.
+func (g *gateway) exec() {
+	g.t.Helper()
 	args := []string{"run", "--socket", g.socket()}
 	if _, err := os.Stat(g.file()); err == nil {
 		args = append(args, "--config", g.file())
 	}
-	g.exited = make(chan struct{})
-	g.cmd = ns.Command(context.Background(), binary(t), args...)
-	output, writer, err := os.Pipe()
-	labtest.Must(t, err)
-	g.cmd.Stdout, g.cmd.Stderr = writer, writer
-	labtest.Must(t, g.cmd.Start())
-	writer.Close()
-	ready = make(chan struct{})
-	go g.follow(output, ready)
-	return ready
-}
-
-// follow copies the daemon's output to the test's log and notices readiness and the end.
-func (g *gateway) follow(output io.ReadCloser, ready chan struct{}) {
-	defer output.Close()
-	said := false
-	for lines := bufio.NewScanner(output); lines.Scan(); {
-		g.t.Log(lines.Text())
-		if !said && strings.Contains(lines.Text(), "ready") {
-			said = true
-			close(ready)
-		}
-	}
-	g.err = g.cmd.Wait()
-	close(g.exited)
+	var err error
+	g.daemon, err = g.ns.StartDaemon(func(line string) { g.t.Log(line) }, binary(g.t), args...)
+	labtest.Must(g.t, err)
 }
 
 func (g *gateway) socket() string { return filepath.Join(g.dir, "tapgw.sock") }
@@ -140,12 +108,12 @@ func (g *gateway) write(config string) {
 // signal sends the daemon a signal.
 func (g *gateway) signal(s syscall.Signal) {
 	g.t.Helper()
-	labtest.Must(g.t, g.cmd.Process.Signal(s))
+	labtest.Must(g.t, g.daemon.Signal(s))
 }
 
 // stop ends the daemon cleanly and waits for it; a second call does nothing.
 func (g *gateway) stop() {
-	_ = g.cmd.Process.Signal(syscall.SIGTERM)
+	_ = g.daemon.Signal(syscall.SIGTERM)
 	g.wait()
 }
 
@@ -157,13 +125,10 @@ func (g *gateway) kill() {
 }
 
 func (g *gateway) wait() {
-	select {
-	case <-g.exited:
-	case <-time.After(patience):
-		_ = g.cmd.Process.Kill()
-		<-g.exited
-		g.t.Error("the daemon did not end")
+	if err := g.daemon.AwaitEnd(patience); err != nil {
+		g.t.Error(err)
 	}
+	g.err = g.daemon.Err
 }
 
 // status asks the daemon.

@@ -66,9 +66,9 @@ func troubles() []trouble {
 			func(_ world, u *lab.Uplink) error { return u.AddRoutes() }, 0},
 		{"small MTU", func(_ world, u *lab.Uplink) error { return u.Link.SetMTU(1280) },
 			func(_ world, u *lab.Uplink) error { return u.Link.SetMTU(1500) }, 0},
-		{"paused", func(w world, _ *lab.Uplink) error { return w.cmd.Process.Signal(syscall.SIGSTOP) },
-			func(w world, _ *lab.Uplink) error { return w.cmd.Process.Signal(syscall.SIGCONT) }, 0},
-		{"reload", func(w world, _ *lab.Uplink) error { return w.cmd.Process.Signal(syscall.SIGHUP) }, nothing, 0},
+		{"paused", func(w world, _ *lab.Uplink) error { return w.daemon.Signal(syscall.SIGSTOP) },
+			func(w world, _ *lab.Uplink) error { return w.daemon.Signal(syscall.SIGCONT) }, 0},
+		{"reload", func(w world, _ *lab.Uplink) error { return w.daemon.Signal(syscall.SIGHUP) }, nothing, 0},
 		{"disabled", func(w world, u *lab.Uplink) error { return w.client.SetUplink(w.t.Context(), u.Device, false) },
 			func(w world, u *lab.Uplink) error { return w.client.SetUplink(w.t.Context(), u.Device, true) }, 0},
 	}
@@ -202,7 +202,7 @@ type resources struct{ goroutines, files, memory int }
 
 func (w world) resources() resources {
 	w.t.Helper()
-	dir := fmt.Sprintf("/proc/%d", w.cmd.Process.Pid)
+	dir := fmt.Sprintf("/proc/%d", w.daemon.PID())
 	files, err := os.ReadDir(dir + "/fd")
 	labtest.Must(w.t, err)
 	statm, err := os.ReadFile(dir + "/statm")
