@@ -33,14 +33,4 @@ func (b beat) wait() bool {
 	return err == nil
 }
 
-// tell sends to c at each tick until stop; one that nobody took yet stands for the later ones too.
-func (b beat) tell(c chan<- struct{}) {
-	for b.wait() {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-}
-
 func (b beat) stop() { _ = b.timer.Close() }

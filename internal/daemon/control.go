@@ -19,7 +19,7 @@ import (
 
 const (
 	// checkEvery is how often sessions age, and how soon nftables rules that others deleted are put back.
-	checkEvery = 500 * time.Millisecond
+	checkEvery = 4 * lookEvery
 	// convergeEvery many checks everything is looked at, whether or not netlink told of a change.
 	convergeEvery = 20
 	// renewEvery is how often a gateway behind which nothing answers is asked for its MAC address anew.
@@ -64,13 +64,6 @@ func (d *Daemon) ask(do func() error) error {
 // patched. It returns an error when the TAP cannot be read any more.
 func (d *Daemon) control(ctx context.Context) error {
 	defer close(d.stopped)
-	check, err := newBeat(checkEvery)
-	if err != nil {
-		return err
-	}
-	defer check.stop()
-	due := make(chan struct{}, 1)
-	go check.tell(due)
 	for checks := 1; ; {
 		var err error
 		select {
@@ -84,7 +77,7 @@ func (d *Daemon) control(ctx context.Context) error {
 			refused := c.do()
 			err = d.converge(ctx)
 			c.done <- refused // whoever asked finds it in force
-		case <-due:
+		case <-d.checkDue:
 			err = d.check(ctx, checks%convergeEvery == 0)
 			checks++
 		}

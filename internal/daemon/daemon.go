@@ -78,6 +78,7 @@ type Daemon struct {
 	tasks    *errgroup.Group
 	readers  sync.WaitGroup // of frames; they end when what they read from is closed
 	changed  chan struct{}  // the kernel's facts may have changed
+	checkDue chan struct{}  // the periodic look
 	verdicts chan verdict
 	commands chan command
 	stopped  chan struct{} // closed when the control loop has ended
@@ -128,7 +129,7 @@ func oneLine(errs ...error) error {
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
 	d := &Daemon{
 		opts: o, log: o.Logger, started: time.Now(), journal: newJournal(o.Logger), seed: rand.Uint64(),
-		ports: make(map[uint8]openPort), changed: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
+		ports: make(map[uint8]openPort), changed: make(chan struct{}, 1), checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		commands: make(chan command), stopped: make(chan struct{}),
 	}
 	d.config.Store(c)

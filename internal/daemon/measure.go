@@ -15,7 +15,7 @@ const (
 	sampleEvery = 2
 )
 
-// measure feeds the load meters, and notices carriers, until ctx ends.
+// measure feeds the load meters, notices carriers and has the control loop check, until ctx ends. One timer serves all.
 func (d *Daemon) measure(ctx context.Context) error {
 	look, err := newBeat(lookEvery)
 	if err != nil {
@@ -27,6 +27,9 @@ func (d *Daemon) measure(ctx context.Context) error {
 	for looks := 1; look.wait(); looks++ {
 		if d.look(d.snapshot.Load(), &known, looks%sampleEvery == 0) {
 			d.lookAgain()
+		}
+		if looks%int(checkEvery/lookEvery) == 0 {
+			poke(d.checkDue)
 		}
 	}
 	return nil
@@ -59,9 +62,12 @@ func (d *Daemon) look(s *uplinks.Snapshot, known *[uplinks.MaxUplinks]bool, samp
 }
 
 // lookAgain has the control loop read the facts anew.
-func (d *Daemon) lookAgain() {
+func (d *Daemon) lookAgain() { poke(d.changed) }
+
+// poke sends to a channel of one element; what was not taken yet stands for the later ones too.
+func poke(c chan<- struct{}) {
 	select {
-	case d.changed <- struct{}{}:
-	default: // it is going to
+	case c <- struct{}{}:
+	default:
 	}
 }
