@@ -56,6 +56,17 @@ func noTransitRule() []expr.Any {
 	return join(meta(expr.MetaKeyIIFNAME), in(setUplinks), meta(expr.MetaKeyOIFNAME), in(setCaptured), drop())
 }
 
+// throughRules let pass at once what comes from the TAP or goes there, nearly all there is, as no later rule concerns it.
+func throughRules(tap string) [][]expr.Any {
+	if tap == "" {
+		return nil
+	}
+	return [][]expr.Any{
+		join(meta(expr.MetaKeyOIFNAME), equal(ifname(tap)), accept()),
+		join(meta(expr.MetaKeyIIFNAME), equal(ifname(tap)), accept()),
+	}
+}
+
 func untranslatedRule(a netip.Addr) []expr.Any {
 	return join(fromIPv4(), network(12, 4), equal(a.AsSlice()), meta(expr.MetaKeyOIFNAME), in(setUplinks), drop())
 }

@@ -146,26 +146,36 @@ type key struct {
 }
 
 func (s set) messages() []message {
-	var flags uint32
-	if s.interval {
-		flags = unix.NFT_SET_INTERVAL
-	}
-	order := uint32(bigEndian)
-	if s.keyType == typeIfname {
-		order = hostEndian
-	}
-	add := s.message(unix.NFT_MSG_NEWSET, netlink.Create,
-		text(unix.NFTA_SET_TABLE, s.table.name), text(unix.NFTA_SET_NAME, s.name), number(unix.NFTA_SET_FLAGS, flags),
-		number(unix.NFTA_SET_KEY_TYPE, s.keyType), number(unix.NFTA_SET_KEY_LEN, uint32(len(s.keys[0].data))), number(unix.NFTA_SET_ID, 1),
-		netlink.Attribute{Type: unix.NFTA_SET_USERDATA, Data: userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, order)})
-	add.about = fmt.Sprintf("%s: set %s", s.table, s.name)
-	messages := []message{add}
+	messages := []message{s.add()}
 	for keys := s.keys; len(keys) > 0; {
 		n := min(len(keys), maxElements)
 		messages = append(messages, s.addKeys(keys[:n]))
 		keys = keys[n:]
 	}
 	return messages
+}
+
+func (s set) add() message {
+	order := uint32(bigEndian)
+	if s.keyType == typeIfname {
+		order = hostEndian
+	}
+	attrs := []netlink.Attribute{
+		text(unix.NFTA_SET_TABLE, s.table.name), text(unix.NFTA_SET_NAME, s.name),
+		number(unix.NFTA_SET_KEY_TYPE, s.keyType), number(unix.NFTA_SET_KEY_LEN, uint32(len(s.keys[0].data))), number(unix.NFTA_SET_ID, 1),
+		{Type: unix.NFTA_SET_USERDATA, Data: userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, order)},
+	}
+	var err error
+	if s.interval {
+		attrs = append(attrs, number(unix.NFTA_SET_FLAGS, unix.NFT_SET_INTERVAL))
+	} else { // a hash table that need not grow is twice as fast
+		var size []byte
+		size, err = netlink.MarshalAttributes([]netlink.Attribute{number(unix.NFTA_SET_DESC_SIZE, uint32(len(s.keys)))})
+		attrs = append(attrs, netlink.Attribute{Type: unix.NFTA_SET_DESC | netlink.Nested, Data: size})
+	}
+	add := s.message(unix.NFT_MSG_NEWSET, netlink.Create, attrs...)
+	add.about, add.err = fmt.Sprintf("%s: set %s", s.table, s.name), errors.Join(add.err, err)
+	return add
 }
 
 func (s set) addKeys(keys []key) message {

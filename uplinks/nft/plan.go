@@ -62,7 +62,7 @@ func newPlan(w Wanted) plan {
 	if len(uplinks) > 0 {
 		p.hide(uplinks, ports)
 		p.filter(w, uplinks)
-		p.fallBack(w.LAN, uplinks, ports)
+		p.fallBack(w, uplinks, ports)
 	}
 	for _, m := range p.messages() {
 		p.fingerprint, _ = m.append(p.fingerprint, 0) // a message that cannot be encoded fails the commit
@@ -121,6 +121,7 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 	if len(captured.keys) > 0 {
 		p.sets = append(p.sets, captured)
 		forward.rules = append(forward.rules, noTransitRule())
+		forward.rules = append(forward.rules, throughRules(w.TAP)...)
 	}
 	p.guard(&forward, uplinks, fromIPv4())
 	if w.LAN {
@@ -153,13 +154,14 @@ func (p *plan) guard(forward *chain, uplinks []Uplink, match []expr.Any) {
 // fallBack is what survives us: it masquerades forwarded packets that leave by an uplink directly, refuses those that
 // would leave as they are, and repeats the guard, since forwarding stays on. Packets from one uplink to another are not
 // masqueraded, or we would relay for strangers.
-func (p *plan) fallBack(lan bool, uplinks []Uplink, ports []PortRange) {
-	if !lan {
+func (p *plan) fallBack(w Wanted, uplinks []Uplink, ports []PortRange) {
+	if !w.LAN {
 		return
 	}
 	p.tables = append(p.tables, fallback)
 	p.sets = append(p.sets, uplinkSet(fallback, uplinks), transportSet(fallback))
 	forward := forwardChain(fallback)
+	forward.rules = throughRules(w.TAP)
 	p.guard(&forward, uplinks, nil)
 	forward.priority = priorityRefuse
 	forward.rules = append(append(forward.rules, resetRule()), leakRules(nil)...)
