@@ -59,7 +59,10 @@ const readerNice = -10
 // ownThread gives the goroutine a thread that ends with it. Without CAP_SYS_NICE it runs like any other.
 func ownThread() {
 	runtime.LockOSThread()
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, readerNice)
+	const zero = 20 // getpriority(2) returns 20 less the nice value
+	if now, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil && zero-now > readerNice {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, readerNice)
+	}
 }
 
 // runTAP carries frames from a queue of the TAP until the device is closed or gone.
