@@ -16,6 +16,8 @@ type Config struct {
 	Random      func() uint64 // unpredictable source for outside ports (RFC 6056)
 	// Held reports that a local socket has the port, which is then not used. Nil holds none.
 	Held func(proto uint8, addr uint32, port uint16) bool
+	// Memory is shared with a kernel program; nil takes ordinary memory.
+	Memory *Memory
 }
 
 // PortRange is a range of ports, both ends included.

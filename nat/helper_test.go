@@ -32,6 +32,9 @@ func newTable(t testing.TB, change func(*Config)) *Table {
 	if change != nil {
 		change(&c)
 	}
+	if c.Memory == nil {
+		c.Memory = memoryFor(c.MaxSessions)
+	}
 	table, err := New(c)
 	if err != nil {
 		t.Fatal(err)

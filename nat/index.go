@@ -10,9 +10,17 @@ type index struct {
 	moves   atomic.Uint32 // entries moved to their other bucket, ever
 }
 
+// buckets is how many an index of so many records has.
+func buckets(records int) int { return max(2, (records+bucketFill-1)/bucketFill) }
+
 func newIndex(records int) *index {
-	n := max(2, (records+bucketFill-1)/bucketFill)
+	n := buckets(records)
 	return &index{words: make([]atomic.Uint64, n*bucketSlots), buckets: uint32(n)}
+}
+
+// indexIn is an index of n buckets in given memory.
+func indexIn(memory []byte, n int) *index {
+	return &index{words: elements[atomic.Uint64](memory, n*bucketSlots), buckets: uint32(n)}
 }
 
 func indexWord(h uint64, n uint32) uint64 { return h<<32 | uint64(n) }

@@ -9,7 +9,8 @@ import "sync/atomic"
 
 // The layout below is shared memory layout: a kernel program reads the same words, so nothing here may change alone.
 const (
-	bucketSlots   = 8  // words in a bucket: one cache line
+	bucketSlots   = 8  // words in a bucket
+	bucketBytes   = 64 // one cache line
 	identityBytes = 32 // of a record: keys and translation, read-mostly
 	countersBytes = 24 // of a record, for each direction
 	recordBytes   = identityBytes + 2*countersBytes

@@ -55,13 +55,9 @@ func New(cfg Config) (*Table, error) {
 		return nil, fmt.Errorf("make session table: %w", err)
 	}
 	n := cfg.MaxSessions
-	t := &Table{
-		cfg: cfg, ports: portList(cfg.Ports),
-		out: newIndex(n), in: newIndex(n), endpoints: newIndex(n),
-		records: make([]identity, n+1), mappings: make([]mapping, n+1),
-	}
-	for d := range t.counts {
-		t.counts[d] = make([]counters, n+1)
+	t := &Table{cfg: cfg, ports: portList(cfg.Ports), endpoints: newIndex(n), mappings: make([]mapping, n+1)}
+	if err := t.place(cfg.Memory); err != nil {
+		return nil, fmt.Errorf("make session table: %w", err)
 	}
 	t.SetTimeouts(cfg.Timeouts)
 	return t, nil

@@ -1,0 +1,72 @@
+package nat
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// Memory is where the arrays lie that a kernel program shares with a Table: each zeroed, 8-byte aligned and of the size
+// that SizesFor says. It must stay mapped for as long as the Table is used.
+type Memory struct {
+	IndexOut, IndexIn   []byte
+	Records             []byte
+	CountsOut, CountsIn []byte
+}
+
+// Sizes are those of the arrays of Memory, in elements; element 0 of records and counts is not used.
+type Sizes struct {
+	Buckets, Records                        int
+	BucketBytes, RecordBytes, CountersBytes int
+}
+
+// SizesFor is what a table of maxSessions needs.
+func SizesFor(maxSessions int) Sizes {
+	return Sizes{
+		Buckets: buckets(maxSessions), Records: maxSessions + 1,
+		BucketBytes: bucketBytes, RecordBytes: identityBytes, CountersBytes: countersBytes,
+	}
+}
+
+// check reports an array that cannot be used.
+func (m *Memory) check(s Sizes) error {
+	for _, a := range []struct {
+		name string
+		b    []byte
+		want int
+	}{
+		{"outbound index", m.IndexOut, s.Buckets * s.BucketBytes}, {"inbound index", m.IndexIn, s.Buckets * s.BucketBytes},
+		{"records", m.Records, s.Records * s.RecordBytes},
+		{"outbound counters", m.CountsOut, s.Records * s.CountersBytes}, {"inbound counters", m.CountsIn, s.Records * s.CountersBytes},
+	} {
+		if len(a.b) < a.want {
+			return fmt.Errorf("nat: memory of the %s has %d bytes, %d are needed", a.name, len(a.b), a.want)
+		}
+		if uintptr(unsafe.Pointer(unsafe.SliceData(a.b)))%8 != 0 {
+			return fmt.Errorf("nat: memory of the %s is not aligned to 8 bytes", a.name)
+		}
+	}
+	return nil
+}
+
+// elements makes n elements of bytes that hold them, which check has seen.
+func elements[T any](b []byte, n int) []T {
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), n)
+}
+
+// place puts the shared arrays of a table into memory, or into ordinary memory when there is none.
+func (t *Table) place(m *Memory) error {
+	s := SizesFor(t.cfg.MaxSessions)
+	if m == nil {
+		t.out, t.in = newIndex(t.cfg.MaxSessions), newIndex(t.cfg.MaxSessions)
+		t.records = make([]identity, s.Records)
+		t.counts = [2][]counters{make([]counters, s.Records), make([]counters, s.Records)}
+		return nil
+	}
+	if err := m.check(s); err != nil {
+		return err
+	}
+	t.out, t.in = indexIn(m.IndexOut, s.Buckets), indexIn(m.IndexIn, s.Buckets)
+	t.records = elements[identity](m.Records, s.Records)
+	t.counts = [2][]counters{elements[counters](m.CountsOut, s.Records), elements[counters](m.CountsIn, s.Records)}
+	return nil
+}

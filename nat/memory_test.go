@@ -1,0 +1,69 @@
+package nat
+
+import (
+	"encoding/binary"
+	"strings"
+	"testing"
+	"unsafe"
+)
+
+// memoryFor is memory as a caller would map it. All tests of tables use it.
+func memoryFor(maxSessions int) *Memory {
+	s := SizesFor(maxSessions)
+	array := func(n, size int) []byte {
+		words := make([]uint64, n*size/8)
+		return unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), n*size)
+	}
+	return &Memory{
+		IndexOut: array(s.Buckets, s.BucketBytes), IndexIn: array(s.Buckets, s.BucketBytes), Records: array(s.Records, s.RecordBytes),
+		CountsOut: array(s.Records, s.CountersBytes), CountsIn: array(s.Records, s.CountersBytes),
+	}
+}
+
+// TestMemoryIsShared: who maps the arrays finds a session by its slots, and sees it counted.
+func TestMemoryIsShared(t *testing.T) {
+	var m *Memory
+	table := newTable(t, func(c *Config) { m = memoryFor(c.MaxSessions); c.Memory = m })
+	r := mustOpen(t, table, key(protoUDP, 4000, web, 53), bind1, after(0))
+	table.CountOut(r, after(0), 77, 1, segment(0))
+	for name, index := range map[string][]byte{"outbound": m.IndexOut, "inbound": m.IndexIn} {
+		found := 0
+		for at := 0; at < len(index); at += 8 {
+			if w := binary.NativeEndian.Uint64(index[at:]); w != 0 {
+				if found++; uint32(w) != uint32(r) {
+					t.Errorf("%s slot %#x, want record %d", name, w, r)
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("%d %s slots", found, name)
+		}
+	}
+	if got := binary.NativeEndian.Uint64(m.Records[int(r)*identityBytes:]); got != uint64(host)<<32|web {
+		t.Errorf("record begins with %#x", got)
+	}
+	if got := binary.NativeEndian.Uint64(m.CountsOut[int(r)*countersBytes:]) & bytesMask; got != 77 {
+		t.Errorf("%d bytes counted", got)
+	}
+}
+
+// TestMemoryIsChecked: each array must be large enough, and aligned.
+func TestMemoryIsChecked(t *testing.T) {
+	for name, array := range map[string]func(*Memory) *[]byte{
+		"outbound index": func(m *Memory) *[]byte { return &m.IndexOut }, "inbound index": func(m *Memory) *[]byte { return &m.IndexIn },
+		"records": func(m *Memory) *[]byte { return &m.Records }, "outbound counters": func(m *Memory) *[]byte { return &m.CountsOut },
+		"inbound counters": func(m *Memory) *[]byte { return &m.CountsIn },
+	} {
+		for fault, spoil := range map[string]func([]byte) []byte{
+			"bytes":   func(b []byte) []byte { return b[8:] },
+			"aligned": func(b []byte) []byte { return append(make([]byte, 1, len(b)+8), b...)[1:] },
+		} {
+			c := Config{MaxSessions: 10, Ports: []PortRange{{1024, 2048}}, Random: func() uint64 { return 0 }, Memory: memoryFor(10)}
+			a := array(c.Memory)
+			*a = spoil(*a)
+			if _, err := New(c); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), fault) {
+				t.Errorf("%s, not %s: %v", name, fault, err)
+			}
+		}
+	}
+}
