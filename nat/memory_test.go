@@ -47,6 +47,40 @@ func TestMemoryIsShared(t *testing.T) {
 	}
 }
 
+// TestStateFollowsTheKernel: flags, last-seen and counters that another writer of the memory leaves decide about a session.
+func TestStateFollowsTheKernel(t *testing.T) {
+	table := newTable(t, nil)
+	r := mustOpen(t, table, key(protoTCP, 4000, web, 80), bind1, after(0))
+	table.CountOut(r, after(0), 40, 1, segment(2))
+	out, in := &table.counts[outbound][r], &table.counts[inbound][r]
+	expect := func(want State) {
+		t.Helper()
+		for info := range table.Sessions {
+			if info.State != want {
+				t.Errorf("state %s, want %s", info.State, want)
+			}
+		}
+	}
+	expect(TCPOpening)
+	out.bytes.Or(ackSeen)
+	in.bytes.Or(ackSeen)
+	expect(TCPEstablished)
+	late := DefaultTimeouts.TCPTransitory * 2
+	sweepAt(table, late)
+	if n := table.Stats().Sessions; n != 1 {
+		t.Fatal("an established session ended like one that opens")
+	}
+	in.seen.Store(uint32(after(late)))
+	out.bytes.Or(finSeen)
+	in.bytes.Or(finSeen)
+	sweepAt(table, late+DefaultTimeouts.TCPClosed/2)
+	expect(TCPClosed)
+	sweepAt(table, late+DefaultTimeouts.TCPClosed*2)
+	if n := table.Stats().Sessions; n != 0 {
+		t.Error("a closed session lives on")
+	}
+}
+
 // TestMemoryIsChecked: each array must be large enough, and aligned.
 func TestMemoryIsChecked(t *testing.T) {
 	for name, array := range map[string]func(*Memory) *[]byte{

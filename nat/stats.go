@@ -92,10 +92,10 @@ func (t *Table) Sessions(yield func(Info) bool) {
 func (t *Table) info(r uint32) (Info, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	own := t.records[r].own.Load()
-	if !ownState(own).Live() {
+	if !t.current(r).Live() {
 		return Info{}, false
 	}
+	own := t.records[r].own.Load()
 	out, in, seen := &t.counts[outbound][r], &t.counts[inbound][r], t.lastSeen(r)
 	return Info{
 		Translation: t.records[r].translation(),

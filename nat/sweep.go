@@ -27,7 +27,7 @@ func (t *Table) Sweep(now Tick, budget int) {
 		if t.cursor++; t.cursor > used {
 			t.cursor = 1
 		}
-		if ownState(t.records[t.cursor].own.Load()).Live() && t.expired(t.cursor, now) {
+		if t.current(t.cursor).Live() && t.expired(t.cursor, now) {
 			t.retire(t.cursor, now)
 		}
 	}
@@ -37,7 +37,7 @@ func (t *Table) Sweep(now Tick, budget int) {
 func (t *Table) retire(r uint32, now Tick) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !ownState(t.records[r].own.Load()).Live() || !t.expired(r, now) {
+	if !t.current(r).Live() || !t.expired(r, now) {
 		return
 	}
 	seen := t.lastSeen(r)

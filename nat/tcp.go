@@ -56,6 +56,16 @@ func (t *Table) forget(r Ref, flags uint64) {
 	t.counts[inbound][r].bytes.And(^flags)
 }
 
+// current is the state of a record. That of TCP follows what a kernel program has seen without telling.
+func (t *Table) current(r uint32) State {
+	id := &t.records[r]
+	if s := ownState(id.own.Load()); !s.Live() || uint8(id.ports.Load()>>8) != protoTCP {
+		return s
+	}
+	t.settle(Ref(r))
+	return ownState(id.own.Load())
+}
+
 // settle makes the state what the flags say. Both directions may come here at once: the loser looks again, so that the
 // last state written has seen all flags.
 func (t *Table) settle(r Ref) {
