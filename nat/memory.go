@@ -11,7 +11,12 @@ type Memory struct {
 	IndexOut, IndexIn   []byte
 	Records             []byte
 	CountsOut, CountsIn []byte
+	Ports               []byte // any number of arrays of PortArrayBytes; addresses beyond take ordinary memory
 }
+
+// PortArrayBytes is the size of the array of one address and protocol: a word for each port, whose upper two bits are 0
+// when the port is not ours.
+const PortArrayBytes = allPorts * 4
 
 // Sizes are those of the arrays of Memory, in elements; element 0 of records and counts is not used.
 type Sizes struct {
@@ -37,6 +42,7 @@ func (m *Memory) check(s Sizes) error {
 		{"outbound index", m.IndexOut, s.Buckets * s.BucketBytes}, {"inbound index", m.IndexIn, s.Buckets * s.BucketBytes},
 		{"records", m.Records, s.Records * s.RecordBytes},
 		{"outbound counters", m.CountsOut, s.Records * s.CountersBytes}, {"inbound counters", m.CountsIn, s.Records * s.CountersBytes},
+		{"ports", m.Ports, 0},
 	} {
 		if len(a.b) < a.want {
 			return fmt.Errorf("nat: memory of the %s has %d bytes, %d are needed", a.name, len(a.b), a.want)
@@ -64,6 +70,9 @@ func (t *Table) place(m *Memory) error {
 	}
 	if err := m.check(s); err != nil {
 		return err
+	}
+	for i := len(m.Ports)/PortArrayBytes - 1; i >= 0; i-- {
+		t.freeArrays = append(t.freeArrays, i)
 	}
 	t.out, t.in = indexIn(m.IndexOut, s.Buckets), indexIn(m.IndexIn, s.Buckets)
 	t.records = elements[identity](m.Records, s.Records)

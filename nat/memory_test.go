@@ -17,6 +17,37 @@ func memoryFor(maxSessions int) *Memory {
 	return &Memory{
 		IndexOut: array(s.Buckets, s.BucketBytes), IndexIn: array(s.Buckets, s.BucketBytes), Records: array(s.Records, s.RecordBytes),
 		CountsOut: array(s.Records, s.CountersBytes), CountsIn: array(s.Records, s.CountersBytes),
+		Ports: array(2*PortArrayBytes/8, 8),
+	}
+}
+
+// TestPortArraysAreShared: the ports of as many addresses as there is memory for can be told apart by who maps it, and
+// an array is used anew when its address is gone.
+func TestPortArraysAreShared(t *testing.T) {
+	var m *Memory
+	table := newTable(t, func(c *Config) { m = memoryFor(c.MaxSessions); c.Memory = m })
+	arrays := table.Prepare(isp1, []uint32{out1})
+	if len(arrays) != 2 || arrays[0].Proto != protoTCP || arrays[1].Proto != protoUDP || arrays[0].Array == arrays[1].Array {
+		t.Fatalf("%+v", arrays)
+	}
+	if more := table.Prepare(isp2, []uint32{out2}); more[0].Array != -1 || more[1].Array != -1 {
+		t.Errorf("more arrays than there are: %+v", more)
+	}
+	r := mustOpen(t, table, key(protoUDP, 4000, web, 53), bind1, after(0))
+	port := int(table.Translation(r).OutsidePort)
+	word := func() uint32 {
+		return binary.NativeEndian.Uint32(m.Ports[arrays[1].Array*PortArrayBytes+port*4:])
+	}
+	if word()&portKind != portMapped {
+		t.Errorf("word %#x of a mapped port", word())
+	}
+	table.Purge(isp1, 2, after(0))
+	again := table.Prepare(isp2, []uint32{out2 + 1})
+	if again[0].Array < 0 || again[1].Array < 0 {
+		t.Errorf("arrays are not used anew: %+v", again)
+	}
+	if word()&portKind != portFree {
+		t.Errorf("word %#x of an array that was taken anew", word())
 	}
 }
 

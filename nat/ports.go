@@ -1,10 +1,6 @@
 package nat
 
-import (
-	"slices"
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 const (
 	restTime  = 120 * time.Second // a port rests after its mapping ended (RFC 6888 REQ-8)
@@ -34,22 +30,6 @@ const (
 	portDetails = 1<<30 - 1
 )
 
-// space is the ports of one outside address and protocol on one uplink.
-type space struct {
-	proto   uint8
-	outside uint32
-	words   []atomic.Uint32 // by port; written under the table's lock, read by anyone
-
-	// pool is a permutation of the ports that may be given out; the first free of them are free.
-	pool []uint16
-	free int
-	// resting is a ring of resting ports, oldest first: all rest equally long.
-	resting     []uint16
-	first, rest int
-
-	mappings int
-}
-
 // Owned tells whose a port of an uplink's address is. Lock-free; what was never used there is Free.
 func (t *Table) Owned(uplink, proto uint8, outside uint32, port uint16) Ownership {
 	s := t.findSpace(uplink, proto, outside)
@@ -63,54 +43,6 @@ func (t *Table) Owned(uplink, proto uint8, outside uint32, port uint16) Ownershi
 		return Resting
 	}
 	return Free
-}
-
-func (t *Table) findSpace(uplink, proto uint8, outside uint32) *space {
-	list := t.spaces[uplink].Load()
-	if list == nil {
-		return nil
-	}
-	for _, s := range *list {
-		if s.proto == proto && s.outside == outside {
-			return s
-		}
-	}
-	return nil
-}
-
-// spaceOf is findSpace that makes what is missing.
-func (t *Table) spaceOf(uplink, proto uint8, outside uint32) *space {
-	if s := t.findSpace(uplink, proto, outside); s != nil {
-		return s
-	}
-	s := &space{proto: proto, outside: outside, words: make([]atomic.Uint32, allPorts)}
-	if proto == protoICMP {
-		s.pool = make([]uint16, allPorts)
-		for i := range s.pool {
-			s.pool[i] = uint16(i)
-		}
-	} else {
-		s.pool = slices.Clone(t.ports)
-		s.resting = make([]uint16, len(s.pool))
-	}
-	s.free = len(s.pool)
-	var list []*space
-	if old := t.spaces[uplink].Load(); old != nil {
-		list = slices.Clone(*old)
-	}
-	list = append(list, s)
-	t.spaces[uplink].Store(&list)
-	return s
-}
-
-// dropSpaces forgets the addresses of an uplink that no mapping uses.
-func (t *Table) dropSpaces(uplink uint8) {
-	old := t.spaces[uplink].Load()
-	if old == nil {
-		return
-	}
-	list := slices.DeleteFunc(slices.Clone(*old), func(s *space) bool { return s.mappings == 0 })
-	t.spaces[uplink].Store(&list)
 }
 
 // takePort finds an outside address and port for mapping m of k on b, and marks it. An inside host keeps to one address

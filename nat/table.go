@@ -43,6 +43,7 @@ type Table struct {
 	freeHead   uint32 // list of free records, linked by their own words
 	quarantine queue
 	sweeps     uint32
+	freeArrays []int // of Memory.Ports
 	endpoints  *index
 	mappings   []mapping
 	freeMap    uint32 // list of free mappings

@@ -1,0 +1,114 @@
+package nat
+
+import (
+	"slices"
+	"sync/atomic"
+)
+
+// space is the ports of one outside address and protocol on one uplink.
+type space struct {
+	proto   uint8
+	outside uint32
+	words   []atomic.Uint32 // by port; written under the table's lock, read by anyone
+	shared  int             // number of the array of Memory.Ports that words are, −1 for none
+
+	// pool is a permutation of the ports that may be given out; the first free of them are free.
+	pool []uint16
+	free int
+	// resting is a ring of resting ports, oldest first: all rest equally long.
+	resting     []uint16
+	first, rest int
+
+	mappings int
+}
+
+func (t *Table) findSpace(uplink, proto uint8, outside uint32) *space {
+	list := t.spaces[uplink].Load()
+	if list == nil {
+		return nil
+	}
+	for _, s := range *list {
+		if s.proto == proto && s.outside == outside {
+			return s
+		}
+	}
+	return nil
+}
+
+// spaceOf is findSpace that makes what is missing.
+func (t *Table) spaceOf(uplink, proto uint8, outside uint32) *space {
+	if s := t.findSpace(uplink, proto, outside); s != nil {
+		return s
+	}
+	s := &space{proto: proto, outside: outside}
+	s.words, s.shared = t.portWords(proto)
+	if proto == protoICMP {
+		s.pool = make([]uint16, allPorts)
+		for i := range s.pool {
+			s.pool[i] = uint16(i)
+		}
+	} else {
+		s.pool = slices.Clone(t.ports)
+		s.resting = make([]uint16, len(s.pool))
+	}
+	s.free = len(s.pool)
+	var list []*space
+	if old := t.spaces[uplink].Load(); old != nil {
+		list = slices.Clone(*old)
+	}
+	list = append(list, s)
+	t.spaces[uplink].Store(&list)
+	return s
+}
+
+// dropSpaces forgets the addresses of an uplink that no mapping uses.
+func (t *Table) dropSpaces(uplink uint8) {
+	old := t.spaces[uplink].Load()
+	if old == nil {
+		return
+	}
+	var kept []*space
+	for _, s := range *old {
+		if s.mappings > 0 {
+			kept = append(kept, s)
+		} else if s.shared >= 0 {
+			t.freeArrays = append(t.freeArrays, s.shared)
+		}
+	}
+	t.spaces[uplink].Store(&kept)
+}
+
+// portWords takes an array of the shared memory as long as there is one, as a kernel program must know which TCP and UDP
+// ports are ours.
+func (t *Table) portWords(proto uint8) (words []atomic.Uint32, array int) {
+	last := len(t.freeArrays) - 1
+	if proto == protoICMP || last < 0 {
+		return make([]atomic.Uint32, allPorts), -1
+	}
+	array, t.freeArrays = t.freeArrays[last], t.freeArrays[:last]
+	words = elements[atomic.Uint32](t.cfg.Memory.Ports[array*PortArrayBytes:], allPorts)
+	for i := range words {
+		words[i].Store(portFree)
+	}
+	return words, array
+}
+
+// PortArray says where the words of the ports of one outside address lie.
+type PortArray struct {
+	Proto   uint8
+	Outside uint32
+	Array   int // of Memory.Ports, −1 when there was none left
+}
+
+// Prepare makes the port arrays of an uplink's addresses before their first mapping, and returns where they are. Call it
+// after Purge.
+func (t *Table) Prepare(uplink uint8, addresses []uint32) (arrays []PortArray) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, a := range addresses {
+		for _, proto := range []uint8{protoTCP, protoUDP} {
+			arrays = append(arrays, PortArray{proto, a, t.spaceOf(uplink, proto, a).shared})
+		}
+	}
+	return arrays
+}
