@@ -86,6 +86,9 @@ func (g *Gateway) SetUplinks(s *uplinks.Snapshot) {
 	g.view.Store(v)
 }
 
+// Addresses returns the outside addresses of an uplink in host order, which nobody may change.
+func (g *Gateway) Addresses(uplink uint8) []uint32 { return g.view.Load().addresses[uplink] }
+
 // SetScheduler replaces the way uplinks are chosen for new sessions.
 func (g *Gateway) SetScheduler(s policy.Scheduler) {
 	g.mu.Lock()

@@ -170,6 +170,9 @@ func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) {
 			d.table.Purge(u.ID, u.Generation, now)
 		}
 	}
+	for _, u := range s.Uplinks {
+		d.table.Prepare(u.ID, d.gateway.Addresses(u.ID)) // so that no first packet has to wait for it
+	}
 	for _, e := range events {
 		d.journal.uplink(e)
 	}
