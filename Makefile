@@ -10,7 +10,7 @@ LINT     = bin/golangci-lint
 FUZZTIME ?= 5s
 SOAKTIME ?= 10m
 
-.PHONY: all build demo test lint unit e2e fuzz soak bench clean help
+.PHONY: all build demo test lint unit e2e fuzz soak bench generate generated clean help
 
 all: build
 
@@ -50,6 +50,12 @@ soak: build ## the daemon under load and faults for SOAKTIME
 bench: build ## the figures of bench/README.md: ratios to the kernel's own masquerade
 	$(GO) build -o bin/tapgw-bench ./bench
 	$(SUDO) ./bin/tapgw-bench $(BENCHFLAGS)
+
+generate: ## compile the BPF programs again; needs clang 14 and libbpf-dev
+	$(GO) generate ./tapgw/fastpath
+
+generated: generate ## fail when the committed BPF programs are not what their sources compile to
+	git diff --exit-code --stat -- tapgw/fastpath/fastpath_bpfel.go tapgw/fastpath/fastpath_bpfel.o
 
 clean: ## remove what was built
 	rm -rf bin

@@ -1,0 +1,213 @@
+package fastpath
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+	"testing"
+
+	"tapgw/internal/packet"
+	"tapgw/nat"
+)
+
+const ip, l4 = packet.EthernetLen, packet.EthernetLen + 20 // offsets in a frame
+
+// spoils make an unusual packet of one that is a hit. Checksums go wrong, which programs do not look at.
+var spoils = []struct {
+	name  string
+	proto uint8 // 0 for both
+	do    func(f []byte) []byte
+}{
+	{"first fragment", 0, put(ip+6, 0x20)},
+	{"later fragment", 0, put(ip+7, 0x01)},
+	{"IPv4 options", 0, func(f []byte) []byte {
+		f[ip]++
+		binary.BigEndian.PutUint16(f[ip+2:], binary.BigEndian.Uint16(f[ip+2:])+4)
+		return slices.Insert(f, l4, 1, 1, 1, 1)
+	}},
+	{"IP version 6", 0, put(ip, 0x65)},
+	{"another ethertype", 0, put(12, 0x86)},
+	{"ICMP", 0, put(ip+9, packet.ProtoICMP)},
+	{"another protocol", 0, put(ip+9, 132)},
+	{"another source port", 0, put(l4+1, 0xee)},
+	{"another destination port", 0, put(l4+3, 0xee)},
+	{"another source", 0, put(ip+15, 0xee)},
+	{"another destination", 0, put(ip+19, 0xee)},
+	{"longer than the frame", 0, put(ip+2, 0x05)},
+	{"shorter than its headers", 0, func(f []byte) []byte { return put(ip+3, 27)(put(ip+2, 0)(f)) }},
+	{"cut within the transport header", 0, func(f []byte) []byte { return f[:l4+6] }},
+	{"SYN", packet.ProtoTCP, put(l4+13, packet.SYN|packet.ACK)},
+	{"RST", packet.ProtoTCP, put(l4+13, packet.RST)},
+	{"data offset too small", packet.ProtoTCP, put(l4+12, 4<<4)},
+	{"data offset too large", packet.ProtoTCP, func(f []byte) []byte { return put(l4+12, 15<<4)(truncate(f, 20)) }},
+	{"UDP length too small", packet.ProtoUDP, func(f []byte) []byte { return put(l4+5, 7)(put(l4+4, 0)(f)) }},
+	{"UDP length too large", packet.ProtoUDP, put(l4+4, 0x20)},
+}
+
+func put(at int, v byte) func([]byte) []byte {
+	return func(f []byte) []byte { f[at] = v; return f }
+}
+
+// truncate leaves a transport header of so many bytes and no payload.
+func truncate(f []byte, header int) []byte {
+	binary.BigEndian.PutUint16(f[ip+2:], uint16(20+header))
+	return f[:l4+header]
+}
+
+// samples are a TCP and a UDP packet whose ports and addresses differ in every byte that is spoilt.
+func samples() []sample {
+	tcp := sample{src: 0x0a000002, dst: 0x08080808, sport: 40000, dport: 443, proto: packet.ProtoTCP, flags: packet.ACK, seq: 5, ack: 6, payload: 100}
+	udp := tcp
+	udp.proto = packet.ProtoUDP
+	return []sample{tcp, udp}
+}
+
+func TestMisses(t *testing.T) {
+	rig := newRig(t)
+	for _, s := range samples() {
+		ref := rig.open(t, s.key())
+		tr := rig.table.Translation(ref)
+		rig.mustHit(t, s, ref)
+		for _, spoil := range spoils {
+			if spoil.proto != 0 && spoil.proto != s.proto {
+				continue
+			}
+			t.Run(spoil.name, func(t *testing.T) {
+				rig.mustMiss(t, ref, true, spoil.do(s.build()), 0)
+				rig.mustMiss(t, ref, false, spoil.do(s.reply(&tr).build()), 0)
+			})
+		}
+	}
+}
+
+func (r *rig) mustHit(t *testing.T, s sample, ref nat.Ref) {
+	t.Helper()
+	tr := r.table.Translation(ref)
+	if code, _ := run(t, r.egress, s.build(), 0); code != codeHit {
+		t.Fatalf("outbound: code %d, want a hit", int32(code))
+	}
+	if code, _ := run(t, r.ingress, s.reply(&tr).build(), 0); code != codeHit {
+		t.Fatalf("inbound: code %d, want a hit", int32(code))
+	}
+}
+
+// mustMiss reports a packet that does not go on as it is, or is counted.
+func (r *rig) mustMiss(t *testing.T, ref nat.Ref, out bool, frame []byte, gso int) {
+	t.Helper()
+	program, array := r.ingress, r.memory.CountsIn
+	if out {
+		program, array = r.egress, r.memory.CountsOut
+	}
+	before := slices.Clone(counters(array, ref))
+	code, got := run(t, program, frame, gso)
+	if code != codeNext || !bytes.Equal(got, frame) {
+		t.Errorf("outbound %v: code %d, changed %v", out, int32(code), !bytes.Equal(got, frame))
+	}
+	if !bytes.Equal(counters(array, ref), before) {
+		t.Errorf("outbound %v: a miss was counted", out)
+	}
+}
+
+// TestTooBig: what the uplink cannot carry is a packet, or a segment of a super-packet. Replies have arrived already.
+func TestTooBig(t *testing.T) {
+	rig := newRig(t)
+	for _, s := range samples() {
+		ref := rig.open(t, s.key())
+		tr := rig.table.Translation(ref)
+		header := len(s.build()) - packet.EthernetLen - s.payload
+		for _, c := range []struct {
+			length, gso int
+			hit         bool
+		}{
+			{mtu, 0, true}, {mtu + 1, 0, false}, {3000, mtu - header, true}, {3000, mtu - header + 1, false},
+		} {
+			s.payload = c.length - header
+			if code, _ := run(t, rig.egress, s.build(), c.gso); (code == codeHit) != c.hit {
+				t.Errorf("protocol %d, %d bytes in segments of %d: code %d", s.proto, c.length, c.gso, int32(code))
+			}
+			if code, _ := run(t, rig.ingress, s.reply(&tr).build(), c.gso); code != codeHit {
+				t.Errorf("reply of protocol %d, %d bytes in segments of %d: code %d", s.proto, c.length, c.gso, int32(code))
+			}
+		}
+		checkCounted(t, counters(rig.memory.CountsOut, ref), mtu+3000, 1+(3000+mtu-header-1)/(mtu-header))
+	}
+}
+
+func checkCounted(t *testing.T, c []byte, bytes, packets int) {
+	t.Helper()
+	gotBytes, gotPackets := binary.NativeEndian.Uint64(c)&(1<<56-1), binary.NativeEndian.Uint32(c[12:])
+	if gotBytes != uint64(bytes) || gotPackets != uint32(packets) {
+		t.Errorf("counted %d bytes in %d packets, want %d in %d", gotBytes, gotPackets, bytes, packets)
+	}
+}
+
+// TestUplink: what the uplink is now decides about hits, for all its sessions at once.
+func TestUplink(t *testing.T) {
+	rig := newRig(t)
+	for _, s := range samples() {
+		ref := rig.open(t, s.key())
+		tr := rig.table.Translation(ref)
+		stale, down := usable, usable
+		stale.Generation++
+		down.Usable = false
+		rig.set(t, stale)
+		rig.mustMiss(t, ref, true, s.build(), 0)
+		rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
+		rig.set(t, down)
+		rig.mustMiss(t, ref, true, s.build(), 0)
+		if code, _ := run(t, rig.ingress, s.reply(&tr).build(), 0); code != codeHit {
+			t.Errorf("a reply by an uplink that takes no new packets: code %d", int32(code))
+		}
+		rig.set(t, usable)
+		rig.mustHit(t, s, ref)
+	}
+}
+
+func (r *rig) set(t *testing.T, u Uplink) {
+	t.Helper()
+	if err := r.SetUplink(uplinkID, u); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOtherUplink: a reply by another uplink than the session's is no hit, even if all addresses and ports are equal.
+func TestOtherUplink(t *testing.T) {
+	rig := newRig(t)
+	other, err := rig.ingressFor(uplinkID+1, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	rig.ingress.Close()
+	rig.ingress = other
+	for _, s := range samples() {
+		ref := rig.open(t, s.key())
+		tr := rig.table.Translation(ref)
+		rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
+	}
+}
+
+// TestSessionOver: sessions that are over are Go's, which alone knows what revives them.
+func TestSessionOver(t *testing.T) {
+	rig := newRig(t)
+	for i, s := range samples() {
+		ref := rig.open(t, s.key())
+		tr := rig.table.Translation(ref)
+		rig.mustHit(t, s, ref)
+		if s.proto == packet.ProtoTCP {
+			fin := s
+			fin.flags |= packet.FIN
+			rig.mustHit(t, fin, ref)
+			for range rig.table.Sessions { // makes the state what the programs have shown
+			}
+			if got := rig.table.Translation(ref).State; got != nat.TCPClosed {
+				t.Fatalf("state %v after FIN of both sides, want %v", got, nat.TCPClosed)
+			}
+			rig.mustMiss(t, ref, true, s.build(), 0)
+			rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
+		}
+		rig.table.Purge(uplinkID, generation+1, nat.Tick(offset+i))
+		rig.mustMiss(t, ref, true, s.build(), 0)
+		rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
+	}
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// The session table that Go writes and this program reads. Layout, hash and search are those of nat/layout.go,
+// nat/siphash.go and nat/index.go: nothing here may change alone.
+#pragma once
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#define SLOTS 8     // words in a bucket
+#define UPLINKS 32  // uplink IDs
+
+enum direction { OUTBOUND, INBOUND };
+
+// bucket: each word is tag << 32 | record number, 0 when free.
+struct bucket {
+	__u64 word[SLOTS];
+};
+
+struct identity {
+	__u64 addrs;    // inside address << 32 | remote address
+	__u64 ports;    // inside port << 48 | remote port << 32 | outside port << 16 | protocol << 8 | uplink
+	__u64 outside;  // outside address << 32 | generation
+	__u64 own;      // written by Go alone; the lowest four bits are the state
+};
+
+struct counters {
+	__u64 bytes;  // top bits: what a TCP direction has shown
+	__u32 seen;   // tick of the last packet
+	__u32 packets;
+	__u32 seq_end;
+	__u32 ack;
+};
+
+struct uplink {
+	__u32 generation;  // of the sessions that work now
+	__u32 flags;
+	__u32 ifindex;
+	__u32 gateway;  // network order, 0 when remotes are on the link
+	__u32 mtu;
+	__u32 unused[3];
+};
+
+#define UPLINK_USABLE 1
+#define UPLINK_HEADERLESS 2  // no Ethernet header
+
+#define FIN_SEEN (1ULL << 63)
+#define ACK_SEEN (1ULL << 61)
+
+#define OUT_PORTS 0xffffffff0000ff00ULL  // of identity.ports: what an outbound packet tells
+#define IN_PORTS 0x0000ffffffffffffULL   // what a reply tells
+
+#define STATE_MASK 15
+#define STATE_FIRST 2  // Active
+#define STATE_LAST 6   // TCPClosingIn: what comes after is over, or reset, and judged by Go
+
+// Each array is mapped by Go, which also sets its size when loading.
+#define ARRAY(name, value_type, entries)           \
+	struct {                                   \
+		__uint(type, BPF_MAP_TYPE_ARRAY);  \
+		__uint(max_entries, entries);      \
+		__uint(map_flags, BPF_F_MMAPABLE); \
+		__type(key, __u32);                \
+		__type(value, value_type);         \
+	} name SEC(".maps")
+
+ARRAY(index_out, struct bucket, 1);
+ARRAY(index_in, struct bucket, 1);
+ARRAY(records, struct identity, 1);
+ARRAY(counts_out, struct counters, 1);
+ARRAY(counts_in, struct counters, 1);
+ARRAY(uplinks, struct uplink, UPLINKS);
+
+const volatile __u64 seed0;
+const volatile __u64 seed1;
+const volatile __u32 buckets;
+
+struct key {
+	__u64 addrs, ports;
+};
+
+static __always_inline __u64 rotl(__u64 v, int n)
+{
+	return v << n | v >> (64 - n);
+}
+
+struct sip {
+	__u64 v0, v1, v2, v3;
+};
+
+static __always_inline void sip_round(struct sip *s)
+{
+	s->v0 += s->v1;
+	s->v2 += s->v3;
+	s->v1 = rotl(s->v1, 13) ^ s->v0;
+	s->v3 = rotl(s->v3, 16) ^ s->v2;
+	s->v0 = rotl(s->v0, 32);
+	s->v2 += s->v1;
+	s->v0 += s->v3;
+	s->v1 = rotl(s->v1, 17) ^ s->v2;
+	s->v3 = rotl(s->v3, 21) ^ s->v0;
+	s->v2 = rotl(s->v2, 32);
+}
+
+static __always_inline void sip_word(struct sip *s, __u64 m)
+{
+	s->v3 ^= m;
+	sip_round(s);
+	s->v0 ^= m;
+}
+
+// hash is SipHash-1-3 of the key's two words.
+static __always_inline __u64 hash(struct key k)
+{
+	__u64 k0 = seed0, k1 = seed1;
+	struct sip s = {
+		k0 ^ 0x736f6d6570736575ULL, k1 ^ 0x646f72616e646f6dULL,
+		k0 ^ 0x6c7967656e657261ULL, k1 ^ 0x7465646279746573ULL,
+	};
+
+	sip_word(&s, k.addrs);
+	sip_word(&s, k.ports);
+	sip_word(&s, 16ULL << 56);
+	s.v2 ^= 0xff;
+	sip_round(&s);
+	sip_round(&s);
+	sip_round(&s);
+	return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+}
+
+// session returns record n when it is that of the key.
+static __always_inline struct identity *session(__u32 n, struct key k, enum direction d)
+{
+	struct identity *id = bpf_map_lookup_elem(&records, &n);
+
+	if (!id)
+		return 0;
+	if (d == OUTBOUND)
+		return id->addrs == k.addrs && (id->ports & OUT_PORTS) == k.ports ? id : 0;
+	if ((id->ports & IN_PORTS) != k.ports || id->outside >> 32 != k.addrs >> 32)
+		return 0;
+	return (__u32)id->addrs == (__u32)k.addrs ? id : 0;
+}
+
+static __always_inline struct identity *search(void *index, __u32 at, __u32 tag, struct key k, enum direction d, __u32 *n)
+{
+	struct bucket *b = bpf_map_lookup_elem(index, &at);
+
+	if (!b)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < SLOTS; i++) {
+		__u64 w = *(volatile __u64 *)&b->word[i];
+
+		if (w >> 32 != tag || !w)
+			continue;
+		*n = w;
+		struct identity *id = session(*n, k, d);
+		if (id)
+			return id;
+	}
+	return 0;
+}
+
+// find looks into both buckets of the key. An entry that Go moves meanwhile may be missed: then Go handles the packet.
+static __always_inline struct identity *find(void *index, struct key k, enum direction d, __u32 *n)
+{
+	__u64 h = hash(k), count = buckets;
+	__u32 a = (h >> 32) * count >> 32;
+	__u32 b = (h >> 16 & 0xffffffff) * count >> 32;
+
+	if (a == b && ++b == count)
+		b = 0;
+	struct identity *id = search(index, a, h, k, d, n);
+	return id ? id : search(index, b, h, k, d, n);
+}
