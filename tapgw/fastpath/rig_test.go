@@ -4,12 +4,12 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"testing"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 
+	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/nat"
 )
@@ -41,24 +41,16 @@ type rig struct {
 	plain       *nat.Memory
 }
 
-func requireRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("loading BPF programs needs root")
-	}
-	t.Skip("loading BPF programs needs root")
-}
+// newRig has a TAP that exists in no namespace: programs run, but what they redirect goes nowhere.
+func newRig(t testing.TB) *rig { return newRigOn(t, 1) }
 
-func newRig(t testing.TB) *rig {
+func newRigOn(t testing.TB, tap int) *rig {
 	t.Helper()
-	requireRoot(t)
+	labtest.RequireRoot(t)
 	sizes := nat.SizesFor(sessions)
 	p, err := Load(Config{
 		Seed: seed, Buckets: uint32(sizes.Buckets), Records: uint32(sizes.Records), TickOffset: offset,
-		TAP: TAP{Index: 1, MAC: tapMAC, GatewayMAC: gatewayMAC},
+		TAP: TAP{Index: tap, MAC: tapMAC, GatewayMAC: gatewayMAC},
 	})
 	if err != nil {
 		t.Fatal(err)
