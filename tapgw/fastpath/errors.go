@@ -26,14 +26,14 @@ func explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, os.ErrPermission) || errors.Is(err, ebpf.ErrRestrictedKernel):
-		return fmt.Errorf("%w: %w", ErrPermission, err)
 	case errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	case errors.As(err, &verifier) && !errors.Is(err, unix.EPERM): // the verifier says EACCES too
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	case errors.Is(err, os.ErrPermission) || errors.Is(err, ebpf.ErrRestrictedKernel):
+		return fmt.Errorf("%w: %w", ErrPermission, err)
 	case errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.E2BIG):
 		return fmt.Errorf("%w: %w", ErrMemory, err)
-	case errors.As(err, &verifier):
-		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return err
 }

@@ -1,0 +1,127 @@
+package fastpath
+
+import (
+	"errors"
+	"net/netip"
+	"runtime"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
+)
+
+var small = Config{Buckets: 2, Records: 2, TAP: TAP{Index: 1}}
+
+func TestLoadRefusesNonsense(t *testing.T) {
+	for name, c := range map[string]Config{
+		"no buckets": {Records: 2, TAP: TAP{Index: 1}}, "no records": {Buckets: 2, TAP: TAP{Index: 1}}, "no TAP": {Buckets: 2, Records: 2},
+	} {
+		if p, err := Load(c); err == nil {
+			p.Close()
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestWithoutPrivilege loads on a thread without capabilities, which ends with its goroutine.
+func TestWithoutPrivilege(t *testing.T) {
+	labtest.RequireRoot(t)
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			result <- err
+			return
+		}
+		p, err := Load(small)
+		if err == nil {
+			err = errors.Join(errors.New("loaded without privilege"), p.Close())
+		}
+		result <- err
+	}()
+	if err := <-result; !errors.Is(err, ErrPermission) {
+		t.Errorf("%v, want ErrPermission", err)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	for _, c := range []struct{ cause, want error }{
+		{unix.EPERM, ErrPermission}, {unix.EACCES, ErrPermission}, {ebpf.ErrRestrictedKernel, ErrPermission},
+		{ebpf.ErrNotSupported, ErrUnsupported}, {unix.ENOSYS, ErrUnsupported}, {unix.ENOMEM, ErrMemory},
+		{&ebpf.VerifierError{Cause: unix.EINVAL}, ErrRefused}, {&ebpf.VerifierError{Cause: unix.EACCES}, ErrRefused},
+		{&ebpf.VerifierError{Cause: unix.EPERM}, ErrPermission},
+	} {
+		if err := explain(c.cause); !errors.Is(err, c.want) || !errors.Is(err, c.cause) {
+			t.Errorf("%v is explained as %v, want %v", c.cause, err, c.want)
+		}
+	}
+	if err := explain(nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestImpossibleUplinks(t *testing.T) {
+	rig := newRig(t)
+	six, down := usable, usable
+	six.Gateway = netip.MustParseAddr("fe80::1")
+	down.Index = 0
+	for _, err := range []error{
+		rig.SetUplink(Uplinks, usable), rig.SetUplink(1, six), rig.SetUplink(1, down), rig.AttachUplink(Uplinks, 1, false),
+	} {
+		if !errors.Is(err, ErrUplink) {
+			t.Errorf("%v, want ErrUplink", err)
+		}
+	}
+}
+
+// TestAttach: attaching again takes over, a device that is gone is an error, and Close leaves nothing attached.
+func TestAttach(t *testing.T) {
+	ns := labtest.Namespace(t, "gateway")
+	_, err := lab.Connect(lab.End{NS: ns, Device: "up0"}, lab.End{NS: ns, Device: "far0"}, 0)
+	labtest.Must(t, err)
+	up, err := ns.Index("up0")
+	labtest.Must(t, err)
+	c := small
+	c.TAP.Index = up
+	p, err := Load(c)
+	labtest.Must(t, err)
+	labtest.Must(t, ns.Do(func() error {
+		for _, headerless := range []bool{false, true, false} {
+			if err := p.AttachUplink(1, up, headerless); err != nil {
+				return err
+			}
+			expectAttached(t, up, ebpf.AttachTCXIngress, 1)
+		}
+		if err := p.AttachUplink(2, 1<<20, false); err == nil {
+			t.Error("attached to a device that does not exist")
+		}
+		if err := p.AttachTAP(); err != nil {
+			return err
+		}
+		expectAttached(t, up, ebpf.AttachTCXEgress, 1)
+		labtest.Must(t, errors.Join(p.DetachUplink(1), p.DetachUplink(1)))
+		expectAttached(t, up, ebpf.AttachTCXIngress, 0)
+		labtest.Must(t, errors.Join(p.Close(), p.Close()))
+		expectAttached(t, up, ebpf.AttachTCXEgress, 0)
+		return nil
+	}))
+	for _, err := range []error{p.AttachTAP(), p.AttachUplink(1, up, false), p.SetUplink(1, usable)} {
+		if !errors.Is(err, errClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+	}
+}
+
+func expectAttached(t *testing.T, index int, where ebpf.AttachType, want int) {
+	t.Helper()
+	got, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: where})
+	if err != nil || len(got.Programs) != want {
+		t.Errorf("programs attached: %+v, error %v, want %d", got, err, want)
+	}
+}
