@@ -12,8 +12,8 @@ const Uplinks = 32
 // Config is fixed for the life of the programs.
 type Config struct {
 	Seed    [2]uint64 // secret key of the hash, as in nat.Config
-	Buckets uint32    // of each index
-	Records uint32    // elements of records and counters, also number 0, which is never used
+	Buckets uint32    // of each index, as nat.SizesFor says
+	Records uint32    // elements of records and of counters, as nat.SizesFor says
 	TAP     TAP
 	// TickOffset is added to CLOCK_MONOTONIC in units of 2²⁶ ns to make a nat.Tick.
 	TickOffset uint32
