@@ -65,7 +65,10 @@ func (g *Gateway) response(p *packet.Packet, now nat.Tick) (tr nat.Translation, 
 	}
 	v := g.view.Load()
 	u = v.ByID(at.uplink)
-	if u == nil || u.State == uplinks.Down || !u.Ready() || !slices.Contains(v.addresses[u.ID], at.local) {
+	if u == nil || !u.Ready() || !slices.Contains(v.addresses[u.ID], at.local) {
+		return tr, nil
+	}
+	if u.State == uplinks.Down && g.anotherUsable(u) {
 		return tr, nil
 	}
 	key, _ := nat.KeyOf(p)

@@ -99,6 +99,17 @@ func TestServiceFragments(t *testing.T) {
 	}
 }
 
+// TestServicesWithoutUsableUplink: where no uplink is usable an answer leaves where the question came in all the same.
+func TestServicesWithoutUsableUplink(t *testing.T) {
+	w := newHost(t)
+	w.ups[0].State, w.ups[1].State = uplinks.Down, uplinks.Down
+	w.publish()
+	w.expect(w.in(udpFrame(t, server, remoteAsked, wan2, seenByHost, "x"), 2), Ignore, NoReason)
+	if port, uplink := w.answer(seenByHost); port != seenByHost || uplink != 2 {
+		t.Errorf("port %d of uplink %d", port, uplink)
+	}
+}
+
 // TestHostIsFaster: the host answers before the copy of the request has been read.
 func TestHostIsFaster(t *testing.T) {
 	w := newHost(t)
