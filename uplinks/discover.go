@@ -128,13 +128,23 @@ func onLinkPrefix(a Address) netip.Prefix {
 }
 
 // matchLinks gives every known uplink its link: by name, else (renamed) by index, else (re-plugged under another name) by
-// MAC address.
+// MAC address. Those that leave come last.
 func (t *Tracker) matchLinks() {
 	claimed := make(map[int]bool)
 	matched := make(map[*tracked]Link)
+	list := slices.DeleteFunc(slices.Clone(t.list[:]), func(u *tracked) bool { return u == nil })
+	slices.SortStableFunc(list, func(a, b *tracked) int {
+		switch {
+		case a.leaving == b.leaving:
+			return 0
+		case a.leaving:
+			return 1
+		}
+		return -1
+	})
 	for _, find := range []func(*tracked) (Link, bool){t.linkByName, t.linkByIndex, t.linkByMAC} {
-		for _, u := range t.list {
-			if u == nil || matched[u].Index != 0 {
+		for _, u := range list {
+			if matched[u].Index != 0 {
 				continue
 			}
 			if l, ok := find(u); ok && !claimed[l.Index] && !t.ours(l) {

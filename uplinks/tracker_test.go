@@ -344,6 +344,20 @@ func TestLeavingUplinkWaitsForItsSessions(t *testing.T) {
 	}
 }
 
+// A Spec that takes over the device of an uplink that leaves has it at once.
+func TestLeavingUplinkGivesItsDeviceAway(t *testing.T) {
+	cfg, w := healthy(), twoISPs()
+	cfg.Specs = []Spec{{Name: "old", Interface: "eth1"}, {Name: "wan", Interface: "eth0"}}
+	tr := NewTracker(cfg)
+	tr.Update(t0, w.Facts)
+	cfg.Specs, cfg.Busy = []Spec{{Name: "wan", Interface: "eth1"}}, func(uint8) bool { return true }
+	tr.Configure(cfg)
+	s, _ := tr.Refresh(t0)
+	if u := byName(t, s, "wan"); u.Interface != "eth1" || u.Index == 2 || u.State != Up {
+		t.Errorf("%+v", u)
+	}
+}
+
 func TestIDsRunOut(t *testing.T) {
 	tr := NewTracker(healthy())
 	for i := range MaxUplinks + 5 {
