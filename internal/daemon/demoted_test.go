@@ -59,6 +59,37 @@ func TestTwoDefaultsOfMetricZero(t *testing.T) {
 }
 
 // uplinkWithoutRoute makes a device with an address, and returns its index.
+// TestTwoDefaultsOfOneDevice: of two routers on one link both get their metric back.
+func TestTwoDefaultsOfOneDevice(t *testing.T) {
+	ns := labtest.Namespace(t, "host")
+	device, tap := uplinkWithoutRoute(t, ns, "a"), uplinkWithoutRoute(t, ns, "tapgw0")
+	routers := []string{"10.1.0.1", "10.1.0.3"}
+	for _, gw := range routers {
+		labtest.Must(t, ns.Handle().RouteAppend(&netlink.Route{
+			LinkIndex: device, Dst: everywhere, Gw: netip.MustParseAddr(gw).AsSlice(), Protocol: unix.RTPROT_STATIC,
+		}))
+	}
+	labtest.Must(t, ns.Do(func() error {
+		d := newDemoter(t, tap)
+		defer d.kernel.Close()
+		d.follow()
+		d.follow()
+		d.expect(map[int]int{device: 2}, func(metric int) bool { return metric > uplinks.CaptureMetric })
+		return errors.Join(d.routes.Cleanup(), restoreDemoted(rtnl.NewReconciler(d.kernel), d.guard))
+	}))
+	list, err := ns.Handle().RouteList(nil, netlink.FAMILY_V4)
+	labtest.Must(t, err)
+	var restored []string
+	for _, r := range list {
+		if r.Priority == 0 && r.Gw != nil {
+			restored = append(restored, r.Gw.String())
+		}
+	}
+	if !slices.Equal(restored, routers) {
+		t.Errorf("default routes of metric 0 by %v, want %v", restored, routers)
+	}
+}
+
 func uplinkWithoutRoute(t *testing.T, ns *lab.Namespace, name string) int {
 	t.Helper()
 	link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-peer"}

@@ -21,9 +21,9 @@ type Record struct {
 var errTaken = errors.New("another default route has that metric")
 
 // demote re-adds a default route with a higher metric and all its other attributes, then removes the original. It returns
-// nil when the route is not there any more. What stands for an earlier gateway of the same device goes: the owner could not
-// have added the new route beside it.
-func (r *Reconciler) demote(d uplinks.Demotion) (*Record, error) {
+// nil when the route is not there any more. What stands for an earlier gateway of the same device goes, for the owner could
+// not have added the new route beside it; but not what is demoted together with d, which stood beside it.
+func (r *Reconciler) demote(d uplinks.Demotion, together []uplinks.Demotion) (*Record, error) {
 	route, err := r.k.find(d.Route)
 	if route == nil || err != nil {
 		return nil, err
@@ -33,7 +33,8 @@ func (r *Reconciler) demote(d uplinks.Demotion) (*Record, error) {
 	}
 	record := Record{Original: d.Route, Metric: d.Metric}
 	stale := func(old Record) bool {
-		return old.Original.Index == d.Route.Index && old.Original.Metric == d.Route.Metric
+		beside := old.Original != d.Route && slices.ContainsFunc(together, func(o uplinks.Demotion) bool { return o.Route == old.Original })
+		return old.Original.Index == d.Route.Index && old.Original.Metric == d.Route.Metric && !beside
 	}
 	for _, old := range r.demoted {
 		if stale(old) && old != record {

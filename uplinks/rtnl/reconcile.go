@@ -85,7 +85,7 @@ func (r *Reconciler) Apply(w uplinks.Wanted) (Report, error) {
 	errs = append(errs, r.addRules(w.Rules, have, &report)...)
 	errs = append(errs, r.addRoutes(w.Routes, func(route uplinks.Route) bool { return !inTables(route) }, have, &report)...)
 	for _, d := range w.Demote {
-		record, err := r.demote(d)
+		record, err := r.demote(d, w.Demote)
 		if record != nil {
 			report.Demoted = append(report.Demoted, *record)
 		}
