@@ -12,11 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Of struct inet_diag_req_v2 (linux/inet_diag.h).
-const (
-	sizeofDestroy = 56 // bytes
-	stateTimeWait = 6  // enum of net/tcp_states.h
-)
+// sizeofDestroy is that of struct inet_diag_req_v2 (linux/inet_diag.h), bytes.
+const sizeofDestroy = 56
 
 // destroy names one socket to the kernel.
 type destroy struct {
@@ -75,11 +72,12 @@ func closeSockets(addr netip.Addr) (closed int, err error) {
 	return closed, errors.Join(errs...)
 }
 
-// destroyAll stops at the first socket that the kernel refuses to close.
-func destroyAll(protocol uint8, sockets []*netlink.Socket, addr netip.Addr) (closed int, err error) {
+// destroyAll returns the first refusal of the kernel to close a socket. Sockets without an inode, as in TIME-WAIT, have no
+// application any more.
+func destroyAll(protocol uint8, sockets []*netlink.Socket, addr netip.Addr) (closed int, refusal error) {
 	for _, s := range sockets {
 		source, _ := netip.AddrFromSlice(s.ID.Source)
-		if source.Unmap() != addr || s.ID.DestinationPort == 0 || s.State == stateTimeWait {
+		if source.Unmap() != addr || s.ID.DestinationPort == 0 || s.INode == 0 {
 			continue
 		}
 		request := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
@@ -88,10 +86,11 @@ func destroyAll(protocol uint8, sockets []*netlink.Socket, addr netip.Addr) (clo
 		if errors.Is(err, unix.ENOENT) {
 			continue // it ended meanwhile
 		}
-		if err != nil {
-			return closed, fmt.Errorf("close a socket of protocol %d: %w", protocol, err)
+		if err == nil {
+			closed++
+		} else if refusal == nil {
+			refusal = fmt.Errorf("close a socket of protocol %d: %w", protocol, err)
 		}
-		closed++
 	}
-	return closed, nil
+	return closed, refusal
 }
