@@ -124,7 +124,10 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 	if missing {
 		d.repaired("nftables: rules deleted by someone")
 	}
-	if d.findServices() || everything || woke || missing || d.unfinished {
+	if d.findServices() {
+		err = errors.Join(err, d.followPorts(d.snapshot.Load()))
+	}
+	if everything || woke || missing || d.unfinished {
 		err = errors.Join(err, d.converge(ctx))
 	}
 	return err

@@ -248,6 +248,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	}
 	var running context.Context
 	d.tasks, running = errgroup.WithContext(ctx)
+	d.startTAP(d.pumps.tap.Load()) // before anything may replace it
 	if err := d.converge(running); err != nil {
 		d.watcher.Close()
 		return err
@@ -257,7 +258,6 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	d.tasks.Go(func() error { return d.measure(running) })
 	d.tasks.Go(func() error { return d.reloadOnHangup(running) })
 	d.tasks.Go(func() error { return d.api.Run(running) })
-	d.startTAP(d.pumps.tap.Load())
 	d.tasks.Go(func() error { return d.announce(running, d.api.Ready()) })
 	return d.tasks.Wait()
 }

@@ -33,8 +33,8 @@ type pumps struct {
 	ports   [uplinks.MaxUplinks]atomic.Pointer[wire.Port]
 	lost    atomic.Uint64 // frames the TAP or the upcall device did not take
 
-	unsettled time.Time             // until when settle does not wait; of the TAP's reader
-	failure   atomic.Pointer[error] // of a reader of the TAP; nothing goes on without it
+	patience patience              // of settle
+	failure  atomic.Pointer[error] // of a reader of the TAP; nothing goes on without it
 }
 
 // worker is what one reading goroutine needs; it allocates nothing after newWorker but a sender per new port.

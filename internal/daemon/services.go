@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,66 +16,110 @@ import (
 // services are the host's UDP services as last seen.
 type services struct {
 	ports   []uint16
-	visible []uint16 // those outside the pool
+	visible []uint16 // those outside the pool, as many as the socket filters can name
 	unknown bool     // the kernel cannot tell
 }
 
 // findServices looks which UDP services the host has, and reports whether that changed. The sockets of the uplinks follow
-// with followPorts.
+// with followPorts. What cannot be listed now is listed the next time.
 func (d *Daemon) findServices() (changed bool) {
 	s := &d.services
 	if s.unknown {
 		return false
 	}
 	ports, err := wire.Services()
-	if err != nil {
+	if errors.Is(err, wire.ErrNoServices) {
 		d.log.Warn("answers of UDP services of this host may leave by another uplink than the questions came in", "error", err)
 		s.unknown = true
+	}
+	if err != nil || slices.Equal(ports, s.ports) {
 		return false
 	}
-	if slices.Equal(ports, s.ports) {
-		return false
-	}
-	var hidden []uint16
-	s.ports, s.visible = ports, nil
-	for _, port := range ports {
-		if pooled(d.pool, port) {
-			hidden = append(hidden, port)
-		} else {
-			s.visible = append(s.visible, port)
-		}
-	}
+	hidden, visible := split(ports, d.pool)
+	s.ports, s.visible = ports, bounded(visible, s.visible)
 	d.gateway.SetServices(s.visible, hidden)
 	return true
+}
+
+// split separates the ports that NAT may use from the others.
+func split(ports []uint16, pool []nat.PortRange) (pooled, others []uint16) {
+	for _, port := range ports {
+		if slices.ContainsFunc(pool, func(r nat.PortRange) bool { return r.First <= port && port <= r.Last }) {
+			pooled = append(pooled, port)
+		} else {
+			others = append(others, port)
+		}
+	}
+	return pooled, others
+}
+
+// bounded leaves out what is too much for a socket filter, the ports that were not there before first, so that no program
+// that opens many sockets drives a service out.
+func bounded(ports, before []uint16) []uint16 {
+	known := func(port uint16) bool { _, found := slices.BinarySearch(before, port); return found }
+	kept := slices.DeleteFunc(slices.Clone(ports), func(port uint16) bool { return !known(port) })
+	for _, port := range ports {
+		if !known(port) && len(kept) < wire.MaxFilterServices {
+			kept = append(kept, port)
+		}
+	}
+	slices.Sort(kept)
+	return kept
 }
 
 const (
 	// settleLimit bounds how long the answer of a service waits for its question to be read.
 	settleLimit = 20 * time.Millisecond
-	// settlePause is how long no answer waits after one has waited in vain, because the readers cannot keep up.
-	settlePause = 200 * time.Millisecond
+	// settlePause is how long no answer waits after one has waited in vain, because the readers cannot keep up. It doubles
+	// each time, up to settlePauseMax, as everything else waits as well.
+	settlePause    = 200 * time.Millisecond
+	settlePauseMax = 10 * time.Second
 )
 
-// settle waits until what the uplinks had received when it was called has been handled. One goroutine at a time may call it.
+// patience is until when settle does not wait.
+type patience struct {
+	mu    sync.Mutex
+	until time.Time
+	pause time.Duration
+}
+
+// lost notes a wait in vain.
+func (p *patience) lost(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pause = min(max(2*p.pause, settlePause), settlePauseMax)
+	p.until = now.Add(p.pause)
+}
+
+// left reports whether it pays to wait.
+func (p *patience) left(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !now.Before(p.until)
+}
+
+// restored notes a wait that was not in vain.
+func (p *patience) restored() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pause = 0
+}
+
+// settle waits until what the uplinks had received when it was called has been handled.
 func (p *pumps) settle() {
 	begun := time.Now()
-	if begun.Before(p.unsettled) {
+	if !p.patience.left(begun) {
 		return
 	}
 	for id := range p.ports {
 		port, progress := p.ports[id].Load(), batchio.Progress{}
 		for port != nil && !port.Handled(&progress) {
-			now := time.Now()
-			if now.Sub(begun) > settleLimit {
-				p.unsettled = now.Add(settlePause)
+			if now := time.Now(); now.Sub(begun) > settleLimit {
+				p.patience.lost(now)
 				return
 			}
 			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		}
 	}
-}
-
-// pooled reports whether a port may be an outside port of NAT.
-func pooled(pool []nat.PortRange, port uint16) bool {
-	return slices.ContainsFunc(pool, func(r nat.PortRange) bool { return r.First <= port && port <= r.Last })
+	p.patience.restored()
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -8,14 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Services lists the UDP ports of sockets of this host that wait for packets to any of its addresses, in ascending order
-// and at most MaxFilterServices: their answers get the address that the route suggests. It asks the network namespace of
-// the calling thread; the error says that the kernel cannot tell (CONFIG_INET_UDP_DIAG).
+// ErrNoServices: the kernel cannot tell which UDP sockets there are.
+var ErrNoServices = errors.New("the kernel lacks CONFIG_INET_UDP_DIAG")
+
+// Services lists the UDP ports of sockets of this host that wait for packets to any of its addresses, in ascending order:
+// their answers get the address that the route suggests. It asks the network namespace of the calling thread. Errors but
+// ErrNoServices may pass.
 func Services() ([]uint16, error) {
 	var ports []uint16
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} { // a socket of IPv6 mostly serves IPv4 as well
 		sockets, err := netlink.SocketDiagUDP(family)
-		if err != nil {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
+			return nil, fmt.Errorf("list UDP sockets: %w (%w)", ErrNoServices, err)
+		}
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return nil, fmt.Errorf("list UDP sockets: %w", err)
 		}
 		for _, s := range sockets {
@@ -25,6 +32,5 @@ func Services() ([]uint16, error) {
 		}
 	}
 	slices.Sort(ports)
-	ports = slices.Compact(ports)
-	return ports[:min(len(ports), MaxFilterServices)], nil
+	return slices.Compact(ports), nil
 }
