@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoServices: the kernel cannot tell which UDP sockets there are.
+// ErrNoServices says that the kernel cannot tell which UDP sockets there are.
 var ErrNoServices = errors.New("the kernel lacks CONFIG_INET_UDP_DIAG")
 
 // Services lists the UDP ports of sockets of this host that wait for packets to any of its addresses, in ascending order:
