@@ -4,17 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-)
 
-// Uplinks is how many uplink IDs there are, from 0.
-const Uplinks = 32
+	"tapgw/nat"
+	"tapgw/uplinks"
+)
 
 // Config is fixed for the life of the programs.
 type Config struct {
-	Seed    [2]uint64 // secret key of the hash, as in nat.Config
-	Buckets uint32    // of each index, as nat.SizesFor says
-	Records uint32    // elements of records and of counters, as nat.SizesFor says
-	TAP     TAP
+	Seed        [2]uint64 // secret key of the hash, as in nat.Config
+	MaxSessions int       // as in nat.Config
+	TAP         TAP
 	// TickOffset is added to CLOCK_MONOTONIC in units of 2²⁶ ns to make a nat.Tick.
 	TickOffset uint32
 }
@@ -28,10 +27,8 @@ type TAP struct {
 
 func (c *Config) validate() error {
 	switch {
-	case c.Buckets < 2:
-		return fmt.Errorf("fastpath: %d buckets, an index has at least 2", c.Buckets)
-	case c.Records < 2:
-		return fmt.Errorf("fastpath: %d records, a table has at least 2", c.Records)
+	case c.MaxSessions < 1 || c.MaxSessions > nat.MaxRecords:
+		return fmt.Errorf("fastpath: room for %d sessions, choose 1 to %d", c.MaxSessions, nat.MaxRecords)
 	case c.TAP.Index <= 0:
 		return fmt.Errorf("fastpath: the TAP's interface index is %d, create it first", c.TAP.Index)
 	}
@@ -44,7 +41,7 @@ type Uplink struct {
 	Index      int        // interface index
 	Gateway    netip.Addr // IPv4 next hop; the zero Addr when remotes are on the link or the device is header-less
 	MTU        int        // bytes
-	Headerless bool       // frames have no Ethernet header: PPP, WWAN, TUN
+	HeaderLess bool       // frames have no Ethernet header: PPP, WWAN, TUN
 	Usable     bool       // outbound packets may leave by it
 }
 
@@ -52,8 +49,8 @@ type Uplink struct {
 var ErrUplink = errors.New("fastpath: impossible uplink")
 
 func checkID(id uint8) error {
-	if id >= Uplinks {
-		return fmt.Errorf("%w: its ID is %d, the largest is %d", ErrUplink, id, Uplinks-1)
+	if id >= uplinks.MaxUplinks {
+		return fmt.Errorf("%w: its ID is %d, the largest is %d", ErrUplink, id, uplinks.MaxUplinks-1)
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"tapgw/nat"
 )
 
 // Names in the C program.
@@ -63,12 +65,14 @@ func prepare(cfg Config) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec.Maps[fastpathMapIndexOut].MaxEntries, spec.Maps[fastpathMapIndexIn].MaxEntries = cfg.Buckets, cfg.Buckets
+	sizes := nat.SizesFor(cfg.MaxSessions)
+	buckets := uint32(sizes.Buckets)
+	spec.Maps[fastpathMapIndexOut].MaxEntries, spec.Maps[fastpathMapIndexIn].MaxEntries = buckets, buckets
 	for _, name := range []string{fastpathMapRecords, fastpathMapCountsOut, fastpathMapCountsIn} {
-		spec.Maps[name].MaxEntries = cfg.Records
+		spec.Maps[name].MaxEntries = uint32(sizes.Records)
 	}
 	return spec, setConstants(spec, map[string]any{
-		"seed0": cfg.Seed[0], "seed1": cfg.Seed[1], "buckets": cfg.Buckets, "tick_offset": cfg.TickOffset,
+		"seed0": cfg.Seed[0], "seed1": cfg.Seed[1], "buckets": buckets, "tick_offset": cfg.TickOffset,
 		"tap_ifindex": uint32(cfg.TAP.Index), "tap_mac": cfg.TAP.MAC, "gateway_mac": cfg.TAP.GatewayMAC,
 	})
 }

@@ -12,13 +12,15 @@ import (
 
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
+	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
-var small = Config{Buckets: 2, Records: 2, TAP: TAP{Index: 1}}
+var small = Config{MaxSessions: 1, TAP: TAP{Index: 1}}
 
 func TestLoadRefusesNonsense(t *testing.T) {
 	for name, c := range map[string]Config{
-		"no buckets": {Records: 2, TAP: TAP{Index: 1}}, "no records": {Buckets: 2, TAP: TAP{Index: 1}}, "no TAP": {Buckets: 2, Records: 2},
+		"no sessions": {TAP: TAP{Index: 1}}, "too many": {MaxSessions: nat.MaxRecords + 1, TAP: TAP{Index: 1}}, "no TAP": {MaxSessions: 1},
 	} {
 		if p, err := Load(c); err == nil {
 			p.Close()
@@ -72,7 +74,7 @@ func TestImpossibleUplinks(t *testing.T) {
 	six.Gateway = netip.MustParseAddr("fe80::1")
 	down.Index = 0
 	for _, err := range []error{
-		rig.SetUplink(Uplinks, usable), rig.SetUplink(1, six), rig.SetUplink(1, down), rig.AttachUplink(Uplinks, 1, false),
+		rig.SetUplink(uplinks.MaxUplinks, usable), rig.SetUplink(1, six), rig.SetUplink(1, down), rig.AttachUplink(uplinks.MaxUplinks, 1, false),
 	} {
 		if !errors.Is(err, ErrUplink) {
 			t.Errorf("%v, want ErrUplink", err)

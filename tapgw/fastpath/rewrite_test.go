@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/packet"
@@ -55,39 +56,40 @@ func TestAsGo(t *testing.T) {
 	}
 }
 
+// way is one direction: the program and what Go does in its place.
+type way struct {
+	program *ebpf.Program
+	rewrite func(frame []byte, p *packet.Packet, tr *nat.Translation, partial bool) bool
+	counts  []byte // of the kernel
+	count   func(r nat.Ref, now nat.Tick, bytes, packets int, p *packet.Packet)
+}
+
 func (r *rig) compareOut(t *testing.T, s sample, ref nat.Ref) {
 	t.Helper()
-	frame := s.build()
-	want := slices.Clone(frame)
-	var p packet.Packet
-	p.Decode(want)
-	before, tr := p, r.twin.Translation(ref)
-	if !nat.RewriteOut(want, &p, &tr, false) {
-		t.Fatal("Go does not rewrite this")
-	}
-	code, got := run(t, r.egress, frame, 0)
-	checkRun(t, code, got, want)
-	seen := r.checkSeen(t, counters(r.memory.CountsOut, ref))
-	r.twin.CountOut(ref, seen, int(before.Len), 1, &before)
-	r.checkCounters(t, ref)
+	r.compare(t, way{r.egress, nat.RewriteOut, r.memory.CountsOut, r.twin.CountOut}, s, ref, nil)
 }
 
 func (r *rig) compareIn(t *testing.T, s sample, ref nat.Ref) {
 	t.Helper()
+	r.compare(t, way{r.ingress, nat.RewriteIn, r.memory.CountsIn, r.twin.CountIn}, s, ref, append(tapMAC[:], gatewayMAC[:]...))
+}
+
+// compare runs a packet through the program and through Go; macs are the Ethernet addresses that the program writes.
+func (r *rig) compare(t *testing.T, w way, s sample, ref nat.Ref, macs []byte) {
+	t.Helper()
 	frame := s.build()
 	want := slices.Clone(frame)
 	var p packet.Packet
 	p.Decode(want)
 	before, tr := p, r.twin.Translation(ref)
-	if !nat.RewriteIn(want, &p, &tr, false) {
+	if !w.rewrite(want, &p, &tr, false) {
 		t.Fatal("Go does not rewrite this")
 	}
-	copy(want, tapMAC[:])
-	copy(want[6:], gatewayMAC[:])
-	code, got := run(t, r.ingress, frame, 0)
+	copy(want, macs)
+	code, got := run(t, w.program, frame, 0)
 	checkRun(t, code, got, want)
-	seen := r.checkSeen(t, counters(r.memory.CountsIn, ref))
-	r.twin.CountIn(ref, seen, int(before.Len), 1, &before)
+	seen := r.checkSeen(t, counters(w.counts, ref))
+	w.count(ref, seen, int(before.Len), 1, &before)
 	r.checkCounters(t, ref)
 }
 

@@ -47,15 +47,14 @@ func newRig(t testing.TB) *rig { return newRigOn(t, 1) }
 func newRigOn(t testing.TB, tap int) *rig {
 	t.Helper()
 	labtest.RequireRoot(t)
-	sizes := nat.SizesFor(sessions)
 	p, err := Load(Config{
-		Seed: seed, Buckets: uint32(sizes.Buckets), Records: uint32(sizes.Records), TickOffset: offset,
+		Seed: seed, MaxSessions: sessions, TickOffset: offset,
 		TAP: TAP{Index: tap, MAC: tapMAC, GatewayMAC: gatewayMAC},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{Programs: p, memory: p.Memory(), plain: plainMemory(sizes)}
+	r := &rig{Programs: p, memory: p.Memory(), plain: plainMemory(nat.SizesFor(sessions))}
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			t.Error(err)

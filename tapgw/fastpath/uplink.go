@@ -1,18 +1,21 @@
 package fastpath
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"tapgw/uplinks"
 )
 
 // Flags of uplinkWords, as in table.h.
 const (
 	flagUsable = 1 << iota
-	flagHeaderless
+	flagHeaderLess
 )
 
 // uplinkWords is struct uplink of table.h.
@@ -36,7 +39,7 @@ func (p *Programs) SetUplink(id uint8, u Uplink) error {
 	if p.closed {
 		return errClosed
 	}
-	w := &unsafe.Slice((*uplinkWords)(unsafe.Pointer(unsafe.SliceData(p.shared.uplinks))), Uplinks)[id]
+	w := &unsafe.Slice((*uplinkWords)(unsafe.Pointer(unsafe.SliceData(p.shared.uplinks))), uplinks.MaxUplinks)[id]
 	w.flags.Store(0)
 	w.generation.Store(u.Generation)
 	w.ifindex.Store(uint32(u.Index))
@@ -57,15 +60,15 @@ func (u *Uplink) nextHop() (uint32, error) {
 		return 0, fmt.Errorf("%w: the gateway %v is not an IPv4 address", ErrUplink, u.Gateway)
 	}
 	a := u.Gateway.Unmap().As4()
-	return *(*uint32)(unsafe.Pointer(&a)), nil
+	return binary.NativeEndian.Uint32(a[:]), nil
 }
 
 func (u *Uplink) flags() (flags uint32) {
 	if u.Usable {
 		flags |= flagUsable
 	}
-	if u.Headerless {
-		flags |= flagHeaderless
+	if u.HeaderLess {
+		flags |= flagHeaderLess
 	}
 	return flags
 }

@@ -82,7 +82,7 @@ func (w *world) attach(t *testing.T, headerless bool) {
 	up, err := w.gateway.Index("up0")
 	labtest.Must(t, err)
 	u := usable
-	u.Index, u.MTU, u.Headerless = up, 1500, headerless
+	u.Index, u.MTU, u.HeaderLess = up, 1500, headerless
 	w.set(t, u)
 	labtest.Must(t, w.gateway.Do(func() error {
 		if err := w.AttachTAP(); err != nil {
