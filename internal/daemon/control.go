@@ -147,7 +147,6 @@ func (d *Daemon) follow(ctx context.Context) error {
 		return err
 	}
 	snapshot, events := d.tracker.Update(time.Now(), facts)
-	d.findServices()
 	errs := []error{d.followPorts(snapshot)}
 	d.publish(snapshot, events)
 	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))

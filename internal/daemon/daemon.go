@@ -249,6 +249,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	var running context.Context
 	d.tasks, running = errgroup.WithContext(ctx)
 	d.startTAP(d.pumps.tap.Load()) // before anything may replace it
+	d.findServices()
 	if err := d.converge(running); err != nil {
 		d.watcher.Close()
 		return err
