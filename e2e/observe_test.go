@@ -48,10 +48,7 @@ type world struct {
 // begin builds a world.
 func begin(t testing.TB, o lab.Options, config string) world {
 	t.Helper()
-	topology := labtest.Build(t, o)
-	labtest.Servers(t, topology)
-	g := start(t, topology.Gateway, config)
-	g.awaitUp(topology)
+	g, topology, _ := settled(t, o, config)
 	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
 	w.meetLAN()
 	return w

@@ -91,8 +91,7 @@ var damages = []damage{
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
-	// A packet that the host routes while the TAP is away is not ours to save: from then on, the LAN host's session meets
-	// a connection tracking entry that knows no translation.
+	// A packet that the host routes while the TAP is away is not ours to save; one of the LAN's is dropped, not sent as it is.
 	established := w.connect(w.lan, "wan1")
 	inPlace := w.state()
 	for _, d := range damages {

@@ -52,8 +52,8 @@ func (p *pumps) newWorker() *worker {
 	return &worker{pumps: p, bufs: batchio.Buffers(batch), sizes: make([]int, batch), used: make([]uint8, 0, uplinks.MaxUplinks)}
 }
 
-// readerNice lets readers run before ordinary programs, as the kernel's forwarding does. Queues stay short enough for the
-// caches and new connections per second grow by a tenth; at -20 they did not, and a flood would leave programs nothing.
+// readerNice lets readers run before ordinary programs, as the kernel's forwarding does. New connections per second grew by
+// a tenth; at -20 they did not, and a flood would leave programs nothing.
 const readerNice = -10
 
 // ownThread gives the goroutine a thread that ends with it. Without CAP_SYS_NICE it runs like any other.

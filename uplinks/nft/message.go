@@ -168,7 +168,7 @@ func (s set) add() message {
 	var err error
 	if s.interval {
 		attrs = append(attrs, number(unix.NFTA_SET_FLAGS, unix.NFT_SET_INTERVAL))
-	} else { // a hash table that need not grow is twice as fast
+	} else { // the kernel then takes a hash table that need not grow
 		var size []byte
 		size, err = netlink.MarshalAttributes([]netlink.Attribute{number(unix.NFTA_SET_DESC_SIZE, uint32(len(s.keys)))})
 		attrs = append(attrs, netlink.Attribute{Type: unix.NFTA_SET_DESC | netlink.Nested, Data: size})

@@ -8,7 +8,7 @@ import (
 )
 
 // What a system call that blocks for long does in the runtime itself. An ordinary system call keeps the Go processor in
-// case it is short, and a runtime thread wakes up some hundred times until it takes the processor away after 10 ms: for
+// case it is short, and a runtime thread wakes up some sixty times until it takes the processor away after 10 ms: for
 // each single packet that an idle gateway receives. The runtime promises to keep both for such callers
 // (go.dev/issue/67401).
 //
