@@ -184,7 +184,7 @@ func checkSums(b []byte) string {
 	switch {
 	case binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 || at == 0 || len(l4) < at+2:
 		return ""
-	case proto == 17 && l4[6] == 0 && l4[7] == 0:
+	case proto == 17 && l4[6] == 0 && l4[7] == 0 && b[0]&packet.VnetNeedsCsum == 0: // a sum to be completed is never 0
 		return ""
 	case proto == 1:
 		pseudo = nil
