@@ -18,11 +18,12 @@ const (
 	bucketFill = 6 // records for each bucket: a load of 0.75, where two candidate buckets practically never overflow
 )
 
-// identity is the part of a record that says what the session is. All but own is fixed while the record is published.
+// identity is the part of a record that says what the session is. All but own and the hop is fixed while the record is
+// published.
 type identity struct {
 	addrs   atomic.Uint64 // inside address<<32 | remote address
 	ports   atomic.Uint64 // inside port<<48 | remote port<<32 | outside port<<16 | protocol<<8 | uplink
-	outside atomic.Uint64 // outside address<<32 | generation
+	outside atomic.Uint64 // outside address<<32 | hop<<24 | generation
 	own     atomic.Uint64 // of Go alone: tick<<34 | link<<12 | reason<<4 | state
 }
 
@@ -50,6 +51,16 @@ const (
 	outPortsMask = 0xffffffff_0000_ff_00 // of Key
 	inPortsMask  = 0x0000ffff_ffff_ff_ff // of InKey
 )
+
+// Fields of the lower half of identity.outside.
+const (
+	hopShift       = 24
+	hopMask        = 0xff << hopShift
+	generationMask = 1<<hopShift - 1
+)
+
+// MaxGeneration is the highest that a Binding may have.
+const MaxGeneration = generationMask
 
 // Fields of identity.own. The tick is when the session was opened, or deleted when it is in quarantine; the link is the
 // mapping of a live record and the next record of the quarantine or free list otherwise.

@@ -45,7 +45,7 @@ func TestRecordWords(t *testing.T) {
 			Key: Key{Inside: u32.Draw(t, "inside"), Remote: u32.Draw(t, "remote"), InsidePort: u16.Draw(t, "in port"),
 				RemotePort: u16.Draw(t, "remote port"), Proto: rapid.Uint8().Draw(t, "proto")},
 			Outside: u32.Draw(t, "outside"), OutsidePort: u16.Draw(t, "out port"), Uplink: rapid.Uint8().Draw(t, "uplink"),
-			Generation: u32.Draw(t, "generation"), State: State(rapid.IntRange(0, 15).Draw(t, "state")),
+			Generation: u32.Draw(t, "generation") & MaxGeneration, Hop: rapid.Uint8().Draw(t, "hop"), State: State(rapid.IntRange(0, 15).Draw(t, "state")),
 			Reason: rapid.Uint8().Draw(t, "reason"),
 		}
 		link, tick := u32.Draw(t, "link")&ownLinkMask, Tick(u32.Draw(t, "tick"))

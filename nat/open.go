@@ -3,9 +3,10 @@ package nat
 // Binding is the caller's decision for a new session: the uplink, what it has now, and why it was chosen.
 type Binding struct {
 	Uplink     uint8
-	Generation uint32   // changes whenever sessions made before can no longer work
+	Generation uint32   // changes whenever sessions made before can no longer work; up to MaxGeneration
 	Addresses  []uint32 // outside addresses, one pool
 	Reason     uint8
+	Hop        uint8 // of the way to the inside endpoint, a number that only the kernel program looks at
 }
 
 // Open makes the session of k on the uplink of b and returns it. Where k already has a session under the same uplink and
@@ -21,7 +22,7 @@ func (t *Table) Open(k Key, b Binding, now Tick) (Ref, error) {
 }
 
 func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
-	if len(b.Addresses) == 0 || k.Proto != protoTCP && k.Proto != protoUDP && k.Proto != protoICMP {
+	if len(b.Addresses) == 0 || b.Generation > MaxGeneration || k.Proto != protoTCP && k.Proto != protoUDP && k.Proto != protoICMP {
 		return 0, ErrBinding
 	}
 	t.mu.Lock()
@@ -55,7 +56,7 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 // boundTo reports whether session r was made for the uplink and generation of b.
 func (t *Table) boundTo(r uint32, b Binding) bool {
 	id := &t.records[r]
-	return uint8(id.ports.Load()) == b.Uplink && uint32(id.outside.Load()) == b.Generation
+	return uint8(id.ports.Load()) == b.Uplink && id.generation() == b.Generation
 }
 
 // peekFree returns the record that the next session will get, 0 when there is none.
@@ -81,7 +82,7 @@ func (t *Table) write(r uint32, k Key, b Binding, m uint32, now Tick) {
 	}
 	id.write(&Translation{
 		Key: k, Outside: t.mappings[m].outside, OutsidePort: t.mappings[m].outsidePort,
-		Uplink: b.Uplink, Generation: b.Generation,
+		Uplink: b.Uplink, Generation: b.Generation, Hop: b.Hop,
 	})
 	t.counts[outbound][r].reset(now)
 	t.counts[inbound][r].reset(now)

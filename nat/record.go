@@ -82,13 +82,14 @@ func (s State) Live() bool { return s >= Active }
 // finished reports whether both ends know that the session is over, so that its port may be used again at once.
 func (s State) finished() bool { return s == TCPClosed || s == TCPReset }
 
-// Translation is a session's key and what it is translated to. All but State is fixed for the life of the session.
+// Translation is a session's key and what it is translated to. All but State and Hop is fixed for the life of the session.
 type Translation struct {
 	Key
 	Outside     uint32
 	OutsidePort uint16
 	Uplink      uint8
 	Generation  uint32 // of the uplink when the session was opened
+	Hop         uint8  // of the way to the inside endpoint, as given to Open or Relabel
 	State       State
 	Reason      uint8 // why this uplink was chosen, as given to Open
 }
@@ -128,7 +129,7 @@ func (id *identity) write(tr *Translation) {
 	addrs, ports := tr.words()
 	id.addrs.Store(addrs)
 	id.ports.Store(ports | uint64(tr.OutsidePort)<<16 | uint64(tr.Uplink))
-	id.outside.Store(uint64(tr.Outside)<<32 | uint64(tr.Generation))
+	id.outside.Store(uint64(tr.Outside)<<32 | uint64(tr.Hop)<<hopShift | uint64(tr.Generation))
 }
 
 func (id *identity) translation() Translation {
@@ -139,9 +140,12 @@ func (id *identity) translation() Translation {
 			InsidePort: uint16(ports >> 48), RemotePort: uint16(ports >> 32), Proto: uint8(ports >> 8),
 		},
 		Outside: uint32(outside >> 32), OutsidePort: uint16(ports >> 16), Uplink: uint8(ports),
-		Generation: uint32(outside), State: ownState(own), Reason: ownReason(own),
+		Generation: uint32(outside & generationMask), Hop: uint8(outside >> hopShift), State: ownState(own), Reason: ownReason(own),
 	}
 }
+
+// generation is that of the uplink when the session was opened.
+func (id *identity) generation() uint32 { return uint32(id.outside.Load() & generationMask) }
 
 // reset prepares the counters of a new record.
 func (c *counters) reset(now Tick) {

@@ -138,10 +138,26 @@ func (t *Table) Purge(uplink uint8, generation uint32, now Tick) {
 	defer t.mu.Unlock()
 	for r := uint32(1); r <= t.used.Load(); r++ {
 		id := &t.records[r]
-		if ownState(id.own.Load()).Live() && uint8(id.ports.Load()) == uplink && uint32(id.outside.Load()) != generation {
+		if ownState(id.own.Load()).Live() && uint8(id.ports.Load()) == uplink && id.generation() != generation {
 			t.hide(r)
 			t.finish(r, now, unused)
 		}
 	}
 	t.dropSpaces(uplink)
+}
+
+// Relabel gives every live session the hop that its inside address has now.
+func (t *Table) Relabel(hop func(inside uint32) uint8) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for r := uint32(1); r <= t.used.Load(); r++ {
+		id := &t.records[r]
+		if !ownState(id.own.Load()).Live() {
+			continue
+		}
+		outside := id.outside.Load()
+		if now := outside&^hopMask | uint64(hop(uint32(id.addrs.Load()>>32)))<<hopShift; now != outside {
+			id.outside.Store(now)
+		}
+	}
 }

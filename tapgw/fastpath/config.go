@@ -13,24 +13,16 @@ import (
 type Config struct {
 	Seed        [2]uint64 // secret key of the hash, as in nat.Config
 	MaxSessions int       // as in nat.Config
-	TAP         TAP
-	// TickOffset is added to CLOCK_MONOTONIC in units of 2²⁶ ns to make a nat.Tick.
-	TickOffset uint32
-}
+	Secret      [6]byte   // source address of frames on the upcall device, where the last byte becomes a tag
 
-// TAP is the device that captures outbound packets and gets the replies.
-type TAP struct {
-	Index      int     // interface index
-	MAC        [6]byte // of the TAP
+	TAPMAC     [6]byte // of the device that captures outbound packets and gets the replies
 	GatewayMAC [6]byte // of the imaginary router behind it
+	UpcallMAC  [6]byte // of the device by which packets come to Go and go back
 }
 
 func (c *Config) validate() error {
-	switch {
-	case c.MaxSessions < 1 || c.MaxSessions > nat.MaxRecords:
+	if c.MaxSessions < 1 || c.MaxSessions > nat.MaxRecords {
 		return fmt.Errorf("fastpath: room for %d sessions, choose 1 to %d", c.MaxSessions, nat.MaxRecords)
-	case c.TAP.Index <= 0:
-		return fmt.Errorf("fastpath: the TAP's interface index is %d, create it first", c.TAP.Index)
 	}
 	return nil
 }
@@ -39,18 +31,51 @@ func (c *Config) validate() error {
 type Uplink struct {
 	Generation uint32
 	Index      int        // interface index
+	MAC        [6]byte    // of the device
 	Gateway    netip.Addr // IPv4 next hop; the zero Addr when remotes are on the link or the device is header-less
 	MTU        int        // bytes
 	HeaderLess bool       // frames have no Ethernet header: PPP, WWAN, TUN
 	Usable     bool       // outbound packets may leave by it
+	Addresses  []Address  // outside ones; packets to others are the host's, as are those beyond MaxAddresses
 }
 
-// ErrUplink is what SetUplink and AttachUplink say of an impossible uplink.
-var ErrUplink = errors.New("fastpath: impossible uplink")
+// MaxAddresses is how many outside addresses of an uplink the programs look at.
+const MaxAddresses = 64
+
+// Address is an outside address, host order, and the numbers of its port arrays in nat.Memory, −1 for one that lies
+// elsewhere: Go gets all packets to such an address, and judges.
+type Address struct {
+	Addr     uint32
+	TCP, UDP int
+}
+
+// Hop is where packets to a part of the LAN go next without the host's own forwarding.
+type Hop struct {
+	Index   int        // interface index, of a device with Ethernet headers
+	Gateway netip.Addr // the zero Addr when the destination is on the link
+	MTU     int        // bytes
+}
+
+// MaxHops is how many hops there can be, numbered from 1.
+const MaxHops = 255
+
+// ErrUplink is what SetUplink, SetHops and AttachUplink say of the impossible.
+var ErrUplink = errors.New("fastpath: impossible uplink or hop")
 
 func checkID(id uint8) error {
 	if id >= uplinks.MaxUplinks {
 		return fmt.Errorf("%w: its ID is %d, the largest is %d", ErrUplink, id, uplinks.MaxUplinks-1)
 	}
 	return nil
+}
+
+// nextHop is a gateway in network order, 0 for none.
+func nextHop(gateway netip.Addr) (uint32, error) {
+	if !gateway.IsValid() {
+		return 0, nil
+	}
+	if gateway = gateway.Unmap(); !gateway.Is4() {
+		return 0, fmt.Errorf("%w: the gateway %v is not an IPv4 address", ErrUplink, gateway)
+	}
+	return networkOrder(gateway), nil
 }

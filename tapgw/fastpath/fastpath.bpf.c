@@ -2,22 +2,17 @@
 
 // SPDX-License-Identifier: GPL-2.0-only
 // The fast path: a cache of decisions that Go has made. A packet of a known session is rewritten, counted and redirected;
-// whatever is unknown or unusual is left alone and goes on to Go.
+// whatever is unknown or unusual goes to Go.
 #include "rewrite.h"
 #include "table.h"
+#include "upcall.h"
 
-#define HOST 0     // __sk_buff.pkt_type of what is sent to us
-#define AF_INET 2  // not to need the C library's headers
+#define HOST 0                 // __sk_buff.pkt_type of what is sent to us
+#define AF_INET 2              // not to need the C library's headers
+#define GIVEN_BACK 0x74617067  // mark of a packet without Ethernet header that comes back from Go
 
-struct mac {
-	__u8 b[ETH_ALEN];
-};
-
-const volatile __u32 tap_ifindex;
-const volatile struct mac tap_mac;
-const volatile struct mac gateway_mac;
-const volatile __u32 tick_offset;
 const volatile __u32 uplink_id;  // of the uplink that a program is attached to
+const volatile __u32 lingering;  // the program outlives the daemon
 
 // advance moves a sequence number forward, or anywhere at the start of a connection.
 static __always_inline void advance(__u32 *to, __u32 seq, int first)
@@ -46,9 +41,9 @@ static __always_inline void track(struct counters *c, const struct packet *p)
 }
 
 // count notes a packet, or the segments of a super-packet. Go counts in the same words, so all is atomic.
-static __always_inline void count(struct counters *c, const struct packet *p, __u32 gso_size)
+static __always_inline void count(struct counters *c, const struct packet *p, __u32 gso_size, __u64 clock)
 {
-	__u32 now = (__u32)(bpf_ktime_get_coarse_ns() >> 26) + tick_offset;
+	__u32 now = (bpf_ktime_get_coarse_ns() + clock) >> 26;
 
 	__sync_fetch_and_add(&c->bytes, p->len);
 	__sync_fetch_and_add(&c->packets, gso_size ? (p->len + gso_size - 1) / gso_size : 1);
@@ -61,105 +56,288 @@ static __always_inline void count(struct counters *c, const struct packet *p, __
 // current returns the uplink of a session when both are as they were when the session was opened.
 static __always_inline struct uplink *current(const struct identity *id)
 {
-	__u32 state = id->own & STATE_MASK, n = id->ports & 0xff;
-	struct uplink *u = bpf_map_lookup_elem(&uplinks, &n);
+	__u32 state = id->own & STATE_MASK;
+	struct uplink *u = uplink_of(id->ports & 0xff);
 
-	if (!u || *(volatile __u32 *)&u->generation != (__u32)id->outside)
+	if (!u || *(volatile __u32 *)&u->generation != GENERATION(id))
 		return 0;
 	return state >= STATE_FIRST && state <= STATE_LAST ? u : 0;
 }
 
-static __always_inline int send(const struct uplink *u, const struct packet *p)
+// size is that of the largest packet that a packet becomes on the wire.
+static __always_inline __u32 size(const struct packet *p, __u32 gso_size)
 {
-	if (u->flags & UPLINK_HEADERLESS)
-		return bpf_redirect(u->ifindex, 0);
-	struct bpf_redir_neigh next = {.nh_family = AF_INET, .ipv4_nh = u->gateway ? u->gateway : bpf_htonl(p->dst)};
-	return bpf_redirect_neigh(u->ifindex, &next, sizeof(next), 0);
+	return gso_size ? p->headers + gso_size : p->len;
+}
+
+static __always_inline int send(__u32 ifindex, __u32 gateway, __u32 dst)
+{
+	struct bpf_redir_neigh next = {.nh_family = AF_INET, .ipv4_nh = gateway ? gateway : bpf_htonl(dst)};
+
+	return bpf_redirect_neigh(ifindex, &next, sizeof(next), 0);
+}
+
+static __always_inline struct key outbound_key(const struct packet *p)
+{
+	struct key k = {
+		(__u64)p->src << 32 | p->dst,
+		(__u64)p->sport << 48 | (__u64)p->dport << 32 | (__u64)p->proto << 8,
+	};
+	return k;
+}
+
+// forward sends a packet of a session by its uplink: TC_ACT_UNSPEC when Go must see it, which is as it was then.
+static __always_inline int forward(struct __sk_buff *skb, const struct packet *p, const struct identity *id, __u32 n, __u8 hops)
+{
+	__u32 gso = skb->gso_size;
+	struct uplink *u = current(id);
+	struct counters *c = bpf_map_lookup_elem(&counts_out, &n);
+
+	if (!c || !u || !(u->flags & UPLINK_USABLE) || size(p, gso) > u->mtu)
+		return TC_ACT_UNSPEC;
+	struct edit e = {p->src, id->outside >> 32, p->sport, id->ports >> 16, hops};
+	int done = rewrite(skb, ETH_HLEN, p, e, OUTBOUND);
+	if (done != TC_ACT_OK)
+		return done;
+	count(c, p, gso, u->clock);
+	return u->flags & UPLINK_HEADERLESS ? bpf_redirect(u->ifindex, 0) : send(u->ifindex, u->gateway, p->dst);
 }
 
 SEC("tc") int tap_egress(struct __sk_buff *skb)
 {
 	struct packet p;
-	__u32 n = 0, gso = skb->gso_size;
+	__u32 n = 0;
 
 	if (parse(skb, ETH_HLEN, &p))
 		return TC_ACT_UNSPEC;
-	struct key k = {
-		(__u64)p.src << 32 | p.dst,
-		(__u64)p.sport << 48 | (__u64)p.dport << 32 | (__u64)p.proto << 8,
+	struct identity *id = find(&index_out, outbound_key(&p), OUTBOUND, &n);
+	return id ? forward(skb, &p, id, n, 0) : TC_ACT_UNSPEC;
+}
+
+// is_orphan reports whether the TAP has gone with the daemon.
+static __always_inline int is_orphan(struct __sk_buff *skb)
+{
+	struct uplink *any = uplink_of(0);
+	__u32 mtu = 0;
+
+	return !any || bpf_check_mtu(skb, any->tap, &mtu, 0, 0) < 0;
+}
+
+// lan_upcall hands a packet of the LAN to Go as the host's own forwarding would have.
+static __always_inline int lan_upcall(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + ETH_HLEN;
+
+	if ((void *)(ip + 1) > end || ip->ttl <= 1)
+		return TC_ACT_UNSPEC;
+	age(ip);
+	return upcall(skb, ETH_HLEN, TAG_LAN);
+}
+
+// to_tap reports whether the host would forward a packet to the TAP.
+static __always_inline int to_tap(struct __sk_buff *skb, const struct iphdr *ip)
+{
+	struct bpf_fib_lookup way = {
+		.family = AF_INET, .l4_protocol = ip->protocol, .ifindex = skb->ifindex, .tos = ip->tos,
+		.ipv4_src = ip->saddr, .ipv4_dst = ip->daddr,
 	};
-	struct identity *id = find(&index_out, k, OUTBOUND, &n);
-	if (!id)
+	struct uplink *any = uplink_of(0);
+	long found = bpf_fib_lookup(skb, &way, sizeof(way), 0);
+
+	return any && (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) && way.ifindex == any->tap;
+}
+
+// is_shortcut reports whether the packets of a session bypass the host's forwarding on a device of the LAN.
+static __always_inline int is_shortcut(const struct identity *id, __u32 ifindex)
+{
+	__u32 n = HOP(id);
+	struct hop *h = bpf_map_lookup_elem(&hops, &n);
+
+	return h && *(volatile __u32 *)&h->ifindex == ifindex;
+}
+
+// lan_unusual hands to Go what is no hit of a session whose other packets bypass the host: netfilter, which has not seen
+// those, would misjudge it. Of a fragment's session nothing is known, and netfilter would wait for all of its datagram.
+static __noinline int lan_unusual(struct __sk_buff *skb)
+{
+	struct iphdr ip;
+	__be16 ports[2];
+	__u32 n = 0;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) ||
+	    ip.version != 4 || ip.ihl < 5)
 		return TC_ACT_UNSPEC;
-	struct uplink *u = current(id);
-	struct counters *c = bpf_map_lookup_elem(&counts_out, &n);
-	if (!c || !u || !(u->flags & UPLINK_USABLE) || (gso ? p.headers + gso : p.len) > u->mtu)
+	if (ip.frag_off & bpf_htons(0x3fff))
+		return to_tap(skb, &ip) ? lan_upcall(skb) : TC_ACT_UNSPEC;
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip.ihl * 4, ports, sizeof(ports)))
 		return TC_ACT_UNSPEC;
-	struct edit e = {p.src, id->outside >> 32, p.sport, id->ports >> 16};
-	int done = rewrite(skb, ETH_HLEN, &p, e, OUTBOUND);
-	if (done != TC_ACT_OK)
-		return done;
-	count(c, &p, gso);
-	return send(u, &p);
+	struct packet p = {
+		.src = bpf_ntohl(ip.saddr), .dst = bpf_ntohl(ip.daddr), .proto = ip.protocol,
+		.sport = bpf_ntohs(ports[0]), .dport = bpf_ntohs(ports[1]),
+	};
+	struct identity *id = find(&index_out, outbound_key(&p), OUTBOUND, &n);
+	return id && is_shortcut(id, skb->ifindex) ? lan_upcall(skb) : TC_ACT_UNSPEC;
+}
+
+// lan_ingress takes packets of sessions from the LAN past the host's own forwarding, which gets whatever is to expire here.
+SEC("tc") int lan_ingress(struct __sk_buff *skb)
+{
+	struct packet p;
+	__u32 n = 0;
+
+	if (skb->pkt_type != HOST || (lingering && is_orphan(skb)))
+		return TC_ACT_UNSPEC;
+	if (parse(skb, ETH_HLEN, &p))
+		return lan_unusual(skb);
+	struct identity *id = find(&index_out, outbound_key(&p), OUTBOUND, &n);
+	if (!id || p.ttl <= 1 || !is_shortcut(id, skb->ifindex))
+		return TC_ACT_UNSPEC;
+	int done = forward(skb, &p, id, n, 1);
+	return done == TC_ACT_UNSPEC ? lan_upcall(skb) : done;
 }
 
 // deliver gives a packet with an Ethernet header to the host as if the imaginary router behind the TAP had sent it.
-static __always_inline int deliver(struct __sk_buff *skb)
+static __always_inline int deliver(struct __sk_buff *skb, __u32 tap)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = data;
 
 	if ((void *)(eth + 1) > end)
 		return TC_ACT_SHOT;
-#pragma unroll
-	for (int i = 0; i < ETH_ALEN; i++) {
-		eth->h_dest[i] = tap_mac.b[i];
-		eth->h_source[i] = gateway_mac.b[i];
-	}
+	set_mac(eth->h_dest, &tap_mac);
+	set_mac(eth->h_source, &gateway_mac);
 	eth->h_proto = bpf_htons(ETH_P_IP);
-	return bpf_redirect(tap_ifindex, BPF_F_INGRESS);
+	return bpf_redirect(tap, BPF_F_INGRESS);
 }
 
-// reply handles a packet that came in by the uplink. TC_ACT_OK when it is one of a session and was rewritten.
-static __always_inline int reply(struct __sk_buff *skb, __u32 l2)
+// hop_of returns the next hop of a session's replies, none when they go to the host.
+static __always_inline struct hop *hop_of(__u32 n)
+{
+	struct hop *h = bpf_map_lookup_elem(&hops, &n);
+
+	return h && *(volatile __u32 *)&h->ifindex ? h : 0;
+}
+
+// is_given_back reports whether a packet comes from Go.
+static __always_inline int is_given_back(struct __sk_buff *skb, __u32 l2)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+
+	if (l2)
+		return (void *)(eth + 1) <= end && is_secret(eth->h_source);
+	if (skb->mark != GIVEN_BACK)
+		return 0;
+	skb->mark = 0;
+	return 1;
+}
+
+// not_a_hit leaves a received packet to the host, or hands it to Go when it is ours.
+static __always_inline int not_a_hit(struct __sk_buff *skb, __u32 l2)
+{
+	if (skb->pkt_type != HOST || skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || is_given_back(skb, l2))
+		return TC_ACT_UNSPEC;
+	switch (judge(skb, l2, uplink_id)) {
+	case OURS:
+		return upcall(skb, l2, uplink_id);
+	case SERVICE:
+		return l2 ? copy(skb, TAG_COPY | uplink_id) : upcall(skb, l2, uplink_id);
+	case OTHERS:
+		break;
+	}
+	return TC_ACT_UNSPEC;
+}
+
+// received handles a packet that came in by the uplink.
+static __always_inline int received(struct __sk_buff *skb, __u32 l2)
 {
 	struct packet p;
 	__u32 n = 0, gso = skb->gso_size;
 
-	if (skb->pkt_type != HOST || parse(skb, l2, &p))
+	if (lingering && is_orphan(skb))
 		return TC_ACT_UNSPEC;
+	if (skb->pkt_type != HOST || parse(skb, l2, &p))
+		return not_a_hit(skb, l2);
 	struct key k = {
 		(__u64)p.dst << 32 | p.src,
 		(__u64)p.sport << 32 | (__u64)p.dport << 16 | (__u64)p.proto << 8 | uplink_id,
 	};
 	struct identity *id = find(&index_in, k, INBOUND, &n);
-	if (!id || !current(id))
-		return TC_ACT_UNSPEC;
+	struct uplink *u = id ? current(id) : 0;
 	struct counters *c = bpf_map_lookup_elem(&counts_in, &n);
-	if (!c)
-		return TC_ACT_UNSPEC;
-	struct edit e = {p.dst, id->addrs >> 32, p.dport, id->ports >> 48};
+	if (!u || !c)
+		return not_a_hit(skb, l2);
+	__u32 tap = u->tap;
+	struct hop *h = hop_of(HOP(id));
+	if (h && (p.ttl <= 1 || size(&p, gso) > h->mtu))
+		h = 0;
+	struct edit e = {p.dst, id->addrs >> 32, p.dport, id->ports >> 48, h != 0};
 	int done = rewrite(skb, l2, &p, e, INBOUND);
-	if (done == TC_ACT_OK)
-		count(c, &p, gso);
-	return done;
+	if (done != TC_ACT_OK)
+		return done;
+	count(c, &p, gso, u->clock);
+	if (!l2 && bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return TC_ACT_SHOT;
+	return h ? send(h->ifindex, h->gateway, e.to_addr) : deliver(skb, tap);
 }
 
 SEC("tc") int uplink_ingress(struct __sk_buff *skb)
 {
-	int done = reply(skb, ETH_HLEN);
-
-	return done == TC_ACT_OK ? deliver(skb) : done;
+	return received(skb, ETH_HLEN);
 }
 
-// uplink_ingress_headerless is for PPP, WWAN and TUN, whose packets get an Ethernet header for the TAP.
+// uplink_ingress_headerless is for PPP, WWAN and TUN, whose packets get an Ethernet header.
 SEC("tc") int uplink_ingress_headerless(struct __sk_buff *skb)
 {
-	int done = reply(skb, 0);
+	return received(skb, 0);
+}
 
-	if (done != TC_ACT_OK)
-		return done;
-	return bpf_skb_change_head(skb, ETH_HLEN, 0) ? TC_ACT_SHOT : deliver(skb);
+// give_back makes a packet appear as received by the uplink.
+static __always_inline int give_back(struct __sk_buff *skb, struct ethhdr *eth, __u32 n)
+{
+	struct uplink *u = uplink_of(n);
+
+	if (!u || !u->ifindex)
+		return TC_ACT_UNSPEC;
+	if (u->flags & UPLINK_HEADERLESS)
+		skb->mark = GIVEN_BACK;
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++)
+		eth->h_dest[i] = u->mac[i];
+	return bpf_redirect(u->ifindex, BPF_F_INGRESS);
+}
+
+// to_lan sends a translated packet by the next hop of its session; what is to expire here is the host's.
+static __always_inline int to_lan(struct __sk_buff *skb, __u32 n)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + ETH_HLEN;
+	struct hop *h = hop_of(n);
+	struct uplink *any = uplink_of(0);
+
+	if ((void *)(ip + 1) > end || !any)
+		return TC_ACT_SHOT;
+	if (!h || ip->ttl <= 1 || (!skb->gso_size && bpf_ntohs(ip->tot_len) > h->mtu))
+		return deliver(skb, any->tap);
+	age(ip);
+	return send(h->ifindex, h->gateway, bpf_ntohl(ip->daddr));
+}
+
+// upcall_ingress takes what Go writes to the upcall device.
+SEC("tc") int upcall_ingress(struct __sk_buff *skb)
+{
+	if (bpf_skb_pull_data(skb, skb->len < ETH_HLEN + sizeof(struct iphdr) ? skb->len : ETH_HLEN + sizeof(struct iphdr)))
+		return TC_ACT_UNSPEC;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+
+	if ((void *)(eth + 1) > end || !is_secret(eth->h_source))
+		return TC_ACT_UNSPEC;
+	__u8 tag = eth->h_source[ETH_ALEN - 1];
+	if (tag < UPLINKS)
+		return give_back(skb, eth, tag);
+	return tag == TAG_LAN ? to_lan(skb, eth->h_dest[ETH_ALEN - 1]) : TC_ACT_UNSPEC;
 }
 
 char _license[] SEC("license") = "GPL";

@@ -13,9 +13,30 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type fastpathAddresses struct {
+	_      structs.HostLayout
+	Count  uint32
+	Unused uint32
+	List   [64]struct {
+		_    structs.HostLayout
+		Addr uint32
+		Tcp  uint32
+		Udp  uint32
+	}
+}
+
 type fastpathBucket struct {
 	_    structs.HostLayout
 	Word [8]uint64
+}
+
+type fastpathClient struct {
+	_       structs.HostLayout
+	Addr    uint32
+	Local   uint32
+	Port    uint16
+	Service uint16
+	Uplink  uint32
 }
 
 type fastpathCounters struct {
@@ -25,6 +46,14 @@ type fastpathCounters struct {
 	Packets uint32
 	SeqEnd  uint32
 	Ack     uint32
+}
+
+type fastpathHop struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Gateway uint32
+	Mtu     uint32
+	Unused  uint32
 }
 
 type fastpathIdentity struct {
@@ -40,6 +69,16 @@ type fastpathMac struct {
 	B [6]uint8
 }
 
+type fastpathPorts struct {
+	_    structs.HostLayout
+	Word [65536]uint32
+}
+
+type fastpathServices struct {
+	_    structs.HostLayout
+	Word [1024]uint64
+}
+
 type fastpathUplink struct {
 	_          structs.HostLayout
 	Generation uint32
@@ -47,29 +86,42 @@ type fastpathUplink struct {
 	Ifindex    uint32
 	Gateway    uint32
 	Mtu        uint32
-	Unused     [3]uint32
+	Tap        uint32
+	Upcall     uint32
+	Mac        [6]uint8
+	Unused     uint16
+	_          [4]byte
+	Clock      uint64
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	fastpathMapClients                  = "clients"
 	fastpathMapCountsIn                 = "counts_in"
 	fastpathMapCountsOut                = "counts_out"
+	fastpathMapHops                     = "hops"
 	fastpathMapIndexIn                  = "index_in"
 	fastpathMapIndexOut                 = "index_out"
+	fastpathMapOutside                  = "outside"
+	fastpathMapPortWords                = "port_words"
 	fastpathMapRecords                  = "records"
+	fastpathMapUdpServices              = "udp_services"
 	fastpathMapUplinks                  = "uplinks"
+	fastpathProgLanIngress              = "lan_ingress"
 	fastpathProgTapEgress               = "tap_egress"
+	fastpathProgUpcallIngress           = "upcall_ingress"
 	fastpathProgUplinkIngress           = "uplink_ingress"
 	fastpathProgUplinkIngressHeaderless = "uplink_ingress_headerless"
 	fastpathVarBuckets                  = "buckets"
 	fastpathVarGatewayMac               = "gateway_mac"
+	fastpathVarLingering                = "lingering"
+	fastpathVarSecret                   = "secret"
 	fastpathVarSeed0                    = "seed0"
 	fastpathVarSeed1                    = "seed1"
-	fastpathVarTapIfindex               = "tap_ifindex"
 	fastpathVarTapMac                   = "tap_mac"
-	fastpathVarTickOffset               = "tick_offset"
+	fastpathVarUpcallMac                = "upcall_mac"
 	fastpathVarUplinkId                 = "uplink_id"
 )
 
@@ -115,7 +167,9 @@ type fastpathSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fastpathProgramSpecs struct {
+	LanIngress              *ebpf.ProgramSpec `ebpf:"lan_ingress"`
 	TapEgress               *ebpf.ProgramSpec `ebpf:"tap_egress"`
+	UpcallIngress           *ebpf.ProgramSpec `ebpf:"upcall_ingress"`
 	UplinkIngress           *ebpf.ProgramSpec `ebpf:"uplink_ingress"`
 	UplinkIngressHeaderless *ebpf.ProgramSpec `ebpf:"uplink_ingress_headerless"`
 }
@@ -124,12 +178,17 @@ type fastpathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fastpathMapSpecs struct {
-	CountsIn  *ebpf.MapSpec `ebpf:"counts_in"`
-	CountsOut *ebpf.MapSpec `ebpf:"counts_out"`
-	IndexIn   *ebpf.MapSpec `ebpf:"index_in"`
-	IndexOut  *ebpf.MapSpec `ebpf:"index_out"`
-	Records   *ebpf.MapSpec `ebpf:"records"`
-	Uplinks   *ebpf.MapSpec `ebpf:"uplinks"`
+	Clients     *ebpf.MapSpec `ebpf:"clients"`
+	CountsIn    *ebpf.MapSpec `ebpf:"counts_in"`
+	CountsOut   *ebpf.MapSpec `ebpf:"counts_out"`
+	Hops        *ebpf.MapSpec `ebpf:"hops"`
+	IndexIn     *ebpf.MapSpec `ebpf:"index_in"`
+	IndexOut    *ebpf.MapSpec `ebpf:"index_out"`
+	Outside     *ebpf.MapSpec `ebpf:"outside"`
+	PortWords   *ebpf.MapSpec `ebpf:"port_words"`
+	Records     *ebpf.MapSpec `ebpf:"records"`
+	UdpServices *ebpf.MapSpec `ebpf:"udp_services"`
+	Uplinks     *ebpf.MapSpec `ebpf:"uplinks"`
 }
 
 // fastpathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -138,11 +197,12 @@ type fastpathMapSpecs struct {
 type fastpathVariableSpecs struct {
 	Buckets    *ebpf.VariableSpec `ebpf:"buckets"`
 	GatewayMac *ebpf.VariableSpec `ebpf:"gateway_mac"`
+	Lingering  *ebpf.VariableSpec `ebpf:"lingering"`
+	Secret     *ebpf.VariableSpec `ebpf:"secret"`
 	Seed0      *ebpf.VariableSpec `ebpf:"seed0"`
 	Seed1      *ebpf.VariableSpec `ebpf:"seed1"`
-	TapIfindex *ebpf.VariableSpec `ebpf:"tap_ifindex"`
 	TapMac     *ebpf.VariableSpec `ebpf:"tap_mac"`
-	TickOffset *ebpf.VariableSpec `ebpf:"tick_offset"`
+	UpcallMac  *ebpf.VariableSpec `ebpf:"upcall_mac"`
 	UplinkId   *ebpf.VariableSpec `ebpf:"uplink_id"`
 }
 
@@ -166,21 +226,31 @@ func (o *fastpathObjects) Close() error {
 //
 // It can be passed to loadFastpathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fastpathMaps struct {
-	CountsIn  *ebpf.Map `ebpf:"counts_in"`
-	CountsOut *ebpf.Map `ebpf:"counts_out"`
-	IndexIn   *ebpf.Map `ebpf:"index_in"`
-	IndexOut  *ebpf.Map `ebpf:"index_out"`
-	Records   *ebpf.Map `ebpf:"records"`
-	Uplinks   *ebpf.Map `ebpf:"uplinks"`
+	Clients     *ebpf.Map `ebpf:"clients"`
+	CountsIn    *ebpf.Map `ebpf:"counts_in"`
+	CountsOut   *ebpf.Map `ebpf:"counts_out"`
+	Hops        *ebpf.Map `ebpf:"hops"`
+	IndexIn     *ebpf.Map `ebpf:"index_in"`
+	IndexOut    *ebpf.Map `ebpf:"index_out"`
+	Outside     *ebpf.Map `ebpf:"outside"`
+	PortWords   *ebpf.Map `ebpf:"port_words"`
+	Records     *ebpf.Map `ebpf:"records"`
+	UdpServices *ebpf.Map `ebpf:"udp_services"`
+	Uplinks     *ebpf.Map `ebpf:"uplinks"`
 }
 
 func (m *fastpathMaps) Close() error {
 	return _FastpathClose(
+		m.Clients,
 		m.CountsIn,
 		m.CountsOut,
+		m.Hops,
 		m.IndexIn,
 		m.IndexOut,
+		m.Outside,
+		m.PortWords,
 		m.Records,
+		m.UdpServices,
 		m.Uplinks,
 	)
 }
@@ -191,11 +261,12 @@ func (m *fastpathMaps) Close() error {
 type fastpathVariables struct {
 	Buckets    *ebpf.Variable `ebpf:"buckets"`
 	GatewayMac *ebpf.Variable `ebpf:"gateway_mac"`
+	Lingering  *ebpf.Variable `ebpf:"lingering"`
+	Secret     *ebpf.Variable `ebpf:"secret"`
 	Seed0      *ebpf.Variable `ebpf:"seed0"`
 	Seed1      *ebpf.Variable `ebpf:"seed1"`
-	TapIfindex *ebpf.Variable `ebpf:"tap_ifindex"`
 	TapMac     *ebpf.Variable `ebpf:"tap_mac"`
-	TickOffset *ebpf.Variable `ebpf:"tick_offset"`
+	UpcallMac  *ebpf.Variable `ebpf:"upcall_mac"`
 	UplinkId   *ebpf.Variable `ebpf:"uplink_id"`
 }
 
@@ -203,14 +274,18 @@ type fastpathVariables struct {
 //
 // It can be passed to loadFastpathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fastpathPrograms struct {
+	LanIngress              *ebpf.Program `ebpf:"lan_ingress"`
 	TapEgress               *ebpf.Program `ebpf:"tap_egress"`
+	UpcallIngress           *ebpf.Program `ebpf:"upcall_ingress"`
 	UplinkIngress           *ebpf.Program `ebpf:"uplink_ingress"`
 	UplinkIngressHeaderless *ebpf.Program `ebpf:"uplink_ingress_headerless"`
 }
 
 func (p *fastpathPrograms) Close() error {
 	return _FastpathClose(
+		p.LanIngress,
 		p.TapEgress,
+		p.UpcallIngress,
 		p.UplinkIngress,
 		p.UplinkIngressHeaderless,
 	)

@@ -3,10 +3,11 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"tapgw/nat"
 )
@@ -16,30 +17,23 @@ const (
 	tapEgress         = "tap_egress"
 	uplinkIngress     = "uplink_ingress"
 	uplinkIngressBare = "uplink_ingress_headerless"
+	lanIngress        = "lan_ingress"
+	upcallIngress     = "upcall_ingress"
 )
+
+// portArrays is how many arrays of ports the kernel can see: two for each outside address, 256 KiB each.
+const portArrays = 16
 
 // Programs are the loaded programs and the memory they share with Go. Methods may be called from any goroutine.
 type Programs struct {
-	spec   *ebpf.CollectionSpec // with cfg's constants
-	maps   map[string]*ebpf.Map // shared by all programs
-	shared mapped
-	egress *ebpf.Program
-	tap    int // interface index
+	spec                *ebpf.CollectionSpec // with the constants
+	maps                map[string]*ebpf.Map // shared by all programs
+	shared              mapped
+	egress, lan, upcall *ebpf.Program
 
 	mu       sync.Mutex // guards what follows
-	links    []link.Link
-	attached map[uint8]*attachment
+	attached map[place]io.Closer
 	closed   bool
-}
-
-// attachment is an uplink's ingress program, which is loaded for it alone: its ID is a constant in it.
-type attachment struct {
-	program *ebpf.Program
-	link    link.Link
-}
-
-func (a *attachment) close() error {
-	return errors.Join(a.link.Close(), a.program.Close())
 }
 
 // Load makes the arrays and programs, attached to nothing yet. Errors: ErrPermission, ErrUnsupported, ErrRefused,
@@ -52,7 +46,7 @@ func Load(cfg Config) (*Programs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fastpath: read the programs: %w", err)
 	}
-	p := &Programs{spec: spec, tap: cfg.TAP.Index, maps: map[string]*ebpf.Map{}, attached: map[uint8]*attachment{}}
+	p := &Programs{spec: spec, maps: map[string]*ebpf.Map{}, attached: map[place]io.Closer{}}
 	if err := p.load(); err != nil {
 		return nil, errors.Join(explain(err), p.Close())
 	}
@@ -71,9 +65,10 @@ func prepare(cfg Config) (*ebpf.CollectionSpec, error) {
 	for _, name := range []string{fastpathMapRecords, fastpathMapCountsOut, fastpathMapCountsIn} {
 		spec.Maps[name].MaxEntries = uint32(sizes.Records)
 	}
+	spec.Maps[fastpathMapPortWords].MaxEntries = portArrays
 	return spec, setConstants(spec, map[string]any{
-		"seed0": cfg.Seed[0], "seed1": cfg.Seed[1], "buckets": buckets, "tick_offset": cfg.TickOffset,
-		"tap_ifindex": uint32(cfg.TAP.Index), "tap_mac": cfg.TAP.MAC, "gateway_mac": cfg.TAP.GatewayMAC,
+		"seed0": cfg.Seed[0], "seed1": cfg.Seed[1], "buckets": buckets,
+		"tap_mac": cfg.TAPMAC, "gateway_mac": cfg.GatewayMAC, "upcall_mac": cfg.UpcallMAC, "secret": cfg.Secret,
 	})
 }
 
@@ -90,28 +85,38 @@ func setConstants(spec *ebpf.CollectionSpec, constants map[string]any) error {
 	return nil
 }
 
-func (p *Programs) load() error {
-	for _, name := range []string{
-		fastpathMapIndexOut, fastpathMapIndexIn, fastpathMapRecords, fastpathMapCountsOut, fastpathMapCountsIn, fastpathMapUplinks,
-	} {
-		m, err := ebpf.NewMap(p.spec.Maps[name])
-		if err != nil {
+func (p *Programs) load() (err error) {
+	for name, spec := range p.spec.Maps {
+		if strings.HasPrefix(name, ".") { // constants, which each program has its own of
+			continue
+		}
+		if p.maps[name], err = ebpf.NewMap(spec); err != nil {
 			return fmt.Errorf("make the array %s: %w", name, err)
 		}
-		p.maps[name] = m
 	}
 	if err := p.shared.mapAll(p.maps); err != nil {
 		return err
 	}
-	var err error
-	p.egress, err = p.program(p.spec, tapEgress)
-	if err == nil { // so that a refusal is known before the first uplink
-		var probe *ebpf.Program
-		if probe, err = p.program(p.spec, uplinkIngress); err == nil {
-			err = probe.Close()
+	for name, at := range map[string]**ebpf.Program{tapEgress: &p.egress, lanIngress: &p.lan, upcallIngress: &p.upcall} {
+		if *at, err = p.program(p.spec, name); err != nil {
+			return err
 		}
 	}
-	return err
+	return p.rehearse()
+}
+
+// rehearse lets a refusal be known before the first uplink.
+func (p *Programs) rehearse() error {
+	for _, headerless := range []bool{false, true} {
+		program, err := p.ingressFor(0, headerless)
+		if err != nil {
+			return err
+		}
+		if err := program.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // program loads one program on the shared arrays.
@@ -151,14 +156,11 @@ func (p *Programs) Close() error {
 	}
 	p.closed = true
 	var errs []error
-	for _, l := range p.links {
+	for _, l := range p.attached {
 		errs = append(errs, l.Close())
 	}
-	for _, a := range p.attached {
-		errs = append(errs, a.close())
-	}
-	if p.egress != nil {
-		errs = append(errs, p.egress.Close())
+	for _, program := range []*ebpf.Program{p.egress, p.lan, p.upcall} {
+		errs = append(errs, program.Close())
 	}
 	errs = append(errs, p.shared.unmap())
 	for _, m := range p.maps {

@@ -16,11 +16,11 @@ import (
 	"tapgw/uplinks"
 )
 
-var small = Config{MaxSessions: 1, TAP: TAP{Index: 1}}
+var small = Config{MaxSessions: 1}
 
 func TestLoadRefusesNonsense(t *testing.T) {
 	for name, c := range map[string]Config{
-		"no sessions": {TAP: TAP{Index: 1}}, "too many": {MaxSessions: nat.MaxRecords + 1, TAP: TAP{Index: 1}}, "no TAP": {MaxSessions: 1},
+		"no sessions": {}, "too many": {MaxSessions: nat.MaxRecords + 1},
 	} {
 		if p, err := Load(c); err == nil {
 			p.Close()
@@ -89,9 +89,7 @@ func TestAttach(t *testing.T) {
 	labtest.Must(t, err)
 	up, err := ns.Index("up0")
 	labtest.Must(t, err)
-	c := small
-	c.TAP.Index = up
-	p, err := Load(c)
+	p, err := Load(small)
 	labtest.Must(t, err)
 	labtest.Must(t, ns.Do(func() error {
 		for _, headerless := range []bool{false, true, false} {
@@ -103,7 +101,7 @@ func TestAttach(t *testing.T) {
 		if err := p.AttachUplink(2, 1<<20, false); err == nil {
 			t.Error("attached to a device that does not exist")
 		}
-		if err := p.AttachTAP(); err != nil {
+		if err := p.AttachTAP(up); err != nil {
 			return err
 		}
 		expectAttached(t, up, ebpf.AttachTCXEgress, 1)
@@ -113,7 +111,7 @@ func TestAttach(t *testing.T) {
 		expectAttached(t, up, ebpf.AttachTCXEgress, 0)
 		return nil
 	}))
-	for _, err := range []error{p.AttachTAP(), p.AttachUplink(1, up, false), p.SetUplink(1, usable)} {
+	for _, err := range []error{p.AttachTAP(up), p.AttachUplink(1, up, false), p.SetUplink(1, usable)} {
 		if !errors.Is(err, errClosed) {
 			t.Errorf("after Close: %v", err)
 		}

@@ -14,13 +14,14 @@ import (
 // mapped is all memory of the process that lies in arrays of the kernel.
 type mapped struct {
 	nat.Memory
-	uplinks []byte
+	uplinks, hops, outside, services []byte
 }
 
 func (m *mapped) arrays() map[string]*[]byte {
 	return map[string]*[]byte{
 		fastpathMapIndexOut: &m.IndexOut, fastpathMapIndexIn: &m.IndexIn, fastpathMapRecords: &m.Records,
-		fastpathMapCountsOut: &m.CountsOut, fastpathMapCountsIn: &m.CountsIn, fastpathMapUplinks: &m.uplinks,
+		fastpathMapCountsOut: &m.CountsOut, fastpathMapCountsIn: &m.CountsIn, fastpathMapPortWords: &m.Ports,
+		fastpathMapUplinks: &m.uplinks, fastpathMapHops: &m.hops, fastpathMapOutside: &m.outside, fastpathMapUdpServices: &m.services,
 	}
 }
 

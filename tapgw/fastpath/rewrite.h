@@ -28,7 +28,7 @@ struct packet {
 	__u32 len;      // IPv4 total length
 	__u32 headers;  // IPv4 and transport header
 	__u32 seq_end, ack;
-	__u8 proto, flags;
+	__u8 proto, flags, ttl;
 };
 
 static __always_inline int parse_tcp(struct packet *p, const __u8 *l4, const void *end)
@@ -76,9 +76,9 @@ static __always_inline int parse(struct __sk_buff *skb, __u32 l2, struct packet 
 	p->len = bpf_ntohs(ip->tot_len);
 	if (p->len < sizeof(*ip) || p->len > skb->len - l2)
 		return -1;
-	p->src = bpf_ntohl(ip->saddr), p->dst = bpf_ntohl(ip->daddr), p->proto = ip->protocol;
+	p->src = bpf_ntohl(ip->saddr), p->dst = bpf_ntohl(ip->daddr), p->proto = ip->protocol, p->ttl = ip->ttl;
 	p->sport = bpf_ntohs(*(__be16 *)l4), p->dport = bpf_ntohs(*(__be16 *)(l4 + 2));
-	p->flags = 0;
+	p->flags = 0, p->seq_end = 0, p->ack = 0;
 	if (p->proto == IPPROTO_TCP)
 		return parse_tcp(p, l4, end);
 	return p->proto == IPPROTO_UDP ? parse_udp(p, l4) : -1;
@@ -95,11 +95,21 @@ static __always_inline __u16 patch(__u16 check, __be32 from, __be32 to)
 	return ~sum;
 }
 
-// edit is the one address and port that change.
+// edit is the one address and port that change, and by how much the time to live shrinks.
 struct edit {
 	__u32 addr, to_addr;
 	__u16 port, to_port;
+	__u8 hops;
 };
+
+// age is what a router does to a packet whose time to live allows it (RFC 1812 section 5.3.1).
+static __always_inline void age(struct iphdr *ip)
+{
+	__u32 sum = ip->check + bpf_htons(0x100);
+
+	ip->check = sum + (sum >= 0xffff);
+	ip->ttl--;
+}
 
 // rewrite changes source or destination. TC_ACT_OK when done, TC_ACT_UNSPEC when the packet is as before, TC_ACT_SHOT when
 // it is neither. Only the helpers know whether the transport checksum is complete or left to the device, so they patch it.
@@ -121,6 +131,8 @@ static __always_inline int rewrite(struct __sk_buff *skb, __u32 l2, const struct
 	if ((void *)(ports + 2) > end)
 		return TC_ACT_SHOT;
 	ip->check = patch(ip->check, from, to);
+	if (e.hops)
+		age(ip);
 	if (d == OUTBOUND)
 		ip->saddr = to, ports[0] = to_port;
 	else

@@ -20,6 +20,7 @@ const (
 	mtu        = 1400
 	sessions   = 3000
 	offset     = 1 << 31 // of ticks
+	tickBits   = 26      // log2 of a tick in nanoseconds
 	outside    = 0xc6336407
 	codeNext   = 0xffffffff // TC_ACT_UNSPEC
 	codeHit    = 7          // TC_ACT_REDIRECT
@@ -28,6 +29,8 @@ const (
 var (
 	tapMAC     = [6]byte{2, 0x54, 0x41, 0x50, 0x47, 1}
 	gatewayMAC = [6]byte{2, 0x54, 0x41, 0x50, 0x47, 0xfe}
+	upcallMAC  = [6]byte{2, 0x54, 0x41, 0x50, 0x47, 2}
+	secret     = [6]byte{0x5e, 0xc2, 0xe7, 1, 2, 3}
 	seed       = [2]uint64{0x0123456789abcdef, 0xfedcba9876543210}
 	usable     = Uplink{Generation: generation, Index: 1, Gateway: netip.MustParseAddr("198.51.100.1"), MTU: mtu, Usable: true}
 )
@@ -41,19 +44,17 @@ type rig struct {
 	plain       *nat.Memory
 }
 
-// newRig has a TAP that exists in no namespace: programs run, but what they redirect goes nowhere.
-func newRig(t testing.TB) *rig { return newRigOn(t, 1) }
-
-func newRigOn(t testing.TB, tap int) *rig {
+// newRig is attached to nothing: programs run, but what they redirect goes nowhere.
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	labtest.RequireRoot(t)
 	p, err := Load(Config{
-		Seed: seed, MaxSessions: sessions, TickOffset: offset,
-		TAP: TAP{Index: tap, MAC: tapMAC, GatewayMAC: gatewayMAC},
+		Seed: seed, MaxSessions: sessions, Secret: secret, TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	labtest.Must(t, p.SetClock(offset<<tickBits))
 	r := &rig{Programs: p, memory: p.Memory(), plain: plainMemory(nat.SizesFor(sessions))}
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {

@@ -6,8 +6,11 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#define SLOTS 8     // words in a bucket
-#define UPLINKS 32  // uplink IDs
+#define SLOTS 8        // words in a bucket
+#define UPLINKS 32     // uplink IDs
+#define HOPS 256       // numbers of next hops towards the LAN; 0 is none
+#define ADDRESSES 64   // outside addresses of an uplink
+#define PORTS 65536
 
 enum direction { OUTBOUND, INBOUND };
 
@@ -19,7 +22,7 @@ struct bucket {
 struct identity {
 	__u64 addrs;    // inside address << 32 | remote address
 	__u64 ports;    // inside port << 48 | remote port << 32 | outside port << 16 | protocol << 8 | uplink
-	__u64 outside;  // outside address << 32 | generation
+	__u64 outside;  // outside address << 32 | next hop towards the LAN << 24 | generation
 	__u64 own;      // written by Go alone; the lowest four bits are the state
 };
 
@@ -37,11 +40,49 @@ struct uplink {
 	__u32 ifindex;
 	__u32 gateway;  // network order, 0 when remotes are on the link
 	__u32 mtu;
-	__u32 unused[3];
+	__u32 tap;     // interface index, the same for all uplinks, as is what follows
+	__u32 upcall;  // interface index
+	__u8 mac[6];   // of the device
+	__u16 unused;
+	__u64 clock;  // nanoseconds from CLOCK_MONOTONIC to the clock of the sessions
 };
+
+// hop is where packets to a part of the LAN go next. 0 when they take the way through the host's stack.
+struct hop {
+	__u32 ifindex;
+	__u32 gateway;  // network order, 0 when the destination is on the link
+	__u32 mtu;
+	__u32 unused;  // elements of an array begin at multiples of eight bytes
+};
+
+// address is one outside address of an uplink and where the words of its ports are; NO_PORTS when they are not shared.
+struct address {
+	__u32 addr;
+	__u32 tcp, udp;
+};
+
+struct addresses {
+	__u32 count;
+	__u32 unused;
+	struct address list[ADDRESSES];
+};
+
+struct ports {
+	__u32 word[PORTS];  // the upper two bits are 0 when the port is not ours
+};
+
+struct services {
+	__u64 word[PORTS / 64];  // a bit for each UDP port
+};
+
+#define NO_PORTS 0xffffffff
+#define PORT_KIND (3U << 30)
 
 #define UPLINK_USABLE 1
 #define UPLINK_HEADERLESS 2  // no Ethernet header
+
+#define GENERATION(id) ((__u32)(id)->outside & 0xffffff)
+#define HOP(id) ((__u32)(id)->outside >> 24)
 
 #define FIN_SEEN (1ULL << 63)
 #define ACK_SEEN (1ULL << 61)
@@ -68,7 +109,26 @@ ARRAY(index_in, struct bucket, 1);
 ARRAY(records, struct identity, 1);
 ARRAY(counts_out, struct counters, 1);
 ARRAY(counts_in, struct counters, 1);
+ARRAY(port_words, struct ports, 1);
 ARRAY(uplinks, struct uplink, UPLINKS);
+ARRAY(hops, struct hop, HOPS);
+ARRAY(outside, struct addresses, UPLINKS);
+ARRAY(udp_services, struct services, 1);
+
+// client is a remote endpoint and the UDP service of the host that it speaks to.
+struct client {
+	__u32 addr, local;
+	__u16 port, service;
+	__u32 uplink;
+};
+
+// clients are those that Go has been told of, and in which tick.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct client);
+	__type(value, __u32);
+} clients SEC(".maps");
 
 const volatile __u64 seed0;
 const volatile __u64 seed1;

@@ -1,135 +1,100 @@
 package fastpath
 
 import (
-	"encoding/binary"
 	"fmt"
-	"sync/atomic"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-
-	"tapgw/uplinks"
 )
 
-// Flags of uplinkWords, as in table.h.
-const (
-	flagUsable = 1 << iota
-	flagHeaderLess
-)
-
-// uplinkWords is struct uplink of table.h.
-type uplinkWords struct {
-	generation, flags, ifindex, gateway, mtu atomic.Uint32
-	_                                        [3]uint32
+// AttachTAP starts the fast path of outbound packets, in place of another TAP's. The device must be in the thread's
+// network namespace, as with all that attach.
+func (p *Programs) AttachTAP(index int) error {
+	return p.whileOpen(func() error {
+		p.shared.everyUplink(func(w *uplinkWords) { w.tap.Store(uint32(index)) })
+		return p.replace(place{program: tapEgress}, index, ebpf.AttachTCXEgress, p.egress)
+	})
 }
 
-// SetUplink tells the kernel what an uplink is now; it takes effect with the next packet. A new generation or an uplink
-// that is not usable is published first, so that no packet leaves by a half-written uplink that had been usable before.
-func (p *Programs) SetUplink(id uint8, u Uplink) error {
-	if err := checkID(id); err != nil {
-		return err
-	}
-	gateway, err := u.nextHop()
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return errClosed
-	}
-	w := &unsafe.Slice((*uplinkWords)(unsafe.Pointer(unsafe.SliceData(p.shared.uplinks))), uplinks.MaxUplinks)[id]
-	w.flags.Store(0)
-	w.generation.Store(u.Generation)
-	w.ifindex.Store(uint32(u.Index))
-	w.gateway.Store(gateway)
-	w.mtu.Store(uint32(u.MTU))
-	w.flags.Store(u.flags())
-	return nil
-}
-
-// nextHop is the gateway in network order.
-func (u *Uplink) nextHop() (uint32, error) {
-	switch {
-	case u.Usable && (u.Index <= 0 || u.MTU <= 0):
-		return 0, fmt.Errorf("%w: usable with interface index %d and MTU %d", ErrUplink, u.Index, u.MTU)
-	case !u.Gateway.IsValid():
-		return 0, nil
-	case !u.Gateway.Unmap().Is4():
-		return 0, fmt.Errorf("%w: the gateway %v is not an IPv4 address", ErrUplink, u.Gateway)
-	}
-	a := u.Gateway.Unmap().As4()
-	return binary.NativeEndian.Uint32(a[:]), nil
-}
-
-func (u *Uplink) flags() (flags uint32) {
-	if u.Usable {
-		flags |= flagUsable
-	}
-	if u.HeaderLess {
-		flags |= flagHeaderLess
-	}
-	return flags
-}
-
-// AttachTAP starts the fast path of outbound packets. The TAP must be in the thread's network namespace.
-func (p *Programs) AttachTAP() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return errClosed
-	}
-	l, err := attach(p.egress, p.tap, ebpf.AttachTCXEgress)
-	if err != nil {
-		return fmt.Errorf("fastpath: attach to the TAP: %w", err)
-	}
-	p.links = append(p.links, l)
-	return nil
+// AttachUpcall makes a device the one by which packets come to Go and go back, in place of another.
+func (p *Programs) AttachUpcall(index int) error {
+	return p.whileOpen(func() error {
+		if err := p.replace(place{program: upcallIngress}, index, ebpf.AttachTCXIngress, p.upcall); err != nil {
+			return err
+		}
+		p.shared.everyUplink(func(w *uplinkWords) { w.upcall.Store(uint32(index)) })
+		return nil
+	})
 }
 
 // AttachUplink starts the fast path of replies that come in by a device, in place of what was attached for the uplink
-// before. The device must be in the thread's network namespace.
+// before.
 func (p *Programs) AttachUplink(id uint8, index int, headerless bool) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
+	return p.whileOpen(func() error {
+		program, err := p.ingressFor(id, headerless)
+		if err != nil {
+			return explain(err)
+		}
+		defer program.Close() // its link holds it
+		return p.replace(place{uplinkIngress, int(id)}, index, ebpf.AttachTCXIngress, program)
+	})
+}
+
+// DetachUplink ends the fast path of an uplink's replies; nothing when there is none.
+func (p *Programs) DetachUplink(id uint8) error { return p.detach(place{uplinkIngress, int(id)}) }
+
+// AttachLAN lets packets of sessions whose hop is this device bypass the host's forwarding. Attaching again does nothing.
+func (p *Programs) AttachLAN(index int) error {
+	return p.whileOpen(func() error {
+		if at := (place{lanIngress, index}); p.attached[at] == nil {
+			return p.replace(at, index, ebpf.AttachTCXIngress, p.lan)
+		}
+		return nil
+	})
+}
+
+// DetachLAN ends that; nothing when it was not so.
+func (p *Programs) DetachLAN(index int) error { return p.detach(place{lanIngress, index}) }
+
+// place is where a program can be attached: of uplinks and devices of the LAN there are several.
+type place struct {
+	program string
+	number  int // uplink ID, or interface index
+}
+
+// replace attaches a program and then detaches what was in its place.
+func (p *Programs) replace(at place, index int, where ebpf.AttachType, program *ebpf.Program) error {
+	l, err := attach(program, index, where)
+	if err != nil {
+		return fmt.Errorf("fastpath: attach %s to device %d: %w", at.program, index, err)
+	}
+	old := p.attached[at]
+	p.attached[at] = l
+	if old != nil {
+		return old.Close()
+	}
+	return nil
+}
+
+func (p *Programs) detach(at place) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.attached[at]
+	if l == nil {
+		return nil
+	}
+	delete(p.attached, at)
+	return l.Close()
+}
+
+// whileOpen does something that Close must not interrupt.
+func (p *Programs) whileOpen(do func() error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return errClosed
 	}
-	program, err := p.ingressFor(id, headerless)
-	if err != nil {
-		return explain(err)
-	}
-	l, err := attach(program, index, ebpf.AttachTCXIngress)
-	if err != nil {
-		program.Close()
-		return fmt.Errorf("fastpath: attach to uplink %d: %w", id, err)
-	}
-	old := p.attached[id]
-	p.attached[id] = &attachment{program: program, link: l}
-	if old != nil {
-		return old.close()
-	}
-	return nil
-}
-
-// DetachUplink ends the fast path of an uplink's replies; nothing when there is none.
-func (p *Programs) DetachUplink(id uint8) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	a := p.attached[id]
-	if a == nil {
-		return nil
-	}
-	delete(p.attached, id)
-	return a.close()
-}
-
-// attach puts a program before all others: what it takes is nobody else's.
-func attach(program *ebpf.Program, index int, where ebpf.AttachType) (link.Link, error) {
-	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: where, Anchor: link.Head()})
-	return l, explain(err)
+	return do()
 }

@@ -58,8 +58,8 @@ func newWorld(t *testing.T, connect func(near, far lab.End, mtu int) (*lab.Link,
 		must(w.gateway.SetOffloads("lan0", *o))
 		must(w.gateway.SetOffloads("up0", *o))
 	}
-	w.rig = newRigOn(t, tap)
-	w.attach(t, headerless)
+	w.rig = newRig(t)
+	w.attach(t, tap, headerless)
 	return w
 }
 
@@ -77,7 +77,7 @@ func (w *world) tap(t *testing.T) (index int) {
 	return tap.Index()
 }
 
-func (w *world) attach(t *testing.T, headerless bool) {
+func (w *world) attach(t *testing.T, tap int, headerless bool) {
 	t.Helper()
 	up, err := w.gateway.Index("up0")
 	labtest.Must(t, err)
@@ -85,7 +85,7 @@ func (w *world) attach(t *testing.T, headerless bool) {
 	u.Index, u.MTU, u.HeaderLess = up, 1500, headerless
 	w.set(t, u)
 	labtest.Must(t, w.gateway.Do(func() error {
-		if err := w.AttachTAP(); err != nil {
+		if err := w.AttachTAP(tap); err != nil {
 			return err
 		}
 		return w.AttachUplink(uplinkID, up, headerless)

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// What goes to Go and comes back by the upcall device: received packets that are no hits but ours, with tapgw/inbound.go
+// as the judge, and packets of the LAN that must not pass the host's own forwarding.
+#pragma once
+
+#include "rewrite.h"
+#include "table.h"
+
+#define ICMP_ECHO_REPLY 0
+#define ICMP_UNREACHABLE 3
+#define ICMP_ECHO 8
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER 12
+#define ICMP_TIMESTAMP 13
+#define ICMP_TIMESTAMP_REPLY 14
+
+struct mac {
+	__u8 b[ETH_ALEN];
+};
+
+// The last byte of the secret source address says what a frame on the upcall device is: up to UPLINKS the number of the
+// uplink that received it.
+#define TAG_COPY UPLINKS       // | the number of the uplink: the host has it too
+#define TAG_LAN (2 * UPLINKS)  // from the LAN; or to it, by the hop in the last byte of the destination
+
+const volatile struct mac tap_mac;
+const volatile struct mac gateway_mac;
+const volatile struct mac upcall_mac;
+const volatile struct mac secret;
+
+static __always_inline void set_mac(__u8 *to, const volatile struct mac *from)
+{
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++)
+		to[i] = from->b[i];
+}
+
+// is_secret reports whether a source address is one of those that only Go and these programs know.
+static __always_inline int is_secret(const __u8 *mac)
+{
+	__u8 differ = 0;
+
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN - 1; i++)
+		differ |= mac[i] ^ secret.b[i];
+	return !differ;
+}
+
+static __always_inline struct uplink *uplink_of(__u32 n)
+{
+	return bpf_map_lookup_elem(&uplinks, &n);
+}
+
+// label makes an Ethernet header of the upcall device, and returns that device, 0 when there is none.
+static __always_inline __u32 label(struct __sk_buff *skb, __u8 tag)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+	struct uplink *any = uplink_of(0);
+
+	if ((void *)(eth + 1) > end || !any)
+		return 0;
+	set_mac(eth->h_dest, &upcall_mac);
+	set_mac(eth->h_source, &secret);
+	eth->h_source[ETH_ALEN - 1] = tag;
+	eth->h_proto = bpf_htons(ETH_P_IP);
+	return any->upcall;
+}
+
+// upcall hands a packet to Go; l2 is the length of its link header.
+static __always_inline int upcall(struct __sk_buff *skb, __u32 l2, __u8 tag)
+{
+	if (!l2 && bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return TC_ACT_SHOT;
+	__u32 device = label(skb, tag);
+	return device ? bpf_redirect(device, 0) : TC_ACT_SHOT;
+}
+
+// address_of finds an address among those of an uplink.
+static __always_inline struct address *address_of(__u32 uplink, __u32 addr)
+{
+	struct addresses *all = bpf_map_lookup_elem(&outside, &uplink);
+
+	if (!all)
+		return 0;
+	for (__u32 i = 0; i < ADDRESSES && i < all->count; i++)
+		if (all->list[i].addr == addr)
+			return &all->list[i];
+	return 0;
+}
+
+// port_is_ours reports whether an outside port is mapped or resting. Where that is not known, Go must say.
+static __always_inline int port_is_ours(const struct address *a, __u8 proto, __u16 port)
+{
+	__u32 n = proto == IPPROTO_TCP ? a->tcp : a->udp;
+
+	if (n == NO_PORTS)
+		return 1;
+	struct ports *p = bpf_map_lookup_elem(&port_words, &n);
+	return p && *(volatile __u32 *)&p->word[port] & PORT_KIND;
+}
+
+// query_is_ours reports whether an ICMP query went out under this identifier.
+static __noinline int query_is_ours(__u32 uplink, __u32 addr, __u32 remote, __u16 identifier)
+{
+	struct key k = {(__u64)addr << 32 | remote, (__u64)identifier << 16 | IPPROTO_ICMP << 8 | uplink};
+	__u32 n = 0;
+
+	return find(&index_in, k, INBOUND, &n) != 0;
+}
+
+// quote_is_ours judges an ICMP error by the packet that it quotes at an offset (RFC 5508 REQ-4).
+static __always_inline int quote_is_ours(struct __sk_buff *skb, __u32 at, __u32 uplink)
+{
+	struct iphdr ip;
+	__u8 l4[8];
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 ||
+	    bpf_skb_load_bytes(skb, at + ip.ihl * 4, l4, sizeof(l4)))
+		return 0;
+	__u32 addr = bpf_ntohl(ip.saddr);
+	struct address *a = address_of(uplink, addr);
+	if (!a)
+		return 0;
+	if (ip.protocol == IPPROTO_TCP || ip.protocol == IPPROTO_UDP)
+		return port_is_ours(a, ip.protocol, bpf_ntohs(*(__be16 *)l4));
+	if (ip.protocol != IPPROTO_ICMP || (l4[0] != ICMP_ECHO && l4[0] != ICMP_TIMESTAMP))
+		return 0;
+	return query_is_ours(uplink, addr, bpf_ntohl(ip.daddr), bpf_ntohs(*(__be16 *)(l4 + 4)));
+}
+
+static __always_inline int icmp_is_ours(struct __sk_buff *skb, const struct iphdr *ip, __u32 at, const __u8 *l4, __u32 uplink)
+{
+	switch (l4[0]) {
+	case ICMP_ECHO_REPLY:
+	case ICMP_TIMESTAMP_REPLY:
+		return query_is_ours(uplink, bpf_ntohl(ip->daddr), bpf_ntohl(ip->saddr), bpf_ntohs(*(__be16 *)(l4 + 4)));
+	case ICMP_UNREACHABLE:
+	case ICMP_TIME_EXCEEDED:
+	case ICMP_PARAMETER:
+		return quote_is_ours(skb, at + 8, uplink);
+	}
+	return 0;
+}
+
+// told reports whether Go has heard of a client within this tick, and notes that it has now.
+static __always_inline int told(const struct client *c)
+{
+	__u32 now = bpf_ktime_get_coarse_ns() >> 26;
+	__u32 *last = bpf_map_lookup_elem(&clients, c);
+
+	if (last && *last == now)
+		return 1;
+	bpf_map_update_elem(&clients, c, &now, BPF_ANY);
+	return 0;
+}
+
+// copy tells Go of a request to a service of the host, which has the packet itself.
+static __always_inline int copy(struct __sk_buff *skb, __u8 tag)
+{
+	__u8 header[ETH_HLEN];
+
+	if (bpf_skb_load_bytes(skb, 0, header, sizeof(header)))
+		return TC_ACT_UNSPEC;
+	__u32 device = label(skb, tag);
+	if (device)
+		bpf_clone_redirect(skb, device, 0);
+	return bpf_skb_store_bytes(skb, 0, header, sizeof(header), 0) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+static __always_inline int is_service(__u16 port)
+{
+	__u32 zero = 0;
+	struct services *s = bpf_map_lookup_elem(&udp_services, &zero);
+
+	return s && s->word[port / 64] >> (port % 64) & 1;
+}
+
+// The ways of a received packet that is no hit.
+enum whose { OTHERS, OURS, SERVICE };
+
+// judge tells whose a received packet is (DESIGN of the gateway: one predicate for both datapaths).
+static __noinline enum whose judge(struct __sk_buff *skb, __u32 l2, __u32 uplink)
+{
+	struct iphdr ip;
+	__u8 l4[8];
+
+	if (bpf_skb_load_bytes(skb, l2, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+		return OTHERS;
+	struct address *a = address_of(uplink, bpf_ntohl(ip.daddr));
+	if (!a || (ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP && ip.protocol != IPPROTO_ICMP))
+		return OTHERS;
+	if (ip.frag_off & bpf_htons(0x3fff))
+		return OURS;
+	__u32 at = l2 + ip.ihl * 4;
+	if (bpf_skb_load_bytes(skb, at, l4, sizeof(l4)))
+		return OTHERS;
+	if (ip.protocol == IPPROTO_ICMP)
+		return icmp_is_ours(skb, &ip, at, l4, uplink) ? OURS : OTHERS;
+	__u16 port = bpf_ntohs(*(__be16 *)(l4 + 2));
+	if (port_is_ours(a, ip.protocol, port))
+		return OURS;
+	if (ip.protocol != IPPROTO_UDP || !is_service(port))
+		return OTHERS;
+	struct client c = {bpf_ntohl(ip.saddr), a->addr, bpf_ntohs(*(__be16 *)l4), port, uplink};
+	return told(&c) ? OTHERS : SERVICE;
+}

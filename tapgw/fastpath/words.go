@@ -1,0 +1,172 @@
+package fastpath
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"tapgw/uplinks"
+)
+
+// Flags of uplinkWords, as in table.h.
+const (
+	flagUsable = 1 << iota
+	flagHeaderLess
+)
+
+// uplinkWords is struct uplink of table.h.
+type uplinkWords struct {
+	generation, flags, ifindex, gateway, mtu atomic.Uint32
+
+	tap, upcall atomic.Uint32
+	mac         [6]byte
+	_           uint16
+	clock       atomic.Uint64
+}
+
+// hopWords is struct hop of table.h.
+type hopWords struct {
+	ifindex, gateway, mtu atomic.Uint32
+	_                     uint32
+}
+
+// noPorts is NO_PORTS of table.h.
+const noPorts = 1<<32 - 1
+
+// addressWords is struct addresses of table.h.
+type addressWords struct {
+	count atomic.Uint32
+	_     uint32
+	list  [MaxAddresses]struct{ addr, tcp, udp atomic.Uint32 }
+}
+
+// serviceWords is struct services of table.h.
+type serviceWords [1 << 16 / 64]atomic.Uint64
+
+// array is shared memory as elements of a type.
+func array[T any](b []byte) []T {
+	var one T
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(one)))
+}
+
+func (m *mapped) uplink(id uint8) *uplinkWords { return &array[uplinkWords](m.uplinks)[id] }
+
+// everyUplink does the same to the words of all uplinks.
+func (m *mapped) everyUplink(do func(*uplinkWords)) {
+	for id := range uint8(uplinks.MaxUplinks) {
+		do(m.uplink(id))
+	}
+}
+
+func networkOrder(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.NativeEndian.Uint32(b[:])
+}
+
+// SetUplink tells the kernel what an uplink is now; it takes effect with the next packet. A new generation or an uplink
+// that is not usable is published first, so that no packet leaves by a half-written uplink that had been usable before.
+func (p *Programs) SetUplink(id uint8, u Uplink) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	gateway, err := u.check()
+	if err != nil {
+		return err
+	}
+	return p.whileOpen(func() error {
+		w := p.shared.uplink(id)
+		w.flags.Store(w.flags.Load() &^ flagUsable)
+		w.generation.Store(u.Generation)
+		w.ifindex.Store(uint32(u.Index))
+		w.gateway.Store(gateway)
+		w.mtu.Store(uint32(u.MTU))
+		w.mac = u.MAC
+		w.flags.Store(u.flags())
+		p.setAddresses(id, u.Addresses)
+		return nil
+	})
+}
+
+// check returns the next hop of a possible uplink.
+func (u *Uplink) check() (gateway uint32, err error) {
+	if u.Usable && (u.Index <= 0 || u.MTU <= 0) {
+		return 0, fmt.Errorf("%w: usable with interface index %d and MTU %d", ErrUplink, u.Index, u.MTU)
+	}
+	return nextHop(u.Gateway)
+}
+
+func (u *Uplink) flags() (flags uint32) {
+	if u.Usable {
+		flags |= flagUsable
+	}
+	if u.HeaderLess {
+		flags |= flagHeaderLess
+	}
+	return flags
+}
+
+func (p *Programs) setAddresses(id uint8, list []Address) {
+	w := &array[addressWords](p.shared.outside)[id]
+	list = list[:min(len(list), MaxAddresses)]
+	for i, a := range list {
+		w.list[i].tcp.Store(uint32(a.TCP)) // −1 is noPorts
+		w.list[i].udp.Store(uint32(a.UDP))
+		w.list[i].addr.Store(a.Addr)
+	}
+	w.count.Store(uint32(len(list)))
+}
+
+// SetClock says what is to be added to CLOCK_MONOTONIC to make the time of which nat.TickOf makes ticks.
+func (p *Programs) SetClock(offset time.Duration) error {
+	return p.whileOpen(func() error {
+		p.shared.everyUplink(func(w *uplinkWords) { w.clock.Store(uint64(offset)) })
+		return nil
+	})
+}
+
+// SetServices says on which UDP ports programs of the host listen at no address in particular: Go gets a copy of the
+// first packet of each of their clients in every tick.
+func (p *Programs) SetServices(ports []uint16) error {
+	return p.whileOpen(func() error {
+		var wanted [len(serviceWords{})]uint64
+		for _, port := range ports {
+			wanted[port/64] |= 1 << (port % 64)
+		}
+		words := &array[serviceWords](p.shared.services)[0]
+		for i := range words {
+			words[i].Store(wanted[i])
+		}
+		return nil
+	})
+}
+
+// SetHops replaces the ways to the LAN: hop i+1 of a session is hops[i]. While they change, and where the index is 0,
+// packets take the way through the host's stack, in both directions.
+func (p *Programs) SetHops(hops []Hop) error {
+	gateways := make([]uint32, len(hops))
+	for i, h := range hops {
+		var err error
+		if gateways[i], err = nextHop(h.Gateway); err != nil {
+			return err
+		}
+	}
+	if len(hops) > MaxHops {
+		return fmt.Errorf("%w: %d hops, at most %d are allowed", ErrUplink, len(hops), MaxHops)
+	}
+	return p.whileOpen(func() error {
+		words := array[hopWords](p.shared.hops)
+		for i := range words {
+			words[i].ifindex.Store(0)
+		}
+		for i, h := range hops {
+			w := &words[i+1]
+			w.gateway.Store(gateways[i])
+			w.mtu.Store(uint32(h.MTU))
+			w.ifindex.Store(uint32(h.Index))
+		}
+		return nil
+	})
+}
