@@ -19,12 +19,13 @@ const (
 
 // Config is one complete, valid configuration.
 type Config struct {
-	TAP     TAP
-	Uplinks []Uplink // empty means every uplink found
-	NAT     NAT
-	Policy  Policy
-	Probe   Probe
-	API     API
+	TAP      TAP
+	Datapath Datapath
+	Uplinks  []Uplink // empty means every uplink found
+	NAT      NAT
+	Policy   Policy
+	Probe    Probe
+	API      API
 }
 
 // TAP is the device that captures the default route.
@@ -41,6 +42,36 @@ func (t TAP) Gateway() netip.Addr {
 	}
 	return t.Address.Addr().Prev()
 }
+
+// Datapath configures who carries the packets of known sessions.
+type Datapath struct {
+	Mode        DatapathMode
+	LANShortcut LANShortcut
+}
+
+// DatapathMode is a way to choose the datapath.
+type DatapathMode string
+
+// The modes of a Datapath.
+const (
+	DatapathAuto      DatapathMode = "auto"      // the kernel where possible, else userspace
+	DatapathKernel    DatapathMode = "kernel"    // the kernel, or the daemon does not start
+	DatapathUserspace DatapathMode = "userspace" // the daemon, always
+)
+
+// DatapathModes are all modes, the default first.
+func DatapathModes() []DatapathMode {
+	return []DatapathMode{DatapathAuto, DatapathKernel, DatapathUserspace}
+}
+
+// LANShortcut says whether packets of known sessions may bypass the host's own forwarding between LAN and uplinks.
+type LANShortcut string
+
+// The values of a LANShortcut.
+const (
+	LANShortcutAuto LANShortcut = "auto" // where no firewall rule of the host could match them
+	LANShortcutOff  LANShortcut = "off"  // never
+)
 
 // Uplink narrows or names one way to the Internet. Zero values mean "as found".
 type Uplink struct {
@@ -116,7 +147,8 @@ type API struct {
 // Default is the configuration without file and environment.
 func Default() Config {
 	return Config{
-		TAP: TAP{Name: "tapgw0", Address: netip.MustParsePrefix("198.18.73.1/30")},
+		TAP:      TAP{Name: "tapgw0", Address: netip.MustParsePrefix("198.18.73.1/30")},
+		Datapath: Datapath{Mode: DatapathAuto, LANShortcut: LANShortcutAuto},
 		NAT: NAT{
 			MaxSessions: 65536,
 			Timeouts: Timeouts{

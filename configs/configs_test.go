@@ -124,6 +124,8 @@ func TestAccepted(t *testing.T) {
 		{"api: {metrics: '[::1]:9417'}", func(c Config) any { return c.API.Metrics.String() }, "[::1]:9417"},
 		{"tap: {address: 10.0.0.2/30}", func(c Config) any { return c.TAP.Gateway().String() }, "10.0.0.1"},
 		{"tap: {address: 10.0.0.5/24}", func(c Config) any { return c.TAP.Gateway().String() }, "10.0.0.6"},
+		{"datapath: {mode: kernel}", func(c Config) any { return c.Datapath }, Datapath{DatapathKernel, LANShortcutAuto}},
+		{"datapath: {lan_shortcut: off}", func(c Config) any { return c.Datapath }, Datapath{DatapathAuto, LANShortcutOff}},
 		{"tap: {name: abcdefghijklmn}", func(c Config) any { return c.TAP.Name }, "abcdefghijklmn"},
 	}
 	for _, tt := range tests {
@@ -137,6 +139,7 @@ func TestEnvironmentReachesEveryKey(t *testing.T) {
 	values := map[string]string{
 		"tap.name": "tap9", "tap.address": "10.9.9.1/24", "nat.max_sessions": "100", "nat.ports": "20000-29999,31000",
 		"policy.scheduler": "weighted", "probe.targets": "8.8.4.4", "probe.quorum": "1", "probe.fall": "1", "probe.rise": "7",
+		"datapath.mode": "userspace", "datapath.lan_shortcut": "off",
 		"api.socket": "/tmp/s", "api.metrics": "127.0.0.1:1",
 	}
 	for _, f := range configFields {
@@ -208,9 +211,13 @@ func TestNeedsRestart(t *testing.T) {
 	}
 	hard := mustParse(t, `
 tap: {name: t, address: 10.1.1.1/30}
+datapath: {mode: userspace, lan_shortcut: off}
 nat: {max_sessions: 99, ports: 20000-29999}
 api: {socket: /tmp/s, metrics: 127.0.0.1:1}`).Config
-	want := []string{"tap.name", "tap.address", "nat.max_sessions", "nat.ports", "api.socket", "api.metrics"}
+	want := []string{
+		"tap.name", "tap.address", "datapath.mode", "datapath.lan_shortcut",
+		"nat.max_sessions", "nat.ports", "api.socket", "api.metrics",
+	}
 	if keys := NeedsRestart(old, hard); !slices.Equal(keys, want) {
 		t.Errorf("NeedsRestart = %v, want %v", keys, want)
 	}

@@ -93,6 +93,8 @@ const month = 30 * 24 * time.Hour
 var configFields = []field[Config]{
 	restart(scalar("tap.name", func(c *Config) *string { return &c.TAP.Name }, parseTAPName, formatText)),
 	restart(scalar("tap.address", func(c *Config) *netip.Prefix { return &c.TAP.Address }, parseTAPAddress, netip.Prefix.String)),
+	restart(scalar("datapath.mode", func(c *Config) *DatapathMode { return &c.Datapath.Mode }, parseDatapathMode, formatText)),
+	restart(scalar("datapath.lan_shortcut", func(c *Config) *LANShortcut { return &c.Datapath.LANShortcut }, parseLANShortcut, formatText)),
 	restart(scalar("nat.max_sessions", func(c *Config) *int { return &c.NAT.MaxSessions }, within(64, 4_000_000), strconv.Itoa)),
 	restart(list("nat.ports", "auto", func(c *Config) *[]PortRange { return &c.NAT.Ports }, parsePorts, formatPorts)),
 	duration("nat.timeouts.tcp_established", func(c *Config) *time.Duration { return &c.NAT.Timeouts.TCPEstablished }, time.Second, month),

@@ -59,15 +59,31 @@ func parseName(s string) (string, error) {
 	return s, nil
 }
 
-func parseScheduler(s string) (string, error) {
-	if slices.Contains(schedulers, s) {
-		return s, nil
+func parseScheduler(s string) (string, error) { return oneOf(s, "a scheduler", schedulers) }
+
+func parseDatapathMode(s string) (DatapathMode, error) {
+	return oneOf(s, "a way to choose the datapath", DatapathModes())
+}
+
+func parseLANShortcut(s string) (LANShortcut, error) {
+	return oneOf(s, "a setting of the shortcut", []LANShortcut{LANShortcutAuto, LANShortcutOff})
+}
+
+// oneOf reads one of a few words; kind says what they are.
+func oneOf[T ~string](s, kind string, words []T) (T, error) {
+	if slices.Contains(words, T(s)) {
+		return T(s), nil
 	}
-	fix := "use " + strings.Join(schedulers, ", ")
-	if near := nearest(s, schedulers); near != "" {
-		fix = "did you mean " + near + "? (" + strings.Join(schedulers, ", ") + ")"
+	known := make([]string, len(words))
+	for i, w := range words {
+		known[i] = string(w)
 	}
-	return "", faultf(fix, "%s is not a scheduler", quote(s))
+	all := strings.Join(known, ", ")
+	fix := "use " + all
+	if near := nearest(s, known); near != "" {
+		fix = "did you mean " + near + "? (" + all + ")"
+	}
+	return "", faultf(fix, "%s is not %s", quote(s), kind)
 }
 
 func parseSocket(s string) (string, error) {

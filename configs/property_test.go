@@ -40,6 +40,8 @@ var valid = rapid.Custom(func(t *rapid.T) Config {
 	if rapid.Bool().Draw(t, "own subnet") {
 		c.TAP.Address = netip.MustParsePrefix("172.31.255.5/24")
 	}
+	c.Datapath.Mode = rapid.SampledFrom(DatapathModes()).Draw(t, "datapath")
+	c.Datapath.LANShortcut = rapid.SampledFrom([]LANShortcut{LANShortcutAuto, LANShortcutOff}).Draw(t, "shortcut")
 	c.NAT.MaxSessions = rapid.IntRange(64, 4_000_000).Draw(t, "sessions")
 	for first := 1024; first < 60000 && rapid.Bool().Draw(t, "more ports"); {
 		last := first + rapid.IntRange(0, 5000).Draw(t, "width")

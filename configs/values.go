@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func formatText(s string) string { return s }
+func formatText[T ~string](s T) string { return string(s) }
 
 // within makes a parser of whole numbers.
 func within(low, high int) func(string) (int, error) {
