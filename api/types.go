@@ -11,11 +11,14 @@ import (
 
 // Status is the answer to "is everything all right": GET /v1/status and `tapgw status --json`.
 type Status struct {
-	Version  string   `json:"version"`
-	Datapath string   `json:"datapath"` // DatapathUserspace or DatapathKernel
-	UptimeS  int64    `json:"uptime_s"` // seconds since the daemon started
-	Sessions int      `json:"sessions"` // translated sessions now
-	Uplinks  []Uplink `json:"uplinks"`  // never null
+	Version           string   `json:"version"`
+	Datapath          string   `json:"datapath"`            // DatapathUserspace or DatapathKernel
+	DatapathReason    string   `json:"datapath_reason"`     // one clause: why it is not DatapathKernel, "" when it is
+	LANShortcut       bool     `json:"lan_shortcut"`        // known sessions bypass the host's own forwarding from and to the LAN
+	LANShortcutReason string   `json:"lan_shortcut_reason"` // one clause: why they do not, "" when they do
+	UptimeS           int64    `json:"uptime_s"`            // seconds since the daemon started
+	Sessions          int      `json:"sessions"`            // translated sessions now
+	Uplinks           []Uplink `json:"uplinks"`             // never null
 }
 
 // The datapaths that Status.Datapath names.

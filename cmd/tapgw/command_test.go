@@ -33,6 +33,8 @@ func TestUsageIsTwoEverywhere(t *testing.T) {
 		"sessions --limit -1":    "negative",
 		"sessions --limit many":  "--limit",
 		"run --log-level loud":   "debug, info, warn, error",
+		"run --datapath fast":    `"fast" is none of auto, kernel, userspace (see "tapgw run --help")`,
+		"run --datapath":         "needs an argument",
 		"run now":                "tapgw run --help",
 		"help nonsense":          "no help",
 		"completion tcsh":        "completion --help",
@@ -183,6 +185,26 @@ func TestRunPassesOptions(t *testing.T) {
 	}
 }
 
+func TestRunWithDatapath(t *testing.T) {
+	for args, want := range map[string]string{
+		"run": "", "run --datapath auto": "auto", "run --datapath kernel": "kernel", "run --datapath=userspace": "userspace",
+	} {
+		w := newWorld("", strings.Fields(args)...)
+		got := RunOptions{Datapath: "nothing"}
+		w.Run = func(_ context.Context, o RunOptions) error { got = o; return nil }
+		if code := w.run(); code != 0 || got.Datapath != want || daemonOptions(got).Datapath != want {
+			t.Errorf("%s: exit status %d, datapath %q", args, code, got.Datapath)
+		}
+	}
+}
+
+func TestDatapathIsCompleted(t *testing.T) {
+	w := newWorld("", "__complete", "run", "--datapath", "")
+	if code := w.run(); code != 0 || !strings.HasPrefix(w.out.String(), "auto\nkernel\nuserspace\n") {
+		t.Errorf("%d: %q %q", code, w.out.String(), w.err.String())
+	}
+}
+
 func TestCleanup(t *testing.T) {
 	rule := daemon.Cleaned{Action: "removed", Kind: "rule", Name: "5099 from all to table 254"}
 	sysctl := daemon.Cleaned{Action: "restored", Kind: "sysctl", Name: "net/ipv4/conf/wan1/rp_filter to 1"}
@@ -306,6 +328,15 @@ func TestWrap(t *testing.T) {
 	}
 	if got := wrap("  ", 10, ""); got != "" {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestClip(t *testing.T) {
+	long := strings.Repeat("x", columns)
+	for s, want := range map[string]string{"": "", "a\nb": "a\nb", "a\nb\nc": "a\nb~", "a\n" + long + "\nc": "a\n" + long[1:] + "~"} {
+		if got := clip(s, 2); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

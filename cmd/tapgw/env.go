@@ -42,6 +42,7 @@ type Env struct {
 type RunOptions struct {
 	ConfigPath string // "" means the default
 	Socket     string // "" leaves it to the configuration
+	Datapath   string // auto, kernel or userspace; "" leaves it to the configuration
 	Version    string
 	Logger     *slog.Logger
 }

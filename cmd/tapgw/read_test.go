@@ -23,6 +23,9 @@ func TestReadingCommands(t *testing.T) {
 	}{
 		{"status", healthy(), "status", 0},
 		{"status.json", healthy(), "status --json", 0},
+		{"status-guarded", guarded(), "status", 0},
+		{"status-guarded.json", guarded(), "status --json", 0},
+		{"status-slow", slow(), "status", 0},
 		{"status-partial", partial(), "status", 4},
 		{"status-partial.json", partial(), "status --json", 4},
 		{"status-offline", offline(), "status", 5},
@@ -105,10 +108,14 @@ func TestHostileJSONIsSafeAndComplete(t *testing.T) {
 }
 
 func TestStatusIsShort(t *testing.T) {
-	w := newWorld(serve(t, healthy()), "status")
-	w.run()
-	if n := strings.Count(w.out.String(), "\n"); n > 10 {
-		t.Errorf("%d lines", n)
+	broken := guarded()
+	broken.State.Uplinks = partial().State.Uplinks[2:4]
+	for name, d := range map[string]*fakeDaemon{"all well": healthy(), "no kernel datapath": slow(), "no uplink well, no shortcut": broken} {
+		w := newWorld(serve(t, d), "status")
+		w.run()
+		if n := strings.Count(w.out.String(), "\n"); n > 10 {
+			t.Errorf("%s: %d lines", name, n)
+		}
 	}
 }
 

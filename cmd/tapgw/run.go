@@ -3,14 +3,19 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"tapgw/configs"
 	"tapgw/internal/daemon"
 )
 
 func (a *app) runCommand() *cobra.Command {
-	return &cobra.Command{
+	var datapath string
+	modes := datapathModes()
+	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the gateway in the foreground (needs root)",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -18,9 +23,24 @@ func (a *app) runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if datapath != "" && !slices.Contains(modes, datapath) {
+				return misuse(c, fmt.Errorf("--datapath %q is none of %s", datapath, strings.Join(modes, ", ")))
+			}
+			o.Datapath = datapath
 			return a.Run(c.Context(), o)
 		},
 	}
+	c.Flags().StringVar(&datapath, "datapath", "", strings.Join(modes, ", ")+" (default datapath.mode of the configuration)")
+	_ = c.RegisterFlagCompletionFunc("datapath", cobra.FixedCompletions(modes, cobra.ShellCompDirectiveNoFileComp)) // fails without the flag only
+	return c
+}
+
+// datapathModes are what the configuration accepts too.
+func datapathModes() (modes []string) {
+	for _, m := range configs.DatapathModes() {
+		modes = append(modes, string(m))
+	}
+	return modes
 }
 
 func (a *app) runOptions(c *cobra.Command) (RunOptions, error) {

@@ -92,10 +92,27 @@ func (a *app) printVerdict(s api.Status) error {
 	for _, u := range s.Uplinks {
 		down, up = down+u.RxBps, up+u.TxBps
 	}
-	_, err := fmt.Fprintf(a.Stdout, "Internet: %s (%d of %d uplinks usable)\n%s\n", verdict, n, len(s.Uplinks),
-		cut(clean(fmt.Sprintf("%s sessions, down %s, up %s; %s datapath, running for %s",
-			count(s.Sessions), rate(down), rate(up), s.Datapath, seconds(s.UptimeS))), columns))
+	_, err := fmt.Fprintf(a.Stdout, "Internet: %s (%d of %d uplinks usable)\n%s sessions, down %s, up %s; running for %s\n%s\n",
+		verdict, n, len(s.Uplinks), count(s.Sessions), rate(down), rate(up), seconds(s.UptimeS), datapath(s))
 	return err
+}
+
+// datapathLines is how many lines of a status the datapath may take; the rest of a long reason is in the JSON.
+const datapathLines = 2
+
+// datapath says what carries known sessions, and why in no faster way.
+func datapath(s api.Status) string {
+	text, reason := "Datapath "+s.Datapath, s.DatapathReason
+	switch {
+	case s.Datapath == api.DatapathKernel && s.LANShortcut:
+		text, reason = text+", LAN shortcut on", ""
+	case s.Datapath == api.DatapathKernel:
+		text, reason = text+", LAN shortcut off", s.LANShortcutReason
+	}
+	if reason != "" {
+		text += ": " + reason
+	}
+	return clip(wrap(clean(text), columns, "  "), datapathLines)
 }
 
 // printProblems says of every uplink that is not simply up what is wrong and what helps.

@@ -70,6 +70,16 @@ func wrap(s string, n int, indent string) string {
 	return out.String() + line.String()
 }
 
+// clip keeps the first n lines of s and marks that there were more.
+func clip(s string, n int) string {
+	lines := strings.Split(s, "\n")
+	if len(lines) <= n {
+		return s
+	}
+	lines[n-1] = cut(lines[n-1]+"~", columns)
+	return strings.Join(lines[:n], "\n")
+}
+
 // writeJSON writes v as one indented document, in ASCII, so that nothing in it can steer a terminal.
 func writeJSON(w io.Writer, v any) error {
 	text, err := json.MarshalIndent(v, "", "  ")

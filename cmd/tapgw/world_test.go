@@ -94,7 +94,7 @@ func healthy() *fakeDaemon {
 	return &fakeDaemon{Daemon: apitest.Daemon{
 		YAML: "nat:\n  max_sessions: 7\n",
 		State: api.Status{
-			Version: "1.2.3", Datapath: api.DatapathUserspace, UptimeS: 187_200, Sessions: 192,
+			Version: "1.2.3", Datapath: api.DatapathKernel, LANShortcut: true, UptimeS: 187_200, Sessions: 192,
 			Uplinks: []api.Uplink{
 				{
 					Name: "fiber", Interface: "enp3s0", State: api.StateUp, Addresses: []netip.Addr{addr("203.0.113.7")},
@@ -124,6 +124,21 @@ func session(proto, inside, remote, uplink, state string, out, in uint64) api.Se
 	}
 }
 
+// guarded has a firewall that the LAN shortcut would bypass.
+func guarded() *fakeDaemon {
+	d := healthy()
+	d.State.LANShortcut, d.State.LANShortcutReason = false, "nftables: chain inet filter/forward has rules"
+	return d
+}
+
+// slow has no kernel datapath, for a reason that takes two lines.
+func slow() *fakeDaemon {
+	d := healthy()
+	d.State.Datapath, d.State.LANShortcut, d.State.LANShortcutReason = api.DatapathUserspace, false, "needs the kernel datapath"
+	d.State.DatapathReason = "not allowed to use BPF, grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+	return d
+}
+
 // partial has one uplink in each state that is not up.
 func partial() *fakeDaemon {
 	d := healthy()
@@ -144,7 +159,9 @@ func partial() *fakeDaemon {
 func hostile() *fakeDaemon {
 	evil := "\x1b[2Jev\u009b31mil\r\n\t\u202egnol\u200b漢字\u0301\x7f" + strings.Repeat("x", 100)
 	long := netip.MustParseAddr("2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff")
-	d := &fakeDaemon{Daemon: apitest.Daemon{State: api.Status{Version: evil, Datapath: evil, UptimeS: 1 << 62, Sessions: 1 << 62}}}
+	d := &fakeDaemon{Daemon: apitest.Daemon{State: api.Status{
+		Version: evil, Datapath: evil, DatapathReason: strings.Repeat(evil+" ", 9), LANShortcutReason: evil, UptimeS: 1 << 62, Sessions: 1 << 62,
+	}}}
 	for _, state := range []string{api.StateUp, api.StateDown, api.StateDisabled, evil} {
 		d.State.Uplinks = append(d.State.Uplinks, api.Uplink{
 			Name: evil, Interface: evil, State: state, Addresses: []netip.Addr{long, long}, Gateway: long, Reason: evil,

@@ -35,6 +35,7 @@ import (
 type Options struct {
 	ConfigPath string // "" means the default
 	Socket     string // "" leaves it to the configuration
+	Datapath   string // auto, kernel or userspace; "" leaves it to the configuration
 	Version    string
 	Logger     *slog.Logger
 }

@@ -22,13 +22,29 @@ type Source interface {
 
 // Snapshot is all numbers at one moment. Counters count from the start of the daemon and never fall, except where said.
 type Snapshot struct {
-	Datapath      string // userspace or kernel
-	Sessions      int
-	SessionsLimit int
-	Uplinks       []Uplink
-	Drops         map[string]uint64 // packets dropped, by reason
-	Refused       map[string]uint64 // sessions refused, by reason
+	Datapath       string // userspace or kernel
+	DatapathReason Reason // why it is not the kernel
+	LANShortcut    bool   // known sessions bypass the host's own forwarding from and to the LAN
+	Sessions       int
+	SessionsLimit  int
+	Uplinks        []Uplink
+	Drops          map[string]uint64 // packets dropped, by reason
+	Refused        map[string]uint64 // sessions refused, by reason
 }
+
+// Reason is why the kernel does not carry known sessions, as a word for a label; the status has the whole clause.
+type Reason string
+
+// The reasons.
+const (
+	ReasonNone        Reason = ""            // it does
+	ReasonConfigured  Reason = "configured"  // the user wants it so
+	ReasonPermission  Reason = "permission"  // BPF is not allowed
+	ReasonUnsupported Reason = "unsupported" // the kernel is too old, or built without
+	ReasonRefused     Reason = "refused"     // the kernel's verifier refuses the program
+	ReasonMemory      Reason = "memory"      // too little for the session table
+	ReasonOther       Reason = "other"
+)
 
 // Uplink is the part of a Snapshot about one uplink.
 type Uplink struct {
@@ -84,7 +100,8 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	datapathInfo  = describe("tapgw_datapath_info", "Always 1; the label says which datapath carries known sessions.", "datapath")
+	datapathInfo  = describe("tapgw_datapath_info", "Always 1; the labels say which datapath carries known sessions, and why not the kernel's.", "datapath", "reason")
+	lanShortcut   = describe("tapgw_lan_shortcut", "1 when known sessions bypass the host's own forwarding from and to the LAN, else 0.")
 	sessions      = describe("tapgw_sessions", "Translated sessions in the table.")
 	sessionsLimit = describe("tapgw_sessions_limit", "Sessions the table has room for.")
 	drops         = describe("tapgw_packets_dropped_total", "Packets dropped, by reason.", "reason")
@@ -111,7 +128,7 @@ type collector struct{ src Source }
 // Describe sends everything that Collect may send.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		datapathInfo, sessions, sessionsLimit, drops, refused,
+		datapathInfo, lanShortcut, sessions, sessionsLimit, drops, refused,
 		uplinkInfo, uplinkState, uplinkRx, uplinkTx, uplinkLoad, uplinkSessions, uplinkRTT, uplinkLoss,
 		datapathRxPackets, datapathRxBytes, datapathTxPackets, datapathTxBytes, datapathDropped,
 	} {
@@ -122,7 +139,8 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 // Collect reads one snapshot.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s := c.src.Metrics()
-	gauge(out, datapathInfo, 1, s.Datapath)
+	gauge(out, datapathInfo, 1, s.Datapath, string(s.DatapathReason))
+	gauge(out, lanShortcut, truth(s.LANShortcut))
 	gauge(out, sessions, float64(s.Sessions))
 	gauge(out, sessionsLimit, float64(s.SessionsLimit))
 	for reason, n := range s.Drops {
@@ -139,11 +157,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 func collectUplink(out chan<- prometheus.Metric, u Uplink) {
 	gauge(out, uplinkInfo, 1, u.Name, u.Interface)
 	for _, state := range states {
-		is := 0.0
-		if u.State == state {
-			is = 1
-		}
-		gauge(out, uplinkState, is, u.Name, state)
+		gauge(out, uplinkState, truth(u.State == state), u.Name, state)
 	}
 	counter(out, uplinkRx, u.RxBytes, u.Name)
 	counter(out, uplinkTx, u.TxBytes, u.Name)
@@ -164,6 +178,14 @@ func collectTraffic(out chan<- prometheus.Metric, uplink string, t Traffic) {
 	for reason, n := range t.Dropped {
 		counter(out, datapathDropped, n, uplink, reason)
 	}
+}
+
+// truth is a condition as a number.
+func truth(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 func gauge(out chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {

@@ -44,7 +44,7 @@ func ours(text string) string {
 
 func sample() Snapshot {
 	return Snapshot{
-		Datapath: api.DatapathUserspace, Sessions: 192, SessionsLimit: 65536,
+		Datapath: api.DatapathUserspace, DatapathReason: ReasonPermission, Sessions: 192, SessionsLimit: 65536,
 		Drops:   map[string]uint64{"malformed": 3, "relay": 1},
 		Refused: map[string]uint64{"table_full": 7},
 		Uplinks: []Uplink{
@@ -66,6 +66,17 @@ func TestGolden(t *testing.T) {
 	want, err := os.ReadFile(path)
 	if err != nil || got != string(want) {
 		t.Errorf("%v; run with -update if this is meant:\n%s", err, got)
+	}
+}
+
+func TestKernelDatapath(t *testing.T) {
+	s := sample()
+	s.Datapath, s.DatapathReason, s.LANShortcut = api.DatapathKernel, ReasonNone, true
+	got := ours(scrape(t, s))
+	for _, want := range []string{`tapgw_datapath_info{datapath="kernel",reason=""} 1`, "tapgw_lan_shortcut 1"} {
+		if !strings.Contains(got, want+"\n") {
+			t.Errorf("no %s in:\n%s", want, got)
+		}
 	}
 }
 
