@@ -27,23 +27,23 @@ func TestPortArraysAreShared(t *testing.T) {
 	var m *Memory
 	table := newTable(t, func(c *Config) { m = memoryFor(c.MaxSessions); c.Memory = m })
 	arrays := table.Prepare(isp1, []uint32{out1})
-	if len(arrays) != 2 || arrays[0].Proto != protoTCP || arrays[1].Proto != protoUDP || arrays[0].Array == arrays[1].Array {
+	if len(arrays) != 1 || arrays[0].Outside != out1 || arrays[0].TCP < 0 || arrays[0].UDP < 0 || arrays[0].TCP == arrays[0].UDP {
 		t.Fatalf("%+v", arrays)
 	}
-	if more := table.Prepare(isp2, []uint32{out2}); more[0].Array != -1 || more[1].Array != -1 {
+	if more := table.Prepare(isp2, []uint32{out2}); more[0].TCP != -1 || more[0].UDP != -1 {
 		t.Errorf("more arrays than there are: %+v", more)
 	}
 	r := mustOpen(t, table, key(protoUDP, 4000, web, 53), bind1, after(0))
 	port := int(table.Translation(r).OutsidePort)
 	word := func() uint32 {
-		return binary.NativeEndian.Uint32(m.Ports[arrays[1].Array*PortArrayBytes+port*4:])
+		return binary.NativeEndian.Uint32(m.Ports[arrays[0].UDP*PortArrayBytes+port*4:])
 	}
 	if word()&portKind != portMapped {
 		t.Errorf("word %#x of a mapped port", word())
 	}
 	table.Purge(isp1, 2, after(0))
 	again := table.Prepare(isp2, []uint32{out2 + 1})
-	if again[0].Array < 0 || again[1].Array < 0 {
+	if again[0].TCP < 0 || again[0].UDP < 0 {
 		t.Errorf("arrays are not used anew: %+v", again)
 	}
 	if word()&portKind != portFree {

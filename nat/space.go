@@ -93,22 +93,19 @@ func (t *Table) portWords(proto uint8) (words []atomic.Uint32, array int) {
 	return words, array
 }
 
-// PortArray says where the words of the ports of one outside address lie.
-type PortArray struct {
-	Proto   uint8
-	Outside uint32
-	Array   int // of Memory.Ports, −1 when there was none left
+// PortArrays says which arrays of Memory.Ports hold the words of an outside address, −1 when there was none left.
+type PortArrays struct {
+	Outside  uint32
+	TCP, UDP int
 }
 
 // Prepare makes the port arrays of an uplink's addresses before their first mapping, and returns where they are. Call it
 // after Purge.
-func (t *Table) Prepare(uplink uint8, addresses []uint32) (arrays []PortArray) {
+func (t *Table) Prepare(uplink uint8, addresses []uint32) (arrays []PortArrays) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, a := range addresses {
-		for _, proto := range []uint8{protoTCP, protoUDP} {
-			arrays = append(arrays, PortArray{proto, a, t.spaceOf(uplink, proto, a).shared})
-		}
+		arrays = append(arrays, PortArrays{a, t.spaceOf(uplink, protoTCP, a).shared, t.spaceOf(uplink, protoUDP, a).shared})
 	}
 	return arrays
 }

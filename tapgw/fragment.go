@@ -166,7 +166,7 @@ func (g *Gateway) stands(f *fate) bool {
 		return true
 	}
 	tr := g.table.Translation(f.ref)
-	tr.State = f.tr.State
+	tr.State, tr.Hop = f.tr.State, f.tr.Hop
 	return tr == f.tr
 }
 

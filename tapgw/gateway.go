@@ -45,6 +45,7 @@ type Gateway struct {
 	fromUplink [uplinks.MaxUplinks]*nat.Fragments[fate]
 
 	mu         sync.Mutex // guards the choice of an uplink for a new session
+	ways       uplinks.Ways
 	scheduler  policy.Scheduler
 	candidates []policy.Candidate
 }
@@ -94,6 +95,14 @@ func (g *Gateway) SetScheduler(s policy.Scheduler) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.scheduler = s
+}
+
+// SetWays replaces the ways to the LAN, for new sessions and for those there are.
+func (g *Gateway) SetWays(w uplinks.Ways) {
+	g.mu.Lock()
+	g.ways = w
+	g.mu.Unlock()
+	g.table.Relabel(w.Hop)
 }
 
 // rateLimit bounds how many packets we originate: at most perTick in each tick of the clock.

@@ -14,16 +14,17 @@ func (g *Gateway) open(key nat.Key, now nat.Tick) (nat.Ref, *uplinks.Uplink, Rea
 	defer g.mu.Unlock()
 	v := g.view.Load()
 	g.listCandidates(v)
+	hop := g.ways.Hop(key.Inside)
 	if id, ok := g.table.Bound(key.Proto, key.Inside, key.InsidePort); ok && g.isCandidate(id) {
 		u := v.ByID(id)
-		ref, err := g.table.Open(key, v.binding(u, policy.ReasonMapping), now)
+		ref, err := g.table.Open(key, v.binding(u, policy.ReasonMapping, hop), now)
 		return ref, u, refusal(err)
 	}
 	why := NoUplink
 	for len(g.candidates) > 0 {
 		d, _ := policy.Decide(g.scheduler, g.candidates)
 		u := v.ByID(g.candidates[d.Index].ID)
-		ref, err := g.table.Open(key, v.binding(u, d.Reason), now)
+		ref, err := g.table.Open(key, v.binding(u, d.Reason, hop), now)
 		if err == nil {
 			g.meters[u.ID].Charge()
 			return ref, u, NoReason
@@ -77,8 +78,8 @@ func (g *Gateway) isCandidate(id uint8) bool {
 	return false
 }
 
-func (v *view) binding(u *uplinks.Uplink, why policy.Reason) nat.Binding {
-	return nat.Binding{Uplink: u.ID, Generation: u.Generation, Addresses: v.addresses[u.ID], Reason: uint8(why)}
+func (v *view) binding(u *uplinks.Uplink, why policy.Reason, hop uint8) nat.Binding {
+	return nat.Binding{Uplink: u.ID, Generation: u.Generation, Addresses: v.addresses[u.ID], Reason: uint8(why), Hop: hop}
 }
 
 // refusal names the drop that an error of nat.Open means.

@@ -58,7 +58,7 @@ func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Resu
 // movable reports whether a session of an uplink that is not usable may be bound anew: everything but TCP that has been
 // answered, which cannot survive another outside address. A SYN on a session that is over begins another one.
 func (g *Gateway) movable(u *uplinks.Uplink, tr *nat.Translation, p *packet.Packet) bool {
-	if u.State.Usable() || u.State == uplinks.Probing {
+	if !g.Avoids(u) {
 		return false
 	}
 	if p.Kind == packet.TCP {
@@ -67,7 +67,12 @@ func (g *Gateway) movable(u *uplinks.Uplink, tr *nat.Translation, p *packet.Pack
 			return false
 		}
 	}
-	return g.anotherUsable(u)
+	return true
+}
+
+// Avoids reports whether packets had better leave by another uplink than u.
+func (g *Gateway) Avoids(u *uplinks.Uplink) bool {
+	return !u.State.Usable() && u.State != uplinks.Probing && g.anotherUsable(u)
 }
 
 // anotherUsable reports whether an uplink other than u takes new sessions.

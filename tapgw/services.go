@@ -48,6 +48,16 @@ func (g *Gateway) request(p *packet.Packet, uplink uint8, now nat.Tick) (visible
 	return s.visible.has(p.DstPort)
 }
 
+// Request notes that a remote spoke to a service of the host, which has the frame already.
+func (g *Gateway) Request(b []byte, uplink uint8, now nat.Tick) {
+	if len(b) < packet.VnetLen {
+		return
+	}
+	var p packet.Packet
+	p.Decode(b[packet.VnetLen:])
+	g.request(&p, uplink, now)
+}
+
 // fromService reports whether a packet may be the answer of a service.
 func (g *Gateway) fromService(p *packet.Packet) bool {
 	return p.Kind == packet.UDP && p.Src == g.tapIP && g.services.Load().all.has(p.SrcPort)

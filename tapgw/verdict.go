@@ -54,6 +54,7 @@ type Result struct {
 	Verdict Verdict
 	Uplink  uint8
 	Reason  Reason
+	Hop     uint8  // for Deliver: the session's way to the LAN, 0 when that is the TAP
 	Reply   []byte // a whole buffer for the TAP (virtio header and frame), answering the sender, or nil
 	// Released are fragments held before that now go the same way, after the frame: whole buffers of the caller's.
 	Released [][]byte

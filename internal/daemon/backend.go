@@ -18,13 +18,21 @@ type backend struct{ *Daemon }
 // Status answers GET /v1/status.
 func (b backend) Status() api.Status {
 	s := api.Status{
-		Version: b.opts.Version, Datapath: api.DatapathUserspace, UptimeS: int64(time.Since(b.started).Seconds()),
-		Sessions: b.table.Stats().Sessions, Uplinks: []api.Uplink{},
+		Version: b.opts.Version, Datapath: b.datapath(), UptimeS: int64(time.Since(b.started).Seconds()),
+		Sessions: b.table.Stats().Sessions, Uplinks: []api.Uplink{}, DatapathReason: b.noFast.text,
 	}
+	s.LANShortcut, s.LANShortcutReason = b.lan.status()
 	for _, u := range b.snapshot.Load().Uplinks {
 		s.Uplinks = append(s.Uplinks, b.uplink(u))
 	}
 	return s
+}
+
+func (b backend) datapath() string {
+	if b.fast == nil {
+		return api.DatapathUserspace
+	}
+	return api.DatapathKernel
 }
 
 func (b backend) uplink(u *uplinks.Uplink) api.Uplink {
@@ -82,9 +90,10 @@ func (b backend) Reload() error {
 func (b backend) Metrics() metrics.Snapshot {
 	st := b.table.Stats()
 	m := metrics.Snapshot{
-		Datapath: api.DatapathUserspace, Sessions: st.Sessions, SessionsLimit: st.Max, Drops: map[string]uint64{},
+		Datapath: b.datapath(), DatapathReason: b.noFast.code, Sessions: st.Sessions, SessionsLimit: st.Max, Drops: map[string]uint64{},
 		Refused: map[string]uint64{"table_full": st.Refused.TableFull, "no_port": st.Refused.NoPort},
 	}
+	m.LANShortcut, _ = b.lan.status()
 	b.gateway.Drops(func(reason string, n uint64) { m.Drops[reason] = n })
 	m.Drops["device"] = b.pumps.lost.Load()
 	for _, u := range b.snapshot.Load().Uplinks {

@@ -16,6 +16,7 @@ type clock struct {
 	slept     *atomic.Int64        // nanoseconds since the start, as of the last call of woke
 	suspended func() time.Duration // since the boot
 	before    time.Duration        // suspended at the start
+	monotonic time.Duration        // CLOCK_MONOTONIC at the start
 }
 
 const (
@@ -26,7 +27,14 @@ const (
 )
 
 func newClock() clock {
-	return clock{start: time.Now(), slept: new(atomic.Int64), suspended: suspended, before: suspended()}
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // every kernel has it
+	return clock{start: time.Now(), slept: new(atomic.Int64), suspended: suspended, before: suspended(), monotonic: time.Duration(now.Nano())}
+}
+
+// fromMonotonic is what makes of CLOCK_MONOTONIC the time that tick counts; it changes when the machine wakes.
+func (c clock) fromMonotonic() time.Duration {
+	return time.Duration(c.slept.Load()) + startOffset - c.monotonic
 }
 
 // tick is the present in the table's units.

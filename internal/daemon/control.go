@@ -106,24 +106,28 @@ func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
 		return nil // it left meanwhile
 	}
 	snapshot, events := d.tracker.Refresh(time.Now())
-	d.publish(snapshot, events)
+	err := d.publish(snapshot, events)
 	if len(events) == 0 {
-		return nil
+		return err
 	}
-	return d.converge(ctx)
+	return errors.Join(err, d.converge(ctx))
 }
 
 // check is the periodic look: at the age of sessions, at what no message tells of, and sometimes at everything.
 func (d *Daemon) check(ctx context.Context, everything bool) error {
 	d.table.Sweep(d.pumps.clock.tick(), d.cfg().NAT.MaxSessions/sweepShare)
+	var err error
 	woke := d.pumps.clock.woke()
 	if woke {
 		d.prober.follow(ctx, d.snapshot.Load(), true)
+		err = d.setClock()
 	}
-	missing, err := d.rules.Check()
+	missing, gone := d.rules.Check()
+	err = errors.Join(err, gone)
 	if missing {
 		d.repaired("nftables: rules deleted by someone")
 	}
+	err = errors.Join(err, d.reconsiderLAN())
 	if d.findServices() {
 		err = errors.Join(err, d.followPorts(d.snapshot.Load()))
 	}
@@ -147,9 +151,9 @@ func (d *Daemon) follow(ctx context.Context) error {
 		return err
 	}
 	snapshot, events := d.tracker.Update(time.Now(), facts)
-	errs := []error{d.followPorts(snapshot)}
-	d.publish(snapshot, events)
-	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
+	errs := []error{d.followPorts(snapshot), d.publish(snapshot, events)}
+	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.followLAN(facts),
+		d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
 	d.keepNeighbours(snapshot)
 	d.prober.follow(ctx, snapshot, len(events) > 0)
 	return errors.Join(errs...)
@@ -160,9 +164,10 @@ const noGeneration = 0
 
 // publish gives everyone the new view, and ends the sessions of addresses and uplinks that are gone: a later uplink may get
 // the same ID.
-func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) {
+func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) error {
 	old := d.snapshot.Swap(s)
 	d.gateway.SetUplinks(s)
+	errs := []error{d.setUplinks(old, s)}
 	now := d.pumps.clock.tick()
 	for _, before := range old.Uplinks {
 		switch u := s.ByID(before.ID); {
@@ -173,11 +178,12 @@ func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) {
 		}
 	}
 	for _, u := range s.Uplinks {
-		d.table.Prepare(u.ID, d.gateway.Addresses(u.ID)) // so that no first packet has to wait for it
+		errs = append(errs, d.preparePorts(u))
 	}
 	for _, e := range events {
 		d.journal.uplink(e)
 	}
+	return errors.Join(errs...)
 }
 
 // applyHost sets the sysctls that forwarding and several uplinks need.
@@ -198,7 +204,8 @@ func interfaces(s *uplinks.Snapshot) (names []string) {
 // applyRules sets our nftables objects.
 func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 	w := nft.Wanted{
-		TAP: d.pumps.tap.Load().Name(), Address: d.cfg().TAP.Address.Addr(), Upcall: d.pumps.upcall.Load().Name(), LAN: d.host.LAN(),
+		TAP: d.pumps.tap.Load().Name(), Address: d.cfg().TAP.Address.Addr(), Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0,
+		Untracked: len(d.lan.ports) > 0,
 	}
 	for _, r := range d.pool {
 		w.Ports = append(w.Ports, nft.PortRange(r))
@@ -209,7 +216,7 @@ func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 		}
 		w.Uplinks = append(w.Uplinks, nft.Uplink{
 			Name: u.Interface, Index: u.Index, Addresses: u.Addresses, HeaderLess: u.HeaderLess,
-			GiveBackMAC: wire.GiveBackMAC(d.seed, u.ID), Guard: d.host.Forwarding(u.Interface),
+			GiveBackMAC: wire.GiveBackMAC(d.seed, u.ID), Guard: d.host.Forwarding(u.Interface), Taken: d.ports[u.ID].taken,
 		})
 	}
 	return d.rules.Apply(w)

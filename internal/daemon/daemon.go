@@ -25,6 +25,7 @@ import (
 	"tapgw/nat"
 	"tapgw/policy"
 	"tapgw/tapgw"
+	"tapgw/tapgw/fastpath"
 	"tapgw/tapgw/tapdev"
 	"tapgw/uplinks"
 	"tapgw/uplinks/nft"
@@ -58,7 +59,10 @@ type Daemon struct {
 	lock    *hostconf.InstanceLock
 	tracker *uplinks.Tracker
 	prober  *prober
-	table   *nat.Table // shared
+	table   *nat.Table         // shared
+	fast    *fastpath.Programs // nil while userspace carries all packets; shared
+	noFast  noFastPath         // why, fixed once everything is open
+	lan     lanPath
 	gateway *tapgw.Gateway
 	meters  tapgw.Meters
 	pumps   *pumps
@@ -203,14 +207,18 @@ func (d *Daemon) openTable(c *configs.Config) (err error) {
 		return err
 	}
 	held := new(heldPorts)
-	if d.table, err = nat.New(natConfig(c, d.pool, held.fresh)); err != nil {
+	d.pumps = &pumps{clock: newClock()}
+	n := natConfig(c, d.pool, held.fresh)
+	if err := d.loadFastPath(&n); err != nil {
+		return err
+	}
+	if d.table, err = nat.New(n); err != nil {
 		return err
 	}
 	scheduler, err := policy.New(c.Policy.Scheduler)
 	if err != nil {
 		return err
 	}
-	d.pumps = &pumps{clock: newClock()}
 	d.gateway = tapgw.New(tapgw.Config{
 		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), TAPIP: c.TAP.Address.Addr(),
 		Held: held.recent, Settle: d.pumps.settle,
@@ -227,7 +235,10 @@ func (d *Daemon) openDevices(c *configs.Config, mtu int) error {
 		return err
 	}
 	d.pumps.tap.Store(tap)
-	return d.openUpcall()
+	if err := d.openUpcall(); err != nil {
+		return err
+	}
+	return d.attachDevices()
 }
 
 // openUpcall makes the give-back device.
@@ -271,7 +282,8 @@ func (d *Daemon) announce(ctx context.Context, listening <-chan struct{}) error 
 		return nil
 	case <-listening:
 	}
-	d.log.Info("ready", "uplinks", len(d.snapshot.Load().Uplinks), "tap", d.pumps.tap.Load().Name(), "socket", d.socket())
+	d.log.Info("ready", "uplinks", len(d.snapshot.Load().Uplinks), "tap", d.pumps.tap.Load().Name(), "socket", d.socket(),
+		"datapath", backend{d}.datapath(), "reason", d.noFast.text)
 	_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
 	if err != nil {
 		d.log.Warn("systemd was not told", "error", err)
@@ -304,6 +316,9 @@ func (d *Daemon) close() error {
 			d.log.Info("connections through the TAP closed, applications can connect anew", "connections", n)
 		}
 	}
+	if d.fast != nil {
+		note(d.fast.Detach())
+	}
 	for id := range d.ports {
 		note(d.closePort(id))
 	}
@@ -311,6 +326,9 @@ func (d *Daemon) close() error {
 		note(d.pumps.close())
 	}
 	d.readers.Wait()
+	if d.fast != nil {
+		note(d.fast.Close())
+	}
 	if d.rules != nil {
 		note(d.rules.Close())
 	}

@@ -78,8 +78,11 @@ func (d *Daemon) checkTAP(s *uplinks.Snapshot) error {
 	}
 	d.pumps.tap.Store(tap)
 	d.startTAP(tap)
+	if d.fast != nil {
+		err = d.fast.AttachTAP(tap.Index())
+	}
 	d.repaired("TAP: deleted by someone, made anew")
-	return nil
+	return err
 }
 
 // checkUpcall is checkTAP for the give-back device.
@@ -97,10 +100,16 @@ func (d *Daemon) checkUpcall() error {
 	}
 	_ = old.Close() // its descriptor leads nowhere
 	for id, p := range d.ports {
-		d.bindUpcall(id, p.config.Index)
+		if !p.taken {
+			d.bindUpcall(id, p.config.Index)
+		}
+	}
+	if d.fast != nil {
+		err = d.fast.AttachUpcall(d.pumps.upcall.Load().Index())
+		d.startUpcall()
 	}
 	d.repaired("give-back device: deleted by someone, made anew")
-	return nil
+	return err
 }
 
 // bindUpcall makes what is given back appear on the uplink's device.
@@ -122,6 +131,7 @@ var errPortFailed = errors.New("its packets cannot be read, the sockets are open
 type openPort struct {
 	*wire.Port
 	config wire.Config
+	taken  bool   // the fast path takes what is received; the sockets only send
 	filter string // what the socket filter was made of
 	opened time.Time
 	failed *atomic.Bool // set when its reader ended with an error
@@ -173,23 +183,48 @@ func (d *Daemon) followPort(u *uplinks.Uplink) error {
 		p.config.GatewayMAC, p.config.MTU = u.GatewayMAC, u.MTU
 		p.SetNextHop(u.GatewayMAC, u.MTU)
 	}
-	err := d.setFilter(&p, u)
+	var err error
+	if !p.taken {
+		err = d.setFilter(&p, u)
+	}
 	d.ports[u.ID] = p
 	return err
 }
 
 // openPort opens the sockets and starts reading them.
 func (d *Daemon) openPort(u *uplinks.Uplink) (openPort, error) {
-	c := wire.Config{Index: u.Index, MAC: u.MAC, GatewayMAC: u.GatewayMAC, MTU: u.MTU, HeaderLess: u.HeaderLess}
+	taken := d.take(u)
+	c := wire.Config{Index: u.Index, MAC: u.MAC, GatewayMAC: u.GatewayMAC, MTU: u.MTU, HeaderLess: u.HeaderLess, SendOnly: taken}
 	port, err := wire.Open(c)
 	if err != nil {
 		return openPort{}, err
 	}
-	d.bindUpcall(u.ID, u.Index)
+	p := openPort{Port: port, config: c, taken: taken, opened: time.Now(), failed: new(atomic.Bool)}
 	d.meters[u.ID].Reset()
 	d.pumps.ports[u.ID].Store(port)
+	if !taken {
+		d.bindUpcall(u.ID, u.Index)
+		d.startPort(u, &p)
+	}
+	return p, nil
+}
+
+// take has the fast path take what an uplink receives, and reports whether it does.
+func (d *Daemon) take(u *uplinks.Uplink) bool {
+	if d.fast == nil {
+		return false
+	}
+	err := d.fast.AttachUplink(u.ID, u.Index, u.HeaderLess)
+	if err != nil {
+		d.log.Warn("no fast path for what an uplink receives, userspace takes it", "uplink", u.Name, "error", err)
+	}
+	return err == nil
+}
+
+// startPort reads what an uplink receives.
+func (d *Daemon) startPort(u *uplinks.Uplink, p *openPort) {
 	provideProcessors(tapQueues + len(d.ports) + 1)
-	failed := new(atomic.Bool)
+	port, failed := p.Port, p.failed
 	d.readers.Go(func() {
 		if err := d.pumps.runUplink(u.ID, port); err != nil {
 			d.log.Error("the uplink cannot be read, opening its sockets anew", "uplink", u.Name, "error", err)
@@ -197,7 +232,6 @@ func (d *Daemon) openPort(u *uplinks.Uplink) (openPort, error) {
 			d.lookAgain()
 		}
 	})
-	return openPort{Port: port, config: c, opened: time.Now(), failed: failed}, nil
 }
 
 func (d *Daemon) setFilter(p *openPort, u *uplinks.Uplink) error {
@@ -221,7 +255,11 @@ func (d *Daemon) closePort(id uint8) error {
 	delete(d.ports, id)
 	d.pumps.ports[id].Store(nil)
 	d.meters[id].Reset()
-	return errors.Join(d.pumps.upcall.Load().BindUplink(id, 0), p.Close())
+	errs := []error{d.pumps.upcall.Load().BindUplink(id, 0), p.Close()}
+	if p.taken {
+		errs = append(errs, d.fast.DetachUplink(id))
+	}
+	return errors.Join(errs...)
 }
 
 // close ends all pumps that are left: those of the TAP and what gives back.

@@ -16,7 +16,7 @@ import (
 // newTestDaemon has a session table and a gateway, but nothing of the kernel.
 func newTestDaemon(t *testing.T) *Daemon {
 	t.Helper()
-	d := newDaemon(Options{Logger: slog.New(slog.DiscardHandler)}, &configs.Loaded{Config: configs.Default()})
+	d := newDaemon(Options{Logger: slog.New(slog.DiscardHandler), Datapath: "userspace"}, &configs.Loaded{Config: configs.Default()})
 	labtest.Must(t, d.openTable(d.cfg()))
 	return d
 }

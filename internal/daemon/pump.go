@@ -31,6 +31,7 @@ type pumps struct {
 	tap     atomic.Pointer[tapdev.Device]
 	upcall  atomic.Pointer[tapdev.Upcall]
 	ports   [uplinks.MaxUplinks]atomic.Pointer[wire.Port]
+	called  bool          // the fast path hands frames over by upcall
 	lost    atomic.Uint64 // frames the TAP or the upcall device did not take
 
 	patience patience              // of settle
@@ -143,19 +144,23 @@ func (p *pumps) runUplink(id uint8, port *wire.Port) error {
 }
 
 func (w *worker) inbound(id uint8, frame []byte, now nat.Tick) {
-	res := w.gateway.Inbound(frame, id, now)
-	w.received(id, res.Verdict, frame)
+	w.handed(id, w.gateway.Inbound(frame, id, now), frame)
+}
+
+// handed takes a frame, and those it releases, where the verdict wants them.
+func (w *worker) handed(id uint8, res tapgw.Result, frame []byte) {
+	w.received(id, res, frame)
 	for _, f := range res.Released {
-		w.received(id, res.Verdict, f)
+		w.received(id, res, f)
 	}
 }
 
 // received takes a frame of an uplink where the verdict wants it.
-func (w *worker) received(id uint8, v tapgw.Verdict, frame []byte) {
+func (w *worker) received(id uint8, res tapgw.Result, frame []byte) {
 	var err error
-	switch v {
+	switch res.Verdict {
 	case tapgw.Deliver:
-		err = w.deliver(id, frame)
+		err = w.deliver(id, res.Hop, frame)
 	case tapgw.GiveBack:
 		err = w.upcall.Load().GiveBack(id, frame)
 	case tapgw.Drop, tapgw.Send, tapgw.Ignore, tapgw.Hold:
@@ -165,13 +170,52 @@ func (w *worker) received(id uint8, v tapgw.Verdict, frame []byte) {
 	}
 }
 
-func (w *worker) deliver(id uint8, frame []byte) error {
+func (w *worker) deliver(id, hop uint8, frame []byte) error {
+	if hop != 0 {
+		return w.upcall.Load().ToLAN(hop, frame)
+	}
 	tap := w.tap.Load()
 	if tap == nil {
 		return net.ErrClosed
 	}
 	queues := tap.Queues()
 	return queues[int(id)%len(queues)].Write(frame)
+}
+
+// runUpcall carries frames that the fast path hands over, until the device is closed or gone.
+func (p *pumps) runUpcall(upcall *tapdev.Upcall) error {
+	ownThread()
+	w := p.newWorker()
+	for {
+		n, err := upcall.ReadBatch(w.bufs, w.sizes)
+		if err != nil {
+			return ignoreClosed(err)
+		}
+		now := w.clock.tick()
+		for i := range n {
+			w.upcalled(upcall, w.bufs[i][:w.sizes[i]], now)
+		}
+		w.flush()
+	}
+}
+
+// upcalled handles a frame of which nobody else has a copy, but those that are marked so.
+func (w *worker) upcalled(upcall *tapdev.Upcall, frame []byte, now nat.Tick) {
+	switch from, id := upcall.Origin(frame); from {
+	case tapdev.FromUplink:
+		res := w.gateway.Inbound(frame, id, now)
+		if res.Verdict == tapgw.Ignore {
+			res.Verdict = tapgw.GiveBack
+		}
+		w.handed(id, res, frame)
+	case tapdev.FromLAN:
+		if tap := w.tap.Load(); tap != nil {
+			w.outbound(tap.Queues()[0], frame, now)
+		}
+	case tapdev.Copy:
+		w.gateway.Request(frame, id, now)
+	case tapdev.Nowhere:
+	}
 }
 
 // traffic is what an uplink's present sockets have moved, and dropped by which reason.

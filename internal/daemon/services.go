@@ -38,6 +38,9 @@ func (d *Daemon) findServices() (changed bool) {
 	hidden, visible := split(ports, d.pool)
 	s.ports, s.visible = ports, bounded(visible, s.visible)
 	d.gateway.SetServices(s.visible, hidden)
+	if d.fast != nil {
+		d.complain(d.fast.SetServices(slices.Concat(s.visible, hidden)))
+	}
 	return true
 }
 
@@ -112,14 +115,24 @@ func (p *pumps) settle() {
 		return
 	}
 	for id := range p.ports {
-		port, progress := p.ports[id].Load(), batchio.Progress{}
-		for port != nil && !port.Handled(&progress) {
-			if now := time.Now(); now.Sub(begun) > settleLimit {
-				p.patience.lost(now)
-				return
-			}
-			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		port := p.ports[id].Load()
+		if port != nil && !p.settled(port, begun) {
+			return
 		}
 	}
-	p.patience.restored()
+	if !p.called || p.settled(p.upcall.Load(), begun) {
+		p.patience.restored()
+	}
+}
+
+// settled waits until a reader has handled what was there, and reports whether that was soon enough.
+func (p *pumps) settled(r interface{ Handled(*batchio.Progress) bool }, begun time.Time) bool {
+	for progress := (batchio.Progress{}); !r.Handled(&progress); {
+		if now := time.Now(); now.Sub(begun) > settleLimit {
+			p.patience.lost(now)
+			return false
+		}
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+	return true
 }

@@ -172,8 +172,8 @@ func (j journal) withoutUs(path string) (value string, ok bool) {
 	return value, true
 }
 
-// LAN reports whether there were hosts behind this one at the last Apply.
-func (g *Guard) LAN() bool { return len(g.lan) > 0 }
+// LAN names the interfaces that had hosts behind them at the last Apply, sorted; nobody may change the list.
+func (g *Guard) LAN() []string { return g.lan }
 
 // Forwarding reports whether it was us who switched forwarding on for an interface.
 func (g *Guard) Forwarding(iface string) bool {

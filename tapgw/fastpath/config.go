@@ -35,19 +35,11 @@ type Uplink struct {
 	Gateway    netip.Addr // IPv4 next hop; the zero Addr when remotes are on the link or the device is header-less
 	MTU        int        // bytes
 	HeaderLess bool       // frames have no Ethernet header: PPP, WWAN, TUN
-	Usable     bool       // outbound packets may leave by it
-	Addresses  []Address  // outside ones; packets to others are the host's, as are those beyond MaxAddresses
+	Usable     bool       // its sessions are the kernel's
 }
 
 // MaxAddresses is how many outside addresses of an uplink the programs look at.
 const MaxAddresses = 64
-
-// Address is an outside address, host order, and the numbers of its port arrays in nat.Memory, −1 for one that lies
-// elsewhere: Go gets all packets to such an address, and judges.
-type Address struct {
-	Addr     uint32
-	TCP, UDP int
-}
 
 // Hop is where packets to a part of the LAN go next without the host's own forwarding.
 type Hop struct {

@@ -53,13 +53,13 @@ static __always_inline void count(struct counters *c, const struct packet *p, __
 		*(volatile __u32 *)&c->seen = now;
 }
 
-// current returns the uplink of a session when both are as they were when the session was opened.
+// current returns the uplink of a session when both are as they were when the session was opened, and Go wants it used.
 static __always_inline struct uplink *current(const struct identity *id)
 {
 	__u32 state = id->own & STATE_MASK;
 	struct uplink *u = uplink_of(id->ports & 0xff);
 
-	if (!u || *(volatile __u32 *)&u->generation != GENERATION(id))
+	if (!u || *(volatile __u32 *)&u->generation != GENERATION(id) || !(u->flags & UPLINK_USABLE))
 		return 0;
 	return state >= STATE_FIRST && state <= STATE_LAST ? u : 0;
 }
@@ -93,7 +93,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	struct uplink *u = current(id);
 	struct counters *c = bpf_map_lookup_elem(&counts_out, &n);
 
-	if (!c || !u || !(u->flags & UPLINK_USABLE) || size(p, gso) > u->mtu)
+	if (!c || !u || size(p, gso) > u->mtu)
 		return TC_ACT_UNSPEC;
 	struct edit e = {p->src, id->outside >> 32, p->sport, id->ports >> 16, hops};
 	int done = rewrite(skb, ETH_HLEN, p, e, OUTBOUND);

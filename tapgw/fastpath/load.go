@@ -48,7 +48,7 @@ func Load(cfg Config) (*Programs, error) {
 	}
 	p := &Programs{spec: spec, maps: map[string]*ebpf.Map{}, attached: map[place]io.Closer{}}
 	if err := p.load(); err != nil {
-		return nil, errors.Join(explain(err), p.Close())
+		return nil, errors.Join(explain(err), p.Close(), p.shared.unmap())
 	}
 	return p, nil
 }
@@ -147,22 +147,32 @@ func (p *Programs) ingressFor(id uint8, headerless bool) (*ebpf.Program, error) 
 	return p.program(spec, name)
 }
 
-// Close detaches the programs and unmaps the memory, which must no longer be used. Closing twice is harmless.
-func (p *Programs) Close() error {
+// Detach ends the fast path for good: packets go the ways that they would go without.
+func (p *Programs) Detach() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	var errs []error
+	for at, l := range p.attached {
+		errs = append(errs, l.Close())
+		delete(p.attached, at)
+	}
+	return errors.Join(errs...)
+}
+
+// Close detaches the programs and frees them. The memory stays mapped for as long as the process lives, as somebody may
+// still read the table. Closing twice is harmless.
+func (p *Programs) Close() error {
+	p.mu.Lock()
+	closed := p.closed
+	p.closed = true
+	p.mu.Unlock()
+	if closed {
 		return nil
 	}
-	p.closed = true
-	var errs []error
-	for _, l := range p.attached {
-		errs = append(errs, l.Close())
-	}
+	errs := []error{p.Detach()}
 	for _, program := range []*ebpf.Program{p.egress, p.lan, p.upcall} {
 		errs = append(errs, program.Close())
 	}
-	errs = append(errs, p.shared.unmap())
 	for _, m := range p.maps {
 		errs = append(errs, m.Close())
 	}

@@ -53,8 +53,7 @@ func (m *mapped) unmap() error {
 	return errors.Join(errs...)
 }
 
-// Memory is where a nat.Table must keep its sessions for the programs to find them. It is zero when loaded and gone after
-// Close: touching it then is a fault.
+// Memory is where a nat.Table must keep its sessions for the programs to find them.
 func (p *Programs) Memory() *nat.Memory {
 	m := p.shared.Memory
 	return &m

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unsafe"
 
+	"tapgw/nat"
 	"tapgw/uplinks"
 )
 
@@ -32,9 +33,6 @@ type hopWords struct {
 	ifindex, gateway, mtu atomic.Uint32
 	_                     uint32
 }
-
-// noPorts is NO_PORTS of table.h.
-const noPorts = 1<<32 - 1
 
 // addressWords is struct addresses of table.h.
 type addressWords struct {
@@ -85,7 +83,6 @@ func (p *Programs) SetUplink(id uint8, u Uplink) error {
 		w.mtu.Store(uint32(u.MTU))
 		w.mac = u.MAC
 		w.flags.Store(u.flags())
-		p.setAddresses(id, u.Addresses)
 		return nil
 	})
 }
@@ -108,15 +105,23 @@ func (u *Uplink) flags() (flags uint32) {
 	return flags
 }
 
-func (p *Programs) setAddresses(id uint8, list []Address) {
-	w := &array[addressWords](p.shared.outside)[id]
-	list = list[:min(len(list), MaxAddresses)]
-	for i, a := range list {
-		w.list[i].tcp.Store(uint32(a.TCP)) // −1 is noPorts
-		w.list[i].udp.Store(uint32(a.UDP))
-		w.list[i].addr.Store(a.Addr)
+// SetAddresses tells the kernel which outside addresses an uplink has, and where their ports are: without an array Go gets
+// all packets to an address, and judges. Packets to other addresses, and to those beyond MaxAddresses, are the host's.
+func (p *Programs) SetAddresses(id uint8, list []nat.PortArrays) error {
+	if err := checkID(id); err != nil {
+		return err
 	}
-	w.count.Store(uint32(len(list)))
+	return p.whileOpen(func() error {
+		w := &array[addressWords](p.shared.outside)[id]
+		list = list[:min(len(list), MaxAddresses)]
+		for i, a := range list {
+			w.list[i].tcp.Store(uint32(a.TCP)) // −1 is NO_PORTS
+			w.list[i].udp.Store(uint32(a.UDP))
+			w.list[i].addr.Store(a.Outside)
+		}
+		w.count.Store(uint32(len(list)))
+		return nil
+	})
 }
 
 // SetClock says what is to be added to CLOCK_MONOTONIC to make the time of which nat.TickOf makes ticks.

@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/packet"
+	"tapgw/uplinks"
 	"tapgw/uplinks/wire"
+	"tapgw/uplinks/wire/batchio"
 )
 
 // upcallMTU is that of the upcall device, bytes; nothing is routed there.
@@ -20,10 +22,11 @@ const upcallMTU = 1500
 
 // Upcall is a TAP device by which packets captured on an uplink are given back to the host's stack. A tc filter for each
 // uplink, on the secret source address of wire.GiveBackMAC, moves them to the ingress of that uplink, so that firewall
-// rules, port forwards and sockets see them as received there.
+// rules, port forwards and sockets see them as received there. Where package fastpath captures, its programs do that, and
+// hand what is ours over here: read it with ReadBatch.
 type Upcall struct {
 	*Device
-	seed uint64
+	secret [6]byte // source address of what passes here, where the last byte is a tag
 
 	mu    sync.Mutex
 	bound map[uint8]int // uplink → interface index
@@ -49,7 +52,7 @@ func CreateUpcall(cfg UpcallConfig) (*Upcall, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("TAP device %s: relax rp_filter: %w", cfg.Name, err), d.Close())
 	}
-	return &Upcall{Device: d, seed: cfg.Seed, bound: make(map[uint8]int)}, nil
+	return &Upcall{Device: d, secret: wire.GiveBackMAC(cfg.Seed, 0), bound: make(map[uint8]int)}, nil
 }
 
 // Check is Device.Check.
@@ -94,7 +97,7 @@ func (u *Upcall) bind(id uint8, index int) error {
 
 // filter matches the six bytes of the source address, at −8 from the IP header.
 func (u *Upcall) filter(id uint8, index int) *netlink.U32 {
-	mac := wire.GiveBackMAC(u.seed, id)
+	mac := u.source(id)
 	redirect := netlink.NewMirredAction(index)
 	redirect.MirredAction = netlink.TCA_INGRESS_REDIR
 	return &netlink.U32{
@@ -108,15 +111,81 @@ func (u *Upcall) filter(id uint8, index int) *netlink.U32 {
 	}
 }
 
+// ReadBatch is Queue.ReadBatch of the device's only queue.
+func (u *Upcall) ReadBatch(bufs [][]byte, sizes []int) (int, error) {
+	return u.queues[0].ReadBatch(bufs, sizes)
+}
+
+// Handled reports whether all frames that waited before the first call with p have been handled by who reads.
+func (u *Upcall) Handled(p *batchio.Progress) bool { return u.queues[0].file.Handled(p) }
+
 // GiveBack hands a frame received by uplink id (virtio header, Ethernet header, IPv4) to the host's stack as if it had not
 // been captured. The Ethernet addresses are overwritten.
 func (u *Upcall) GiveBack(id uint8, frame []byte) error {
 	if len(frame) < packet.VnetLen+packet.EthernetLen {
 		return nil
 	}
-	mac := wire.GiveBackMAC(u.seed, id)
-	eth := frame[packet.VnetLen:]
+	u.address(frame, id)
+	return u.queues[0].Write(frame)
+}
+
+// address makes the frame one of our own, with a tag as the last byte of the secret source address.
+func (u *Upcall) address(frame []byte, tag uint8) {
+	eth, mac := frame[packet.VnetLen:], u.source(tag)
 	copy(eth, u.cfg.MAC[:])
 	copy(eth[6:], mac[:])
+}
+
+// source is the secret source address with a tag.
+func (u *Upcall) source(tag uint8) [6]byte {
+	mac := u.secret
+	mac[5] = tag
+	return mac
+}
+
+// Tags of frames that the programs of package fastpath hand over here, and get, beside the IDs of uplinks.
+const (
+	tagCopy = uplinks.MaxUplinks     // | ID of the uplink: the host's stack has the packet too
+	tagLAN  = 2 * uplinks.MaxUplinks // out of the LAN, or into it
+)
+
+// ToLAN hands a frame, translated and otherwise as GiveBack wants it, to the programs, which send it by a hop of the LAN.
+func (u *Upcall) ToLAN(hop uint8, frame []byte) error {
+	if len(frame) < packet.VnetLen+packet.EthernetLen {
+		return nil
+	}
+	u.address(frame, tagLAN)
+	frame[packet.VnetLen+5] = hop
 	return u.queues[0].Write(frame)
+}
+
+// Origin is where a frame read from the upcall device comes from.
+type Origin uint8
+
+// The origins. Nowhere is for what the host itself sends there.
+const (
+	Nowhere    Origin = iota
+	FromUplink        // received by an uplink, and nobody else has it
+	FromLAN           // on its way from the LAN to the TAP
+	Copy              // received by an uplink, for a service of the host that has it too
+)
+
+// Origin tells by a frame's source address where it comes from, and by which uplink.
+func (u *Upcall) Origin(frame []byte) (from Origin, uplink uint8) {
+	if len(frame) < packet.VnetLen+packet.EthernetLen {
+		return Nowhere, 0
+	}
+	mac := [6]byte(frame[packet.VnetLen+6:])
+	tag := mac[5]
+	switch {
+	case mac != u.source(tag):
+		return Nowhere, 0
+	case tag < tagCopy:
+		return FromUplink, tag
+	case tag < tagLAN:
+		return Copy, tag - tagCopy
+	case tag == tagLAN:
+		return FromLAN, 0
+	}
+	return Nowhere, 0
 }

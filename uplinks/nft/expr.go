@@ -67,6 +67,16 @@ func throughRules(tap string) [][]expr.Any {
 	}
 }
 
+// untrackedRules match what is to leave by the TAP, and what is forwarded from there.
+func untrackedRules(tap string) [][]expr.Any {
+	return [][]expr.Any{
+		join(fromIPv4(), meta(expr.MetaKeyIIFNAME), notIn(setUplinks), []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIFNAME: true}},
+			equal(ifname(tap)), []expr.Any{&expr.Notrack{}}),
+		join(fromIPv4(), meta(expr.MetaKeyIIFNAME), equal(ifname(tap)),
+			[]expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true}}, compare(expr.CmpOpNeq, native(unix.RTN_LOCAL)), []expr.Any{&expr.Notrack{}}),
+	}
+}
+
 func untranslatedRule(a netip.Addr) []expr.Any {
 	return join(fromIPv4(), network(12, 4), equal(a.AsSlice()), meta(expr.MetaKeyOIFNAME), in(setUplinks), drop())
 }
@@ -97,7 +107,7 @@ func masqueradeRules(gap PortRange, ok bool) [][]expr.Any {
 func fromLAN(when, then []expr.Any) []expr.Any {
 	return join(
 		meta(expr.MetaKeyOIFNAME), in(setUplinks),
-		meta(expr.MetaKeyIIFNAME), []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: setUplinks, Invert: true}},
+		meta(expr.MetaKeyIIFNAME), notIn(setUplinks),
 		when,
 		[]expr.Any{&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true}}, compare(expr.CmpOpNeq, native(unix.RTN_LOCAL)),
 		then,
@@ -171,6 +181,10 @@ func payload(base expr.PayloadBase, offset, length uint32) []expr.Any {
 }
 
 func in(set string) []expr.Any { return []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: set}} }
+
+func notIn(set string) []expr.Any {
+	return []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: set, Invert: true}}
+}
 
 func equal(data []byte) []expr.Any { return compare(expr.CmpOpEq, data) }
 

@@ -20,6 +20,8 @@ type Wanted struct {
 	Uplinks []Uplink
 	Ports   []PortRange // outside ports the datapath owns on every uplink
 	LAN     bool        // there are hosts behind this one
+	// Untracked keeps connections between the LAN and the TAP out of conntrack, which would see but their first packets.
+	Untracked bool
 }
 
 // Uplink is the part of an uplink that the rules need. Leave it out while its device does not exist.
@@ -29,6 +31,7 @@ type Uplink struct {
 	Addresses   []netip.Addr
 	HeaderLess  bool    // frames start with the IP header
 	GiveBackMAC [6]byte // source of frames handed back to the host's stack, which must pass; zero for none
+	Taken       bool    // what is ours never comes as far as these rules, nothing need be hidden
 	Guard       bool    // we switched forwarding on here, so unasked-for packets must not be forwarded
 }
 

@@ -21,9 +21,10 @@ var (
 // The places of our chains among those of others.
 const (
 	priorityIngress = -300 // as early as raw
-	priorityForward = -10  // before the filters of users, who need not count what never passes
-	priorityRefuse  = -9   // after our own drops, which spare connections while we live
-	prioritySource  = 110  // after srcnat: who translates on purpose comes first
+	priorityRaw     = -300
+	priorityForward = -10 // before the filters of users, who need not count what never passes
+	priorityRefuse  = -9  // after our own drops, which spare connections while we live
+	prioritySource  = 110 // after srcnat: who translates on purpose comes first
 )
 
 // Set names.
@@ -91,7 +92,8 @@ func (p plan) messages() (messages []message) {
 // nor answers it: ports of the pool, and fragments of the protocols it translates, since later fragments have no port. What
 // it gives back passes, as does everything else.
 func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
-	if len(ports) == 0 {
+	uplinks = slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return u.Taken })
+	if len(ports) == 0 || len(uplinks) == 0 {
 		return
 	}
 	p.tables = append(p.tables, ownedNetdev)
@@ -129,6 +131,12 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 		forward.needs = "nft_ct, nf_conntrack and nft_fib_inet"
 	}
 	p.chains = append(p.chains, forward)
+	if w.Untracked {
+		p.chains = append(p.chains, chain{
+			table: ownedInet, name: "prerouting", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, priority: priorityRaw,
+			rules: untrackedRules(w.TAP), needs: "nft_ct and nft_fib_inet",
+		})
+	}
 	if w.Address.Is4() {
 		p.chains = append(p.chains, chain{
 			table: ownedInet, name: "output", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, priority: priorityForward, needs: "nf_tables",

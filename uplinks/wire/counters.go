@@ -25,14 +25,22 @@ type Stats struct {
 	Overflow                uint64 // received faster than read
 }
 
+func (p *Port) countOverflow() {
+	fd, err := p.rx.Acquire()
+	if err != nil {
+		return
+	}
+	defer p.rx.Release()
+	if s, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+		p.count.overflow.Add(uint64(s.Drops)) // the kernel's count starts anew with each reading
+	}
+}
+
 // Stats returns the counts.
 func (p *Port) Stats() Stats {
 	c := &p.count
-	if fd, err := p.rx.Acquire(); err == nil {
-		if s, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-			c.overflow.Add(uint64(s.Drops)) // the kernel's count starts anew with each reading
-		}
-		p.rx.Release()
+	if p.rx != nil {
+		p.countOverflow()
 	}
 	return Stats{
 		Sent: c.sent.Load(), SentBytes: c.sentBytes.Load(),

@@ -34,9 +34,10 @@ type Config struct {
 	GatewayMAC [6]byte // see SetNextHop
 	MTU        int     // bytes
 	HeaderLess bool    // packets of the device have no Ethernet header (TUN, PPP, WWAN)
+	SendOnly   bool    // received packets come in another way; SetFilter and ReadBatch are not for such a port
 }
 
-// Port is one uplink's pair of sockets. All methods may be called from several goroutines, but ReadBatch from one at a time.
+// Port is one uplink's pair of sockets; the receiving one is missing in a port that only sends. All methods may be called from several goroutines, but ReadBatch from one at a time.
 type Port struct {
 	cfg    Config
 	tx, rx *batchio.File
@@ -57,6 +58,9 @@ func Open(cfg Config) (*Port, error) {
 	var err error
 	if p.tx, err = open(cfg.Index, 0); err != nil {
 		return nil, err
+	}
+	if cfg.SendOnly {
+		return p, nil
 	}
 	if p.rx, err = open(cfg.Index, unix.ETH_P_ALL); err != nil {
 		return nil, errors.Join(err, p.tx.Close())
@@ -130,7 +134,12 @@ func (p *Port) SetNextHop(gatewayMAC [6]byte, mtu int) {
 }
 
 // Close wakes ReadBatch, which then returns net.ErrClosed, and closes both sockets.
-func (p *Port) Close() error { return errors.Join(p.rx.Close(), p.tx.Close()) }
+func (p *Port) Close() error {
+	if p.rx == nil {
+		return p.tx.Close()
+	}
+	return errors.Join(p.rx.Close(), p.tx.Close())
+}
 
 // ReadBatch blocks until a frame is there and returns as many as wait, up to len(bufs) and about batchio.MaxBytes; frame i
 // is bufs[i][:sizes[i]]. Buffers hold batchio.BufferLen bytes. Run it on a goroutine locked to its thread. ErrDown is
@@ -157,7 +166,7 @@ func (p *Port) ReadBatch(bufs [][]byte, sizes []int) (int, error) {
 }
 
 // Handled reports whether all frames received before the first call with p have been handled by who reads.
-func (p *Port) Handled(by *batchio.Progress) bool { return p.rx.Handled(by) }
+func (p *Port) Handled(by *batchio.Progress) bool { return p.rx == nil || p.rx.Handled(by) }
 
 func readError(err error) error {
 	if errors.Is(err, unix.ENETDOWN) {

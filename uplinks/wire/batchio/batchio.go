@@ -130,7 +130,7 @@ type Progress struct {
 	turn    uint32
 }
 
-// Handled reports whether the reader of a socket has handled all packets that the socket held when the waiter first asked.
+// Handled reports whether the reader has handled all packets that were there when the waiter first asked.
 func (f *File) Handled(p *Progress) bool {
 	fd, err := f.Acquire()
 	if err != nil {
@@ -138,7 +138,8 @@ func (f *File) Handled(p *Progress) bool {
 	}
 	defer f.Release()
 	if !p.emptied {
-		if queued, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err == nil && queued > 0 {
+		fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds[:], 0); err == nil && n > 0 && fds[0].Revents&unix.POLLIN != 0 {
 			return false
 		}
 		p.emptied, p.turn = true, f.turn.Load() // the last may be in hand

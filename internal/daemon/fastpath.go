@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+
+	"tapgw/configs"
+	"tapgw/internal/metrics"
+	"tapgw/nat"
+	"tapgw/tapgw/fastpath"
+	"tapgw/uplinks"
+	"tapgw/uplinks/wire"
+)
+
+// noFastPath is why userspace carries all packets.
+type noFastPath struct {
+	text string
+	code metrics.Reason
+}
+
+// explainFastPath is what people and metrics are told of an error of package fastpath.
+func explainFastPath(err error) noFastPath {
+	text, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "fastpath: "), "\n")
+	for _, known := range []struct {
+		err  error
+		code metrics.Reason
+	}{
+		{fastpath.ErrPermission, metrics.ReasonPermission}, {fastpath.ErrUnsupported, metrics.ReasonUnsupported},
+		{fastpath.ErrRefused, metrics.ReasonRefused}, {fastpath.ErrMemory, metrics.ReasonMemory},
+	} {
+		if errors.Is(err, known.err) {
+			return noFastPath{strings.TrimPrefix(known.err.Error(), "fastpath: "), known.code}
+		}
+	}
+	return noFastPath{text, metrics.ReasonOther}
+}
+
+// datapathMode is who is to carry the packets of known sessions.
+func (d *Daemon) datapathMode() configs.DatapathMode {
+	return cmp.Or(configs.DatapathMode(d.opts.Datapath), d.cfg().Datapath.Mode)
+}
+
+// loadFastPath puts the memory of the session table where the kernel sees it, unless the user or the kernel wants
+// otherwise.
+func (d *Daemon) loadFastPath(n *nat.Config) error {
+	if d.datapathMode() == configs.DatapathUserspace {
+		d.noFast = noFastPath{"the configuration wants it so", metrics.ReasonConfigured}
+		return nil
+	}
+	programs, err := fastpath.Load(fastpath.Config{
+		Seed: n.Seed, MaxSessions: n.MaxSessions, Secret: wire.GiveBackMAC(d.seed, 0),
+		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
+	})
+	if err != nil {
+		return d.withoutFastPath(err)
+	}
+	d.fast, n.Memory = programs, programs.Memory()
+	return programs.SetClock(d.pumps.clock.fromMonotonic())
+}
+
+// withoutFastPath goes on in userspace, if the user lets it.
+func (d *Daemon) withoutFastPath(err error) error {
+	if d.datapathMode() == configs.DatapathKernel {
+		return fmt.Errorf("datapath.mode is kernel, which cannot be: %w", err)
+	}
+	d.noFast = explainFastPath(err) // told when ready
+	d.log.Debug("no fast path", "error", err)
+	return nil
+}
+
+// attachDevices starts the fast path on our own devices. The kernel may refuse that even where it loads the programs.
+func (d *Daemon) attachDevices() error {
+	if d.fast == nil {
+		return nil
+	}
+	err := errors.Join(d.fast.AttachUpcall(d.pumps.upcall.Load().Index()), d.fast.AttachTAP(d.pumps.tap.Load().Index()))
+	if err == nil {
+		d.pumps.called = true
+		d.startUpcall()
+		return nil
+	}
+	programs := d.fast
+	d.fast = nil
+	return errors.Join(programs.Close(), d.withoutFastPath(err))
+}
+
+// startUpcall reads what the programs hand over, until the device is closed or gone.
+func (d *Daemon) startUpcall() {
+	upcall := d.pumps.upcall.Load()
+	provideProcessors(tapQueues + 1)
+	d.readers.Go(func() {
+		if err := d.pumps.runUpcall(upcall); err != nil {
+			err = fmt.Errorf("the upcall device cannot be read any more, start tapgw again: %w", err)
+			d.pumps.failure.Store(&err)
+			d.lookAgain()
+		}
+	})
+}
+
+// setClock tells the kernel that the machine has slept.
+func (d *Daemon) setClock() error {
+	if d.fast == nil {
+		return nil
+	}
+	return d.fast.SetClock(d.pumps.clock.fromMonotonic())
+}
+
+// setUplinks tells the kernel at once what the uplinks are now; sessions of another generation, or of an uplink that
+// others replace, are Go's from then on.
+func (d *Daemon) setUplinks(old, s *uplinks.Snapshot) error {
+	if d.fast == nil {
+		return nil
+	}
+	var errs []error
+	for _, u := range old.Uplinks {
+		if s.ByID(u.ID) == nil {
+			errs = append(errs, d.fast.SetUplink(u.ID, fastpath.Uplink{}), d.fast.SetAddresses(u.ID, nil))
+		}
+	}
+	for _, u := range s.Uplinks {
+		errs = append(errs, d.fast.SetUplink(u.ID, fastpath.Uplink{
+			Generation: u.Generation, Index: u.Index, MAC: u.MAC, Gateway: u.Gateway, MTU: u.MTU, HeaderLess: u.HeaderLess,
+			Usable: u.Ready() && !d.gateway.Avoids(u),
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// preparePorts makes the port arrays of an uplink, so that no first packet has to wait for them, and shows them to the
+// kernel.
+func (d *Daemon) preparePorts(u *uplinks.Uplink) error {
+	arrays := d.table.Prepare(u.ID, d.gateway.Addresses(u.ID))
+	if d.fast == nil {
+		return nil
+	}
+	return d.fast.SetAddresses(u.ID, arrays)
+}

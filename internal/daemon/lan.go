@@ -1,0 +1,131 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"tapgw/configs"
+	"tapgw/tapgw/fastpath"
+	"tapgw/uplinks"
+	"tapgw/uplinks/nft"
+)
+
+// lanPath is the way of known sessions between the LAN and the uplinks that bypasses the host's own forwarding.
+type lanPath struct {
+	candidates []int // interface indexes of the LAN
+	ports      []int // those that the programs are attached to
+	ways       uplinks.Ways
+	hops       []fastpath.Hop         // the kernel's
+	why        atomic.Pointer[string] // shared
+}
+
+// status reports whether the shortcut is on, and if not why.
+func (l *lanPath) status() (on bool, why string) {
+	if w := l.why.Load(); w != nil {
+		return *w == "", *w
+	}
+	return false, "the fast path is off"
+}
+
+// lanPorts are the devices of the LAN whose packets have an Ethernet header.
+func (d *Daemon) lanPorts(f uplinks.Facts) (ports []uplinks.Link) {
+	for _, l := range f.Links {
+		if slices.Contains(d.host.LAN(), l.Name) && !l.HeaderLess {
+			ports = append(ports, l)
+		}
+	}
+	return ports
+}
+
+// whyNoShortcut says in a clause what speaks against the shortcut, "" for nothing.
+func (d *Daemon) whyNoShortcut(ports []int) (string, error) {
+	switch {
+	case d.cfg().Datapath.LANShortcut == configs.LANShortcutOff:
+		return "the configuration wants it so", nil
+	case len(ports) == 0:
+		return "no LAN behind this host", nil
+	}
+	bypassed, err := nft.Bypassed()
+	for _, index := range ports {
+		on, failed := nft.BypassedOn(index)
+		bypassed, err = append(bypassed, on...), errors.Join(err, failed)
+	}
+	if err != nil {
+		return "the firewall cannot be read", fmt.Errorf("look for forward rules: %w", err)
+	}
+	return strings.Join(bypassed, "; "), nil
+}
+
+// reconsiderLAN has everything looked at again when a firewall rule came or went.
+func (d *Daemon) reconsiderLAN() error {
+	if d.fast == nil || len(d.lan.candidates) == 0 {
+		return nil
+	}
+	why, err := d.whyNoShortcut(d.lan.candidates)
+	if _, before := d.lan.status(); why != before {
+		d.lookAgain()
+	}
+	return err
+}
+
+// followLAN makes the shortcut follow routes, devices and firewall rules. Packets of its sessions take the host's way, in
+// both directions, while it changes.
+func (d *Daemon) followLAN(f uplinks.Facts) error {
+	if d.fast == nil {
+		return nil
+	}
+	links := d.lanPorts(f)
+	ports := indexes(links)
+	why, err := d.whyNoShortcut(ports)
+	if before := d.lan.why.Swap(&why); before == nil || *before != why {
+		d.log.Info("LAN shortcut", "on", why == "", "reason", why)
+	}
+	d.lan.candidates = ports
+	if why != "" {
+		ports = nil
+	}
+	ways := uplinks.FindWays(f.Routes, ports)
+	hops := hopsOf(ways, links)
+	if ways.Equal(d.lan.ways) && slices.Equal(hops, d.lan.hops) && slices.Equal(ports, d.lan.ports) {
+		return err
+	}
+	return errors.Join(err, d.moveLAN(ports, ways, hops))
+}
+
+func (d *Daemon) moveLAN(ports []int, ways uplinks.Ways, hops []fastpath.Hop) error {
+	errs := []error{d.fast.SetHops(nil)}
+	d.gateway.SetWays(ways)
+	for _, index := range d.lan.ports {
+		if !slices.Contains(ports, index) {
+			errs = append(errs, d.fast.DetachLAN(index))
+		}
+	}
+	for _, index := range ports {
+		errs = append(errs, d.fast.AttachLAN(index))
+	}
+	if err := errors.Join(errs...); err != nil {
+		d.lan.ways, d.lan.hops, d.lan.ports = uplinks.Ways{}, nil, ports // tried again with the next look
+		return err
+	}
+	d.lan.ways, d.lan.hops, d.lan.ports = ways, hops, ports
+	return d.fast.SetHops(hops)
+}
+
+func indexes(links []uplinks.Link) (list []int) {
+	for _, l := range links {
+		list = append(list, l.Index)
+	}
+	return list
+}
+
+// hopsOf gives the hops the MTU of their links.
+func hopsOf(w uplinks.Ways, links []uplinks.Link) (hops []fastpath.Hop) {
+	for _, h := range w.Hops {
+		i := slices.IndexFunc(links, func(l uplinks.Link) bool { return l.Index == h.Index })
+		hops = append(hops, fastpath.Hop{Index: h.Index, Gateway: h.Gateway, MTU: links[i].MTU})
+	}
+	return hops
+}

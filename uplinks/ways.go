@@ -1,0 +1,90 @@
+package uplinks
+
+import (
+	"cmp"
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Hop is where packets to a part of the LAN go next.
+type Hop struct {
+	Index   int        // of the link
+	Gateway netip.Addr // invalid when the destination is on the link
+}
+
+// Ways tells by which hop an address of the LAN is reached, as the routing table does.
+type Ways struct {
+	Hops  []Hop
+	parts []part // longest prefix first
+}
+
+// part is a subnet and the number of its hop: 0 for one that is not reached by a link of the LAN.
+type part struct {
+	first, mask uint32
+	hop         uint8
+}
+
+// maxHops is how many there can be, as sessions have eight bits for theirs.
+const maxHops = 255
+
+// FindWays derives the ways to the LAN behind the links from the routes of table main. Of equal prefixes the lowest metric
+// counts; several hops for one of them, and hops beyond the possible number, are left to the kernel.
+func FindWays(routes []Route, links []int) (w Ways) {
+	behind := func(r Route) bool { return slices.Contains(links, r.Index) }
+	lan := slices.DeleteFunc(slices.Clone(routes), func(r Route) bool { return !behind(r) })
+	best := make(map[netip.Prefix][]Route)
+	for _, r := range routes {
+		if !slices.ContainsFunc(lan, func(l Route) bool { return l.Dst.Overlaps(r.Dst) && l.Dst.Bits() <= r.Dst.Bits() }) {
+			continue
+		}
+		if old := best[r.Dst]; len(old) == 0 || r.Metric < old[0].Metric {
+			best[r.Dst] = []Route{r}
+		} else if r.Metric == old[0].Metric {
+			best[r.Dst] = append(old, r)
+		}
+	}
+	for _, dst := range slices.SortedFunc(maps.Keys(best), longestFirst) {
+		p := part{first: ipv4(dst.Masked().Addr()), mask: ^uint32(0) << (32 - dst.Bits())}
+		if list := best[dst]; len(list) == 1 && behind(list[0]) {
+			p.hop = w.number(Hop{list[0].Index, list[0].Gateway})
+		}
+		w.parts = append(w.parts, p)
+	}
+	return w
+}
+
+func longestFirst(a, b netip.Prefix) int {
+	return cmp.Or(cmp.Compare(b.Bits(), a.Bits()), a.Addr().Compare(b.Addr()))
+}
+
+func ipv4(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
+}
+
+// number returns that of a hop, counted from 1; 0 when there are too many.
+func (w *Ways) number(h Hop) uint8 {
+	i := slices.Index(w.Hops, h)
+	if i < 0 && len(w.Hops) < maxHops {
+		i = len(w.Hops)
+		w.Hops = append(w.Hops, h)
+	}
+	return uint8(i + 1)
+}
+
+// Hop returns the number of the hop to an inside address, host order; 0 when the host's own stack must find the way.
+func (w Ways) Hop(inside uint32) uint8 {
+	for _, p := range w.parts {
+		if inside&p.mask == p.first {
+			return p.hop
+		}
+	}
+	return 0
+}
+
+// Equal reports whether two are the same in every hop and number.
+func (w Ways) Equal(o Ways) bool {
+	return slices.Equal(w.Hops, o.Hops) && slices.Equal(w.parts, o.parts)
+}

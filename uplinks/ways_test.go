@@ -1,0 +1,61 @@
+package uplinks
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func way(dst string, index, metric int, gateway string) Route {
+	r := Route{Dst: netip.MustParsePrefix(dst), Index: index, Metric: metric}
+	if gateway != "" {
+		r.Gateway = netip.MustParseAddr(gateway)
+	}
+	return r
+}
+
+func TestWays(t *testing.T) {
+	const lan, vpn, wan, guests = 3, 4, 5, 6
+	routes := []Route{
+		way("0.0.0.0/0", wan, 100, "192.0.2.1"), way("10.0.0.0/24", lan, 0, ""), way("10.0.0.66/32", vpn, 0, ""),
+		way("10.1.0.0/16", lan, 0, "10.0.0.9"), way("10.1.2.0/24", lan, 50, "10.0.0.8"), way("10.1.2.0/24", vpn, 20, ""),
+		way("10.2.0.0/16", lan, 0, "10.0.0.8"), way("10.2.0.0/16", guests, 0, "10.9.0.8"), way("10.9.0.0/24", guests, 0, ""),
+	}
+	w := FindWays(routes, []int{lan, guests})
+	for inside, want := range map[string]Hop{
+		"10.0.0.2": {Index: lan}, "10.0.0.66": {}, "10.1.9.9": {lan, netip.MustParseAddr("10.0.0.9")}, "10.1.2.3": {},
+		"10.2.0.1": {}, "10.9.0.7": {Index: guests}, "192.168.0.1": {}, "8.8.8.8": {},
+	} {
+		got := Hop{}
+		if n := w.Hop(ipv4(netip.MustParseAddr(inside))); n > 0 {
+			got = w.Hops[n-1]
+		}
+		if got != want {
+			t.Errorf("%s goes by %+v, want %+v", inside, got, want)
+		}
+	}
+	if again := FindWays(routes, []int{guests, lan}); !again.Equal(w) {
+		t.Errorf("the same routes give %+v and %+v", w, again)
+	}
+	if other := FindWays(routes[:2], []int{lan}); other.Equal(w) {
+		t.Error("different ways are equal")
+	}
+}
+
+func TestManyHops(t *testing.T) {
+	var routes []Route
+	for i := range 2 * maxHops {
+		b := [4]byte{172, 16, byte(i / 64), byte(i % 64 * 4)}
+		routes = append(routes, Route{Dst: netip.PrefixFrom(netip.AddrFrom4(b), 30), Index: i + 1, Metric: 0})
+	}
+	links := make([]int, len(routes))
+	for i := range links {
+		links[i] = i + 1
+	}
+	w := FindWays(routes, links)
+	if len(w.Hops) != maxHops {
+		t.Errorf("%d hops, want %d", len(w.Hops), maxHops)
+	}
+	if n := w.Hop(ipv4(routes[len(routes)-1].Dst.Addr())); n != 0 {
+		t.Errorf("a hop beyond the possible number is %d, want 0", n)
+	}
+}
