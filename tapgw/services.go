@@ -15,25 +15,19 @@ import (
 // services are the UDP ports on which programs of the host listen at no address in particular. Their answers come out of the
 // TAP, as the route says, and must leave as if it were not there: from the port and address that were spoken to.
 type services struct {
-	all     portSet
-	visible portSet // those of which the host's stack sees the packets itself
+	all     packet.PortSet
+	visible packet.PortSet // those of which the host's stack sees the packets itself
 }
-
-// portSet is a set of port numbers.
-type portSet [1 << 16 / 64]uint64
-
-func (s *portSet) add(port uint16)      { s[port/64] |= 1 << (port % 64) }
-func (s *portSet) has(port uint16) bool { return s[port/64]>>(port%64)&1 != 0 }
 
 // SetServices replaces the UDP ports of the host's services: the visible ones lie outside the pool of NAT, packets to the
 // hidden ones reach the host only by being given back.
 func (g *Gateway) SetServices(visible, hidden []uint16) {
 	s := new(services)
 	for _, port := range visible {
-		s.visible.add(port)
+		s.visible.Add(port)
 	}
 	for _, port := range slices.Concat(visible, hidden) {
-		s.all.add(port)
+		s.all.Add(port)
 	}
 	g.services.Store(s)
 }
@@ -41,11 +35,11 @@ func (g *Gateway) SetServices(visible, hidden []uint16) {
 // request notes by which uplink a remote spoke to a service; visible is whether the host has the packet already.
 func (g *Gateway) request(p *packet.Packet, uplink uint8, now nat.Tick) (visible bool) {
 	s := g.services.Load()
-	if p.Kind != packet.UDP || !s.all.has(p.DstPort) {
+	if p.Kind != packet.UDP || !s.all.Has(p.DstPort) {
 		return false
 	}
 	g.remotes.note(client{p.Src, p.SrcPort, p.DstPort}, spoken{p.Dst, uplink, now})
-	return s.visible.has(p.DstPort)
+	return s.visible.Has(p.DstPort)
 }
 
 // Request notes that a remote spoke to a service of the host, which has the frame already.
@@ -60,7 +54,7 @@ func (g *Gateway) Request(b []byte, uplink uint8, now nat.Tick) {
 
 // fromService reports whether a packet may be the answer of a service.
 func (g *Gateway) fromService(p *packet.Packet) bool {
-	return p.Kind == packet.UDP && p.Src == g.tapIP && g.services.Load().all.has(p.SrcPort)
+	return p.Kind == packet.UDP && p.Src == g.tapIP && g.services.Load().all.Has(p.SrcPort)
 }
 
 // response returns how a packet of the host leaves when it answers a request: by the uplink where that remote was last

@@ -73,6 +73,7 @@ type Daemon struct {
 	seed     uint64          // of the give-back addresses
 	ports    map[uint8]openPort
 	services services
+	held     heldPorts                        // shared
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
 	complaints complaints                    // that were logged
@@ -206,9 +207,8 @@ func (d *Daemon) openTable(c *configs.Config) (err error) {
 	if d.pool, err = portPool(c); err != nil {
 		return err
 	}
-	held := new(heldPorts)
 	d.pumps = &pumps{clock: newClock()}
-	n := natConfig(c, d.pool, held.fresh)
+	n := natConfig(c, d.pool, d.held.listed)
 	if err := d.loadFastPath(&n); err != nil {
 		return err
 	}
@@ -221,7 +221,7 @@ func (d *Daemon) openTable(c *configs.Config) (err error) {
 	}
 	d.gateway = tapgw.New(tapgw.Config{
 		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), TAPIP: c.TAP.Address.Addr(),
-		Held: held.recent, Settle: d.pumps.settle,
+		Held: d.held.recent, Settle: d.pumps.settle,
 	}, d.table, &d.meters, scheduler)
 	d.pumps.gateway = d.gateway
 	d.prober = newProber(probePlan(c), d.judged)

@@ -15,28 +15,37 @@ import (
 
 // services are the host's UDP services as last seen.
 type services struct {
+	next    time.Time // when to look again
 	ports   []uint16
 	visible []uint16 // those outside the pool, as many as the socket filters can name
 	unknown bool     // the kernel cannot tell
 }
 
-// findServices looks which UDP services the host has, and reports whether that changed. The sockets of the uplinks follow
+// socketShare of the time at most goes into listing sockets, of which a busy server has many.
+const socketShare = 100
+
+// findServices looks which ports and UDP services the host has, and reports whether the services changed. The sockets of the uplinks follow
 // with followPorts. What cannot be listed now is listed the next time.
 func (d *Daemon) findServices() (changed bool) {
-	s := &d.services
-	if s.unknown {
+	s, begun := &d.services, time.Now()
+	if s.unknown || begun.Before(s.next) {
 		return false
 	}
-	ports, err := wire.Services()
+	sockets, err := wire.ReadSockets()
+	s.next = begun.Add(socketShare * time.Since(begun))
 	if errors.Is(err, wire.ErrNoServices) {
 		d.log.Warn("answers of UDP services of this host may leave by another uplink than the questions came in", "error", err)
 		s.unknown = true
 	}
-	if err != nil || slices.Equal(ports, s.ports) {
+	if err != nil {
 		return false
 	}
-	hidden, visible := split(ports, d.pool)
-	s.ports, s.visible = ports, bounded(visible, s.visible)
+	d.held.sockets.Store(sockets)
+	if slices.Equal(sockets.Services, s.ports) {
+		return false
+	}
+	hidden, visible := split(sockets.Services, d.pool)
+	s.ports, s.visible = sockets.Services, bounded(visible, s.visible)
 	d.gateway.SetServices(s.visible, hidden)
 	if d.fast != nil {
 		d.complain(d.fast.SetServices(slices.Concat(s.visible, hidden)))
