@@ -1,12 +1,269 @@
 package fastpath
 
 import (
+	"errors"
+	"fmt"
+	"io"
+
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
-// attach puts a program before all others: what it takes is nobody else's.
-func attach(program *ebpf.Program, index int, where ebpf.AttachType) (link.Link, error) {
-	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: where, Anchor: link.Head()})
-	return l, explain(err)
+// Names of our filters in clsact qdiscs, by which they are known after a crash. The second came with its qdisc, and the
+// last of them takes it along.
+const (
+	filterName       = "tapgw"
+	filterWithClsact = "tapgw+clsact"
+)
+
+// firstPriority is that of filters asked before all others; of equal ones of the same kind the newest is asked first.
+const firstPriority = 1
+
+// clsactHandle is the handle that clsact and ingress qdiscs always have.
+const clsactHandle = 0xffff << 16
+
+// attachTCX is replaced where a test plays a kernel before 6.6.
+var attachTCX = link.AttachTCX
+
+// attach puts a program before all others of a device: what it takes is nobody else's. It asks for tcx, whose links end
+// with the process, and where the kernel has none for clsact, whose filters stay until Close or RemoveLeftovers, or as
+// long as the device. The device must be in the thread's network namespace; Close may be called in any.
+func attach(program *ebpf.Program, index int, where ebpf.AttachType) (io.Closer, error) {
+	l, err := attachTCX(link.TCXOptions{Interface: index, Program: program, Attach: where, Anchor: link.Head()})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return attachClsact(program, index, where)
+	}
+	if err != nil {
+		return nil, explain(err)
+	}
+	return l, nil
+}
+
+// RemoveLeftovers removes what a killed process left attached to a device of the thread's network namespace, and tells
+// whether there was any: filters in a clsact qdisc, and the qdisc when it came with them and nobody else uses it. tcx
+// links leave nothing.
+func RemoveLeftovers(index int) (removed bool, err error) {
+	c, err := openClsact(index)
+	if err != nil {
+		return false, err
+	}
+	defer c.handle.Close()
+	return c.remove(func(*netlink.BpfFilter) bool { return true })
+}
+
+// clsact is the filters of a device in the namespace of the thread that opened it.
+type clsact struct {
+	handle *netlink.Handle
+	device netlink.Link
+}
+
+func openClsact(index int) (*clsact, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("fastpath: open a netlink socket: %w", err)
+	}
+	return &clsact{handle, &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}}, nil
+}
+
+// filter is a program attached by clsact.
+type filter struct {
+	*clsact
+	parent  uint32
+	program int // ID
+}
+
+func attachClsact(program *ebpf.Program, index int, where ebpf.AttachType) (io.Closer, error) {
+	info, err := program.Info()
+	if err != nil {
+		return nil, explain(err)
+	}
+	id, _ := info.ID()
+	c, err := openClsact(index)
+	if err != nil {
+		return nil, err
+	}
+	f := &filter{clsact: c, parent: netlink.HANDLE_MIN_INGRESS, program: int(id)}
+	if where == ebpf.AttachTCXEgress {
+		f.parent = netlink.HANDLE_MIN_EGRESS
+	}
+	if err := f.install(program); err != nil {
+		c.handle.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Close removes exactly this filter, and nothing when it or the device is gone.
+func (f *filter) Close() error {
+	defer f.handle.Close()
+	_, err := f.remove(f.is)
+	return err
+}
+
+func (f *filter) is(b *netlink.BpfFilter) bool { return b.Parent == f.parent && b.Id == f.program }
+
+// install adds the filter, and the qdisc where there is none. Other filters of ours in this direction go after that, so
+// that no packet passes unseen.
+func (f *filter) install(program *ebpf.Program) error {
+	made, err := f.ensureQdisc()
+	if err != nil {
+		return unknownKind(err)
+	}
+	b := &netlink.BpfFilter{Fd: program.FD(), Name: filterName, DirectAction: true}
+	b.FilterAttrs, err = f.place()
+	if err == nil {
+		var marked bool
+		if marked, err = f.marked(); made || marked {
+			b.Name = filterWithClsact
+		}
+	}
+	if err == nil {
+		err = unknownKind(f.handle.FilterAdd(b))
+	}
+	if err != nil {
+		if made {
+			err = errors.Join(err, f.deleteQdisc())
+		}
+		return err
+	}
+	_, err = f.remove(func(b *netlink.BpfFilter) bool { return b.Parent == f.parent && b.Id != f.program })
+	return err
+}
+
+// unknownKind tells that the kernel knows no clsact, or no filters that are programs.
+func unknownKind(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%w: the kernel has neither tcx nor clsact with BPF filters: %w", ErrUnsupported, err)
+	}
+	return explain(err)
+}
+
+// ensureQdisc makes the clsact qdisc unless somebody has. An ingress qdisc, which has the same place, takes filters for
+// ingress, and would take those for egress too and ask them at ingress.
+func (f *filter) ensureQdisc() (made bool, err error) {
+	err = f.handle.QdiscAdd(f.qdisc())
+	if !errors.Is(err, unix.EEXIST) {
+		return err == nil, err
+	}
+	list, err := f.handle.QdiscList(f.device)
+	if err != nil {
+		return false, fmt.Errorf("list the qdiscs of device %d: %w", f.device.Attrs().Index, err)
+	}
+	for _, q := range list {
+		if q.Attrs().Handle == clsactHandle && q.Type() != "clsact" && f.parent == netlink.HANDLE_MIN_EGRESS {
+			return false, fmt.Errorf("device %d has an %s qdisc where clsact is needed, remove it", f.device.Attrs().Index, q.Type())
+		}
+	}
+	return false, nil
+}
+
+func (c *clsact) qdisc() netlink.Qdisc {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: c.device.Attrs().Index, Handle: clsactHandle, Parent: netlink.HANDLE_CLSACT,
+	}}
+}
+
+func (c *clsact) deleteQdisc() error { return ignoreGone(c.handle.QdiscDel(c.qdisc())) }
+
+// place is the first priority with a handle that is free.
+func (f *filter) place() (netlink.FilterAttrs, error) {
+	a := netlink.FilterAttrs{LinkIndex: f.device.Attrs().Index, Parent: f.parent, Priority: firstPriority, Protocol: unix.ETH_P_ALL, Handle: 1}
+	list, err := f.list(f.parent)
+	if err != nil {
+		return a, err
+	}
+	taken := map[uint32]bool{}
+	for _, other := range list {
+		o := other.Attrs()
+		if o.Priority != firstPriority || o.Chain != nil && *o.Chain != 0 {
+			continue
+		}
+		if other.Type() != "bpf" || o.Protocol != unix.ETH_P_ALL {
+			return a, fmt.Errorf("a %s filter has priority %d on device %d, give it a later one", other.Type(), firstPriority, a.LinkIndex)
+		}
+		taken[o.Handle] = true
+	}
+	for taken[a.Handle] {
+		a.Handle++
+	}
+	return a, nil
+}
+
+func (c *clsact) list(parent uint32) ([]netlink.Filter, error) {
+	list, err := c.handle.FilterList(c.device, parent)
+	if err != nil {
+		return nil, fmt.Errorf("list the filters of device %d: %w", c.device.Attrs().Index, err)
+	}
+	return list, nil
+}
+
+// ours lists our filters in one direction.
+func (c *clsact) ours(parent uint32) (ours []*netlink.BpfFilter, err error) {
+	list, err := c.list(parent)
+	for _, f := range list {
+		if b, ok := f.(*netlink.BpfFilter); ok && (b.Name == filterName || b.Name == filterWithClsact) {
+			ours = append(ours, b)
+		}
+	}
+	return ours, err
+}
+
+var bothDirections = []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS}
+
+// marked tells whether the qdisc was made for filters of ours.
+func (c *clsact) marked() (bool, error) {
+	for _, parent := range bothDirections {
+		ours, err := c.ours(parent)
+		if err != nil {
+			return false, err
+		}
+		for _, b := range ours {
+			if b.Name == filterWithClsact {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// remove deletes those of our filters that match, then the qdisc when it came with one of them and has become empty.
+func (c *clsact) remove(match func(*netlink.BpfFilter) bool) (removed bool, err error) {
+	var marked bool
+	for _, parent := range bothDirections {
+		ours, err := c.ours(parent)
+		if err != nil {
+			return removed, err
+		}
+		for _, b := range ours {
+			if !match(b) {
+				continue
+			}
+			if err := ignoreGone(c.handle.FilterDel(b)); err != nil {
+				return removed, fmt.Errorf("delete the filter %s of device %d: %w", b.Name, b.LinkIndex, err)
+			}
+			removed, marked = true, marked || b.Name == filterWithClsact
+		}
+	}
+	if !marked {
+		return removed, nil
+	}
+	return removed, c.deleteEmptyQdisc()
+}
+
+func (c *clsact) deleteEmptyQdisc() error {
+	for _, parent := range bothDirections {
+		if list, err := c.list(parent); err != nil || len(list) > 0 {
+			return err
+		}
+	}
+	return c.deleteQdisc()
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
 }
