@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -101,8 +102,13 @@ func (h *hook) mustAttach(t *testing.T, where ebpf.AttachType) io.Closer {
 // simple is a program that says the same of every packet.
 func simple(t *testing.T, verdict int32) *ebpf.Program {
 	t.Helper()
+	return simpleOf(t, ebpf.SchedCLS, verdict)
+}
+
+func simpleOf(t *testing.T, kind ebpf.ProgramType, verdict int32) *ebpf.Program {
+	t.Helper()
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
+		Type: kind, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
 	})
 	labtest.Must(t, err)
 	t.Cleanup(func() { p.Close() })
@@ -226,25 +232,45 @@ func TestClsactRefused(t *testing.T) {
 		LinkIndex: h.index, Parent: netlink.HANDLE_MIN_INGRESS, Priority: 1, Protocol: unix.ETH_P_ALL,
 	}}))
 	before := h.show(t)
-	if _, err := h.attach(t, in); err == nil {
-		t.Error("attached at a priority that another kind of filter has")
+	if _, err := h.attach(t, in); err == nil || !strings.Contains(err.Error(), "u32 filter") {
+		t.Errorf("attached at a priority that another kind of filter has: %v", err)
 	}
 	h.expect(t, "refused", before...)
 }
 
-// TestAttachWhereSupported: a refusal for another reason than an old kernel is no reason for clsact.
+// TestClsactUndone: the qdisc goes when the filter is refused.
+func TestClsactUndone(t *testing.T) {
+	withoutTCX(t)
+	h := newDevice(t)
+	p := simpleOf(t, ebpf.SocketFilter, 0)
+	labtest.Must(t, h.ns.Do(func() error {
+		if _, err := attach(p, h.index, in); err == nil {
+			t.Error("attached a program of another type")
+		}
+		return nil
+	}))
+	h.expect(t, "refused")
+}
+
+// TestAttachWhereSupported: tcx is asked first, and a refusal for another reason than an old kernel is no reason for clsact.
 func TestAttachWhereSupported(t *testing.T) {
 	h := newDevice(t)
+	expect := func(want int) {
+		t.Helper()
+		labtest.Must(t, h.ns.Do(func() error { expectAttached(t, h.index, in, want); return nil }))
+	}
 	c := h.mustAttach(t, in)
-	expect := func(want int) { labtest.Must(t, h.ns.Do(func() error { expectAttached(t, h.index, in, want); return nil })) }
 	expect(1)
 	h.expect(t, "by tcx")
 	labtest.Must(t, c.Close())
 	expect(0)
-	h.index = 1 << 20
-	if _, err := h.attach(t, in); !errors.Is(err, unix.ENODEV) {
-		t.Errorf("%v, want ENODEV", err)
+	before := attachTCX
+	t.Cleanup(func() { attachTCX = before })
+	attachTCX = func(link.TCXOptions) (link.Link, error) { return nil, unix.EPERM }
+	if _, err := h.attach(t, in); !errors.Is(err, ErrPermission) {
+		t.Errorf("%v, want ErrPermission", err)
 	}
+	h.expect(t, "refused")
 }
 
 // TestClsactOnTheWire: hits and misses are by clsact what they are by tcx, even if another drops all that passes ours.
