@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -28,8 +29,9 @@ const clsactHandle = 0xffff << 16
 var attachTCX = link.AttachTCX
 
 // attach puts a program before all others of a device: what it takes is nobody else's. It asks for tcx, whose links end
-// with the process, and where the kernel has none for clsact, whose filters stay until Close or RemoveLeftovers, or as
-// long as the device. The device must be in the thread's network namespace; Close may be called in any.
+// with the process, and where the kernel has none for clsact, whose filters do nothing without the process but stay until
+// RemoveLeftovers, or as long as the device. The device must be in the thread's network namespace; Close may be called in
+// any.
 func attach(program *ebpf.Program, index int, where ebpf.AttachType) (io.Closer, error) {
 	l, err := attachTCX(link.TCXOptions{Interface: index, Program: program, Attach: where, Anchor: link.Head()})
 	if errors.Is(err, ebpf.ErrNotSupported) {
@@ -67,15 +69,54 @@ func openClsact(index int) (*clsact, error) {
 	return &clsact{handle, &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}}, nil
 }
 
-// filter is a program attached by clsact.
+// filter is a program attached by clsact, behind a gate.
 type filter struct {
 	*clsact
-	parent  uint32
-	program int // ID
+	parent uint32
+	gate   int       // ID of the program in the filter
+	latch  *ebpf.Map // lets the gate through
 }
 
 func attachClsact(program *ebpf.Program, index int, where ebpf.AttachType) (io.Closer, error) {
-	info, err := program.Info()
+	gate, latch, err := newGate(program)
+	if err != nil {
+		return nil, explain(err)
+	}
+	defer gate.Close()
+	f, err := newFilter(gate, latch, index, where)
+	if err == nil {
+		if err = f.install(gate); err == nil {
+			return f, nil
+		}
+		f.handle.Close()
+	}
+	return nil, errors.Join(err, latch.Close())
+}
+
+// newGate makes a program that runs another as long as this process holds the latch, and lets all packets pass after: a
+// filter outlives a killed process, and its redirects would go nowhere. The kernel empties an array of programs when its
+// last descriptor closes, whereupon nothing holds the other program and its arrays any longer.
+func newGate(program *ebpf.Program) (gate *ebpf.Program, latch *ebpf.Map, err error) {
+	latch, err = ebpf.NewMap(&ebpf.MapSpec{
+		Name: "tapgw_latch", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1,
+		Contents: []ebpf.MapKV{{Key: uint32(0), Value: program}},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the latch of a clsact filter: %w", err)
+	}
+	const next = -1 // TC_ACT_UNSPEC
+	gate, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "tapgw_gate", Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{
+		asm.LoadMapPtr(asm.R2, latch.FD()), asm.Mov.Imm(asm.R3, 0), asm.FnTailCall.Call(), // the packet is in R1
+		asm.Mov.Imm(asm.R0, next), asm.Return(),
+	}})
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("load the gate of a clsact filter: %w", err), latch.Close())
+	}
+	return gate, latch, nil
+}
+
+func newFilter(gate *ebpf.Program, latch *ebpf.Map, index int, where ebpf.AttachType) (*filter, error) {
+	info, err := gate.Info()
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -84,13 +125,9 @@ func attachClsact(program *ebpf.Program, index int, where ebpf.AttachType) (io.C
 	if err != nil {
 		return nil, err
 	}
-	f := &filter{clsact: c, parent: netlink.HANDLE_MIN_INGRESS, program: int(id)}
+	f := &filter{clsact: c, parent: netlink.HANDLE_MIN_INGRESS, gate: int(id), latch: latch}
 	if where == ebpf.AttachTCXEgress {
 		f.parent = netlink.HANDLE_MIN_EGRESS
-	}
-	if err := f.install(program); err != nil {
-		c.handle.Close()
-		return nil, err
 	}
 	return f, nil
 }
@@ -98,20 +135,18 @@ func attachClsact(program *ebpf.Program, index int, where ebpf.AttachType) (io.C
 // Close removes exactly this filter, and nothing when it or the device is gone.
 func (f *filter) Close() error {
 	defer f.handle.Close()
-	_, err := f.remove(f.is)
-	return err
+	_, err := f.remove(func(b *netlink.BpfFilter) bool { return b.Id == f.gate })
+	return errors.Join(err, f.latch.Close())
 }
-
-func (f *filter) is(b *netlink.BpfFilter) bool { return b.Parent == f.parent && b.Id == f.program }
 
 // install adds the filter, and the qdisc where there is none. Other filters of ours in this direction go after that, so
 // that no packet passes unseen.
-func (f *filter) install(program *ebpf.Program) error {
+func (f *filter) install(gate *ebpf.Program) error {
 	made, err := f.ensureQdisc()
 	if err != nil {
 		return unknownKind(err)
 	}
-	b := &netlink.BpfFilter{Fd: program.FD(), Name: filterName, DirectAction: true}
+	b := &netlink.BpfFilter{Fd: gate.FD(), Name: filterName, DirectAction: true}
 	b.FilterAttrs, err = f.place()
 	if err == nil {
 		var marked bool
@@ -128,7 +163,7 @@ func (f *filter) install(program *ebpf.Program) error {
 		}
 		return err
 	}
-	_, err = f.remove(func(b *netlink.BpfFilter) bool { return b.Parent == f.parent && b.Id != f.program })
+	_, err = f.remove(func(b *netlink.BpfFilter) bool { return b.Parent == f.parent && b.Id != f.gate })
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -201,6 +202,37 @@ func TestClsactLeftovers(t *testing.T) {
 	h.expect(t, "removed beside a foreign filter", "clsact", "2: 1/1 foreign")
 }
 
+// TestClsactKilled: the end of the process, which closes the latch, makes its filter one that takes nothing.
+func TestClsactKilled(t *testing.T) {
+	withoutTCX(t)
+	h := newDevice(t)
+	const drop = 2
+	p := simple(t, drop)
+	var f *filter
+	labtest.Must(t, h.ns.Do(func() error {
+		c, err := attach(p, h.index, in)
+		f, _ = c.(*filter)
+		return err
+	}))
+	gate, err := ebpf.NewProgramFromID(ebpf.ProgramID(f.gate))
+	labtest.Must(t, err)
+	defer gate.Close()
+	if code, _ := run(t, gate, make([]byte, 64), 0); code != drop {
+		t.Errorf("while the process lives: code %d, want the program's", int32(code))
+	}
+	labtest.Must(t, f.latch.Close())
+	for start := time.Now(); ; { // the kernel empties the array in the background
+		code, _ := run(t, gate, make([]byte, 64), 0)
+		if code == codeNext {
+			break
+		}
+		if time.Since(start) > deadline {
+			t.Fatalf("after the process: code %d, want %d", int32(code), -1)
+		}
+	}
+	h.expect(t, "after the process", "clsact", "2: 1/1 tapgw+clsact")
+}
+
 // TestClsactGone: neither a filter that somebody has deleted nor a device that has vanished fails the closing.
 func TestClsactGone(t *testing.T) {
 	withoutTCX(t)
@@ -238,13 +270,17 @@ func TestClsactRefused(t *testing.T) {
 	h.expect(t, "refused", before...)
 }
 
-// TestClsactUndone: the qdisc goes when the filter is refused.
+// TestClsactUndone: the qdisc goes when the filter is refused, here for a program of another type.
 func TestClsactUndone(t *testing.T) {
-	withoutTCX(t)
 	h := newDevice(t)
 	p := simpleOf(t, ebpf.SocketFilter, 0)
 	labtest.Must(t, h.ns.Do(func() error {
-		if _, err := attach(p, h.index, in); err == nil {
+		f, err := newFilter(p, nil, h.index, in)
+		if err != nil {
+			return err
+		}
+		defer f.handle.Close()
+		if err := f.install(p); err == nil {
 			t.Error("attached a program of another type")
 		}
 		return nil
