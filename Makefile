@@ -10,8 +10,11 @@ LINT     = bin/golangci-lint
 # Counted, because a fuzzer that ends by the clock now and then fails for no reason (go.dev/issue/75804).
 FUZZTIME ?= 50000x
 SOAKTIME ?= 10m
+# The compiler of the committed BPF programs: what another version makes of them differs.
+CLANG   ?= clang-14
+BPF_DIRS = $(shell grep -rl --include='*.go' '^//go:generate.*bpf2go' . | xargs -n1 dirname | sort -u)
 
-.PHONY: all build demo test lint unit e2e fuzz soak bench generate generated clean help
+.PHONY: all build demo test lint unit e2e fuzz soak bench bpf-compiler generate generated clean help
 
 all: build
 
@@ -24,7 +27,7 @@ build: ## build bin/tapgw
 demo: build ## two shaped ISPs, one is cut and returns, in namespaces of its own
 	$(SUDO) ./bin/tapgw demo
 
-test: build lint unit e2e fuzz ## all tests
+test: build generated lint unit e2e fuzz ## all tests
 	@echo "all tests passed"
 
 $(LINT): tools/go.mod tools/go.sum
@@ -52,11 +55,14 @@ bench: build ## the figures of bench/README.md: ratios to the kernel's own masqu
 	$(GO) build -o bin/tapgw-bench ./bench
 	$(SUDO) ./bin/tapgw-bench $(BENCHFLAGS)
 
-generate: ## compile the BPF programs again; needs clang 14 and libbpf-dev
-	$(GO) generate ./tapgw/fastpath
+bpf-compiler: ## install the compiler of the BPF programs where it is missing
+	@tools/bpf-compiler $(CLANG) $(SUDO)
 
-generated: generate ## fail when the committed BPF programs are not what their sources compile to
-	git diff --exit-code --stat -- tapgw/fastpath/fastpath_bpfel.go tapgw/fastpath/fastpath_bpfel.o
+generate: bpf-compiler ## compile the BPF programs again
+	BPF2GO_CC=$(CLANG) $(GO) generate $(BPF_DIRS)
+
+generated: bpf-compiler ## fail when the committed BPF programs are not what their sources compile to
+	BPF2GO_CC=$(CLANG) GO=$(GO) tools/generated $(BPF_DIRS)
 
 clean: ## remove what was built
 	rm -rf bin
