@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -12,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Names of our filters in clsact qdiscs, by which they are known after a crash. The second came with its qdisc, and the
-// last of them takes it along.
+// Our filters in clsact qdiscs are known after a crash by their names: one of these, a slash and the program's name. The
+// second kind came with its qdisc, and the last of them takes it along.
 const (
-	filterName       = "tapgw"
-	filterWithClsact = "tapgw+clsact"
+	filterPrefix           = "tapgw"
+	filterPrefixWithClsact = "tapgw+clsact"
 )
 
 // firstPriority is that of filters asked before all others; of equal ones of the same kind the newest is asked first.
@@ -52,7 +54,7 @@ func RemoveLeftovers(index int) (removed bool, err error) {
 		return false, err
 	}
 	defer c.handle.Close()
-	return c.remove(func(*netlink.BpfFilter) bool { return true })
+	return c.remove(func(known) bool { return true })
 }
 
 // clsact is the filters of a device in the namespace of the thread that opened it.
@@ -73,18 +75,24 @@ func openClsact(index int) (*clsact, error) {
 type filter struct {
 	*clsact
 	parent uint32
+	name   string    // of the program
 	gate   int       // ID of the program in the filter
 	latch  *ebpf.Map // lets the gate through
 }
 
 func attachClsact(program *ebpf.Program, index int, where ebpf.AttachType) (io.Closer, error) {
+	info, err := program.Info()
+	if err != nil {
+		return nil, explain(err)
+	}
 	gate, latch, err := newGate(program)
 	if err != nil {
 		return nil, explain(err)
 	}
 	defer gate.Close()
-	f, err := newFilter(gate, latch, index, where)
+	f, err := newFilter(gate, index, where)
 	if err == nil {
+		f.name, f.latch = info.Name, latch
 		if err = f.install(gate); err == nil {
 			return f, nil
 		}
@@ -115,7 +123,7 @@ func newGate(program *ebpf.Program) (gate *ebpf.Program, latch *ebpf.Map, err er
 	return gate, latch, nil
 }
 
-func newFilter(gate *ebpf.Program, latch *ebpf.Map, index int, where ebpf.AttachType) (*filter, error) {
+func newFilter(gate *ebpf.Program, index int, where ebpf.AttachType) (*filter, error) {
 	info, err := gate.Info()
 	if err != nil {
 		return nil, explain(err)
@@ -125,7 +133,7 @@ func newFilter(gate *ebpf.Program, latch *ebpf.Map, index int, where ebpf.Attach
 	if err != nil {
 		return nil, err
 	}
-	f := &filter{clsact: c, parent: netlink.HANDLE_MIN_INGRESS, gate: int(id), latch: latch}
+	f := &filter{clsact: c, parent: netlink.HANDLE_MIN_INGRESS, gate: int(id)}
 	if where == ebpf.AttachTCXEgress {
 		f.parent = netlink.HANDLE_MIN_EGRESS
 	}
@@ -135,36 +143,43 @@ func newFilter(gate *ebpf.Program, latch *ebpf.Map, index int, where ebpf.Attach
 // Close removes exactly this filter, and nothing when it or the device is gone.
 func (f *filter) Close() error {
 	defer f.handle.Close()
-	_, err := f.remove(func(b *netlink.BpfFilter) bool { return b.Id == f.gate })
+	_, err := f.remove(func(k known) bool { return k.Id == f.gate })
 	return errors.Join(err, f.latch.Close())
 }
 
-// install adds the filter, and the qdisc where there is none. Other filters of ours in this direction go after that, so
-// that no packet passes unseen.
+// install adds the filter, and the qdisc where there is none. What the same program was attached by before, or in a killed
+// process, goes after that, so that no packet passes unseen.
 func (f *filter) install(gate *ebpf.Program) error {
 	made, err := f.ensureQdisc()
 	if err != nil {
 		return unknownKind(err)
 	}
-	b := &netlink.BpfFilter{Fd: gate.FD(), Name: filterName, DirectAction: true}
-	b.FilterAttrs, err = f.place()
-	if err == nil {
-		var marked bool
-		if marked, err = f.marked(); made || marked {
-			b.Name = filterWithClsact
-		}
-	}
-	if err == nil {
-		err = unknownKind(f.handle.FilterAdd(b))
-	}
-	if err != nil {
+	if err := f.add(gate, made); err != nil {
 		if made {
 			err = errors.Join(err, f.deleteQdisc())
 		}
 		return err
 	}
-	_, err = f.remove(func(b *netlink.BpfFilter) bool { return b.Parent == f.parent && b.Id != f.gate })
+	_, err = f.remove(func(k known) bool { return k.Parent == f.parent && k.program == f.name && k.Id != f.gate })
 	return err
+}
+
+func (f *filter) add(gate *ebpf.Program, madeQdisc bool) error {
+	place, err := f.place()
+	if err != nil {
+		return err
+	}
+	marked, err := f.marked()
+	if err != nil {
+		return err
+	}
+	prefix := filterPrefix
+	if madeQdisc || marked {
+		prefix = filterPrefixWithClsact
+	}
+	return unknownKind(f.handle.FilterAdd(&netlink.BpfFilter{
+		FilterAttrs: place, Fd: gate.FD(), Name: prefix + "/" + f.name, DirectAction: true,
+	}))
 }
 
 // unknownKind tells that the kernel knows no clsact, or no filters that are programs.
@@ -234,12 +249,24 @@ func (c *clsact) list(parent uint32) ([]netlink.Filter, error) {
 	return list, nil
 }
 
+// known is a filter of ours.
+type known struct {
+	*netlink.BpfFilter
+	program    string // name
+	withClsact bool
+}
+
 // ours lists our filters in one direction.
-func (c *clsact) ours(parent uint32) (ours []*netlink.BpfFilter, err error) {
+func (c *clsact) ours(parent uint32) (ours []known, err error) {
 	list, err := c.list(parent)
 	for _, f := range list {
-		if b, ok := f.(*netlink.BpfFilter); ok && (b.Name == filterName || b.Name == filterWithClsact) {
-			ours = append(ours, b)
+		b, ok := f.(*netlink.BpfFilter)
+		if !ok {
+			continue
+		}
+		prefix, program, _ := strings.Cut(b.Name, "/")
+		if prefix == filterPrefix || prefix == filterPrefixWithClsact {
+			ours = append(ours, known{b, program, prefix == filterPrefixWithClsact})
 		}
 	}
 	return ours, err
@@ -251,34 +278,29 @@ var bothDirections = []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGR
 func (c *clsact) marked() (bool, error) {
 	for _, parent := range bothDirections {
 		ours, err := c.ours(parent)
-		if err != nil {
-			return false, err
-		}
-		for _, b := range ours {
-			if b.Name == filterWithClsact {
-				return true, nil
-			}
+		if err != nil || slices.ContainsFunc(ours, func(k known) bool { return k.withClsact }) {
+			return err == nil, err
 		}
 	}
 	return false, nil
 }
 
 // remove deletes those of our filters that match, then the qdisc when it came with one of them and has become empty.
-func (c *clsact) remove(match func(*netlink.BpfFilter) bool) (removed bool, err error) {
+func (c *clsact) remove(match func(known) bool) (removed bool, err error) {
 	var marked bool
 	for _, parent := range bothDirections {
 		ours, err := c.ours(parent)
 		if err != nil {
 			return removed, err
 		}
-		for _, b := range ours {
-			if !match(b) {
+		for _, k := range ours {
+			if !match(k) {
 				continue
 			}
-			if err := ignoreGone(c.handle.FilterDel(b)); err != nil {
-				return removed, fmt.Errorf("delete the filter %s of device %d: %w", b.Name, b.LinkIndex, err)
+			if err := ignoreGone(c.handle.FilterDel(k.BpfFilter)); err != nil {
+				return removed, fmt.Errorf("delete the filter %s of device %d: %w", k.Name, k.LinkIndex, err)
 			}
-			removed, marked = true, marked || b.Name == filterWithClsact
+			removed, marked = true, marked || k.withClsact
 		}
 	}
 	if !marked {

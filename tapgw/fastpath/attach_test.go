@@ -109,7 +109,7 @@ func simple(t *testing.T, verdict int32) *ebpf.Program {
 func simpleOf(t *testing.T, kind ebpf.ProgramType, verdict int32) *ebpf.Program {
 	t.Helper()
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: kind, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
+		Name: "test", Type: kind, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, verdict), asm.Return()},
 	})
 	labtest.Must(t, err)
 	t.Cleanup(func() { p.Close() })
@@ -132,15 +132,15 @@ func TestClsactAlone(t *testing.T) {
 	withoutTCX(t)
 	h := newDevice(t)
 	first := h.mustAttach(t, in)
-	h.expect(t, "one", "clsact", "2: 1/1 tapgw+clsact")
+	h.expect(t, "one", "clsact", "2: 1/1 tapgw+clsact/test")
 	egress := h.mustAttach(t, out)
-	h.expect(t, "both directions", "clsact", "2: 1/1 tapgw+clsact", "3: 1/1 tapgw+clsact")
+	h.expect(t, "both directions", "clsact", "2: 1/1 tapgw+clsact/test", "3: 1/1 tapgw+clsact/test")
 	second := h.mustAttach(t, in)
-	h.expect(t, "again", "clsact", "2: 1/2 tapgw+clsact", "3: 1/1 tapgw+clsact")
+	h.expect(t, "again", "clsact", "2: 1/2 tapgw+clsact/test", "3: 1/1 tapgw+clsact/test")
 	labtest.Must(t, first.Close())
-	h.expect(t, "the replaced one is closed", "clsact", "2: 1/2 tapgw+clsact", "3: 1/1 tapgw+clsact")
+	h.expect(t, "the replaced one is closed", "clsact", "2: 1/2 tapgw+clsact/test", "3: 1/1 tapgw+clsact/test")
 	labtest.Must(t, egress.Close())
-	h.expect(t, "egress is closed", "clsact", "2: 1/2 tapgw+clsact")
+	h.expect(t, "egress is closed", "clsact", "2: 1/2 tapgw+clsact/test")
 	labtest.Must(t, second.Close())
 	h.expect(t, "all is closed")
 }
@@ -154,9 +154,24 @@ func TestClsactBesideOthers(t *testing.T) {
 	h.foreign(t, netlink.HANDLE_MIN_INGRESS, 7, 1, 0)
 	before := h.show(t)
 	ingress, egress := h.mustAttach(t, in), h.mustAttach(t, out)
-	h.expect(t, "attached", "clsact", "2: 1/2 tapgw", "2: 1/1 foreign", "2: 7/1 foreign", "3: 1/1 tapgw")
+	h.expect(t, "attached", "clsact", "2: 1/2 tapgw/test", "2: 1/1 foreign", "2: 7/1 foreign", "3: 1/1 tapgw/test")
 	labtest.Must(t, errors.Join(ingress.Close(), egress.Close()))
 	h.expect(t, "closed", before...)
+}
+
+// TestClsactTwoPrograms: a device may be an uplink and of the LAN at once; the newest is asked first, as by tcx.
+func TestClsactTwoPrograms(t *testing.T) {
+	withoutTCX(t)
+	h := newDevice(t)
+	rig := newRig(t)
+	labtest.Must(t, h.ns.Do(func() error {
+		return errors.Join(rig.AttachUplink(uplinkID, h.index, false), rig.AttachLAN(h.index), rig.AttachUplink(uplinkID, h.index, false))
+	}))
+	h.expect(t, "both", "clsact", "2: 1/3 tapgw+clsact/uplink_ingress", "2: 1/2 tapgw+clsact/lan_ingress")
+	labtest.Must(t, rig.DetachLAN(h.index))
+	h.expect(t, "one", "clsact", "2: 1/3 tapgw+clsact/uplink_ingress")
+	labtest.Must(t, rig.Close())
+	h.expect(t, "none")
 }
 
 // TestClsactForeignQdisc: an empty qdisc of somebody else's stays, and so does ours while another uses it.
@@ -230,7 +245,7 @@ func TestClsactKilled(t *testing.T) {
 			t.Fatalf("after the process: code %d, want %d", int32(code), -1)
 		}
 	}
-	h.expect(t, "after the process", "clsact", "2: 1/1 tapgw+clsact")
+	h.expect(t, "after the process", "clsact", "2: 1/1 tapgw+clsact/test")
 }
 
 // TestClsactGone: neither a filter that somebody has deleted nor a device that has vanished fails the closing.
@@ -258,7 +273,7 @@ func TestClsactRefused(t *testing.T) {
 		t.Error("attached to the egress of an ingress qdisc")
 	}
 	c := h.mustAttach(t, in)
-	h.expect(t, "in an ingress qdisc", "ingress", "2: 1/1 tapgw", "3: 1/1 tapgw") // the one filter under both names
+	h.expect(t, "in an ingress qdisc", "ingress", "2: 1/1 tapgw/test", "3: 1/1 tapgw/test") // the one filter under both names
 	labtest.Must(t, c.Close())
 	labtest.Must(t, h.handle.FilterAdd(&netlink.U32{FilterAttrs: netlink.FilterAttrs{
 		LinkIndex: h.index, Parent: netlink.HANDLE_MIN_INGRESS, Priority: 1, Protocol: unix.ETH_P_ALL,
@@ -275,7 +290,7 @@ func TestClsactUndone(t *testing.T) {
 	h := newDevice(t)
 	p := simpleOf(t, ebpf.SocketFilter, 0)
 	labtest.Must(t, h.ns.Do(func() error {
-		f, err := newFilter(p, nil, h.index, in)
+		f, err := newFilter(p, h.index, in)
 		if err != nil {
 			return err
 		}
@@ -317,19 +332,22 @@ func TestClsactOnTheWire(t *testing.T) {
 		connect    func(near, far lab.End, mtu int) (*lab.Link, error)
 		headerless bool
 		offloads   *lab.Offloads
+		program    string
 	}{
-		{"Ethernet", lab.Connect, false, &all}, {"header-less", lab.ConnectTUN, true, nil},
+		{"Ethernet", lab.Connect, false, &all, "uplink_ingress"}, {"header-less", lab.ConnectTUN, true, nil, "uplink_ingress_headerless"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			withoutTCX(t)
 			w := newWorld(t, c.connect, c.headerless, c.offloads)
 			up, tap := newHook(t, w.gateway, "up0"), newHook(t, w.gateway, "tapgw0")
-			up.expect(t, "uplink", "clsact", "2: 1/1 tapgw+clsact")
-			tap.expect(t, "TAP", "clsact", "3: 1/1 tapgw+clsact")
+			up.expect(t, "uplink", "clsact", "2: 1/1 tapgw+clsact/"+c.program)
+			tap.expect(t, "TAP", "clsact", "3: 1/1 tapgw+clsact/tap_egress")
 			w.mustMissOnTheWire(t)
 			up.foreign(t, netlink.HANDLE_MIN_INGRESS, 2, 1, 2) // TC_ACT_SHOT
 			tap.foreign(t, netlink.HANDLE_MIN_EGRESS, 2, 1, 2)
-			w.bulk(t)
+			if !c.headerless {
+				w.bulk(t)
+			}
 			w.datagrams(t)
 			labtest.Must(t, w.Close())
 			up.expect(t, "uplink, closed", "clsact", "2: 2/1 foreign")
