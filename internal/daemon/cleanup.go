@@ -11,6 +11,7 @@ import (
 	"tapgw/configs"
 	"tapgw/internal/apiserver"
 	"tapgw/internal/hostconf"
+	"tapgw/tapgw/fastpath"
 	"tapgw/tapgw/tapdev"
 	"tapgw/uplinks"
 	"tapgw/uplinks/nft"
@@ -20,7 +21,7 @@ import (
 // Cleaned is one thing that Cleanup took back. Scripts rely on the words of Action and Kind.
 type Cleaned struct {
 	Action string `json:"action"` // removed, restored, released or closed
-	Kind   string `json:"kind"`   // route, rule, default route, nftables, sysctl, neighbour, connections, device, socket or file
+	Kind   string `json:"kind"`   // route, rule, default route, nftables, filter, sysctl, neighbour, connections, device, socket or file
 	Name   string `json:"name"`
 }
 
@@ -84,6 +85,7 @@ func (c *cleaner) host() error {
 	c.check(c.journal(kernel))
 	c.check(c.connections(kernel))
 	c.check(c.tables(rules))
+	c.check(c.filters(kernel))
 	c.devices()
 	return c.removeSocket()
 }
@@ -194,6 +196,26 @@ func (c *cleaner) tables(rules *nft.Rules) error {
 		c.note("removed", "nftables", tables...)
 	}
 	return errors.Join(err, closing)
+}
+
+// filters removes those that ran our programs, on a kernel where they stay.
+func (c *cleaner) filters(kernel *rtnl.Kernel) error {
+	names, err := removeFilters(kernel)
+	c.note("removed", "filter", names...)
+	return err
+}
+
+// removeFilters removes the filters of a killed process from all devices, and names these.
+func removeFilters(kernel *rtnl.Kernel) (names []string, err error) {
+	facts, err := kernel.Read()
+	for _, l := range facts.Links {
+		removed, failed := fastpath.RemoveLeftovers(l.Index)
+		if removed {
+			names = append(names, l.Name)
+		}
+		err = errors.Join(err, failed)
+	}
+	return names, err
 }
 
 // devices removes TAP devices that were being made. A device of the name that is another's is left alone.

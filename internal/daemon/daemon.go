@@ -189,6 +189,9 @@ func (d *Daemon) open() (err error) {
 	if err := d.api.Listen(); err != nil {
 		return err
 	}
+	if _, err := removeFilters(d.kernel); err != nil {
+		d.log.Debug("filters of a killed daemon may be left", "error", err)
+	}
 	if err := d.openDevices(c, largestMTU(snapshot)); err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@
 #define GIVEN_BACK 0x74617067  // mark of a packet without Ethernet header that comes back from Go
 
 const volatile __u32 uplink_id;  // of the uplink that a program is attached to
-const volatile __u32 lingering;  // the program outlives the daemon
 
 // advance moves a sequence number forward, or anywhere at the start of a connection.
 static __always_inline void advance(__u32 *to, __u32 seq, int first)
@@ -114,15 +113,6 @@ SEC("tc") int tap_egress(struct __sk_buff *skb)
 	return id ? forward(skb, &p, id, n, 0) : TC_ACT_UNSPEC;
 }
 
-// is_orphan reports whether the TAP has gone with the daemon.
-static __always_inline int is_orphan(struct __sk_buff *skb)
-{
-	struct uplink *any = uplink_of(0);
-	__u32 mtu = 0;
-
-	return !any || bpf_check_mtu(skb, any->tap, &mtu, 0, 0) < 0;
-}
-
 // lan_upcall hands a packet of the LAN to Go as the host's own forwarding would have.
 static __always_inline int lan_upcall(struct __sk_buff *skb)
 {
@@ -186,7 +176,7 @@ SEC("tc") int lan_ingress(struct __sk_buff *skb)
 	struct packet p;
 	__u32 n = 0;
 
-	if (skb->pkt_type != HOST || (lingering && is_orphan(skb)))
+	if (skb->pkt_type != HOST)
 		return TC_ACT_UNSPEC;
 	if (parse(skb, ETH_HLEN, &p))
 		return lan_unusual(skb);
@@ -255,8 +245,6 @@ static __always_inline int received(struct __sk_buff *skb, __u32 l2)
 	struct packet p;
 	__u32 n = 0, gso = skb->gso_size;
 
-	if (lingering && is_orphan(skb))
-		return TC_ACT_UNSPEC;
 	if (skb->pkt_type != HOST || parse(skb, l2, &p))
 		return not_a_hit(skb, l2);
 	struct key k = {

@@ -116,7 +116,6 @@ const (
 	fastpathProgUplinkIngressHeaderless = "uplink_ingress_headerless"
 	fastpathVarBuckets                  = "buckets"
 	fastpathVarGatewayMac               = "gateway_mac"
-	fastpathVarLingering                = "lingering"
 	fastpathVarSecret                   = "secret"
 	fastpathVarSeed0                    = "seed0"
 	fastpathVarSeed1                    = "seed1"
@@ -197,7 +196,6 @@ type fastpathMapSpecs struct {
 type fastpathVariableSpecs struct {
 	Buckets    *ebpf.VariableSpec `ebpf:"buckets"`
 	GatewayMac *ebpf.VariableSpec `ebpf:"gateway_mac"`
-	Lingering  *ebpf.VariableSpec `ebpf:"lingering"`
 	Secret     *ebpf.VariableSpec `ebpf:"secret"`
 	Seed0      *ebpf.VariableSpec `ebpf:"seed0"`
 	Seed1      *ebpf.VariableSpec `ebpf:"seed1"`
@@ -261,7 +259,6 @@ func (m *fastpathMaps) Close() error {
 type fastpathVariables struct {
 	Buckets    *ebpf.Variable `ebpf:"buckets"`
 	GatewayMac *ebpf.Variable `ebpf:"gateway_mac"`
-	Lingering  *ebpf.Variable `ebpf:"lingering"`
 	Secret     *ebpf.Variable `ebpf:"secret"`
 	Seed0      *ebpf.Variable `ebpf:"seed0"`
 	Seed1      *ebpf.Variable `ebpf:"seed1"`
