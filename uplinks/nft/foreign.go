@@ -1,0 +1,180 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// ErrRulesetChanges means that the ruleset was changed all the time while it was read; reading it again later cures it.
+var ErrRulesetChanges = errors.New("the ruleset keeps changing")
+
+// Foreign finds what other programs have put into the way of forwarded packets, where a shortcut past the host's own
+// forwarding would bypass it. Its methods are not for concurrent use.
+//
+// It knows nftables, legacy iptables, IPsec policies, and tc and tcx at the ingress of devices. What acts on every packet
+// of a bridge, and queues and filters at the egress of devices, still meet packets that are redirected there. Not found are
+// routing rules and BPF programs of the type netfilter.
+type Foreign struct {
+	socket     *socket // nil until the kernel has nf_tables
+	rules      ruleset
+	generation uint32 // of rules
+	known      bool   // rules were read
+}
+
+// NewForeign returns a Foreign that has read nothing.
+func NewForeign() *Foreign { return &Foreign{} }
+
+// Close gives up the socket.
+func (f *Foreign) Close() error {
+	if f.socket == nil {
+		return nil
+	}
+	s := f.socket
+	*f = Foreign{}
+	return s.close()
+}
+
+// Bypassed lists, for people, in lines of at most 80 characters, what may act on IPv4 packets that are forwarded from port
+// to tap or back, two interface indexes; nothing when a shortcut between the two is safe. Our own tables and the given
+// programs do not count. After an error nothing is known. It acts in the network namespace of the calling thread, always the
+// same for one Foreign, and reads the rules of nftables again only when they changed.
+func (f *Foreign) Bypassed(tap, port int, own ...ebpf.ProgramID) (list []string, err error) {
+	ends, err := findDevices(tap, port)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.refresh(); err != nil {
+		return nil, err
+	}
+	list = f.rules.bypassed(ends)
+	for _, read := range []func() ([]string, error){legacyBypassed, ipsecBypassed} {
+		more, err := read()
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, more...)
+	}
+	for _, d := range ends {
+		more, err := d.ingressBypassed(own)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, more...)
+	}
+	return list, nil
+}
+
+// device is one end of the way.
+type device struct {
+	name     string
+	index    int
+	enslaved bool // rules may see its packets come in by the device above it
+}
+
+func findDevices(indexes ...int) (list []device, err error) {
+	for _, index := range indexes {
+		l, err := netlink.LinkByIndex(index)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			return nil, fmt.Errorf("forwarding: interface %d: %w", index, ErrNoDevice)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("forwarding: read interface %d: %w", index, err)
+		}
+		a := l.Attrs()
+		list = append(list, device{a.Name, index, a.MasterIndex != 0})
+	}
+	return list, nil
+}
+
+// ingressBypassed lists what would handle packets that come in by the device after a tcx program of ours.
+func (d device) ingressBypassed(own []ebpf.ProgramID) (list []string, err error) {
+	at := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: d.index}}
+	filters, err := netlink.FilterList(at, netlink.HANDLE_MIN_INGRESS)
+	if err != nil {
+		return nil, fmt.Errorf("forwarding: read the tc filters of %s: %w", d.name, err)
+	}
+	if slices.ContainsFunc(filters, func(f netlink.Filter) bool { return !isOwn(f, own) }) {
+		list = append(list, line("tc: %s has ingress filters", d.name))
+	}
+	programs, err := link.QueryPrograms(link.QueryOptions{Target: d.index, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported) {
+		return list, nil // before Linux 6.6 there is no tcx
+	}
+	if err != nil {
+		return nil, fmt.Errorf("forwarding: read the tcx programs of %s: %w", d.name, err)
+	}
+	if slices.ContainsFunc(programs.Programs, func(p link.AttachedProgram) bool { return !slices.Contains(own, p.ID) }) {
+		list = append(list, line("tcx: %s has other ingress programs", d.name))
+	}
+	return list, nil
+}
+
+func isOwn(f netlink.Filter, own []ebpf.ProgramID) bool {
+	b, ok := f.(*netlink.BpfFilter)
+	return ok && slices.Contains(own, ebpf.ProgramID(b.Id))
+}
+
+// The request for what happens to packets that no IPsec policy matches, and its answer (linux/xfrm.h, Linux 5.14).
+const (
+	xfrmGetDefault = 0x28
+	xfrmBlock      = 1
+)
+
+// ipsecBypassed lists what the kernel's IPsec would do to packets forwarded in the clear.
+func ipsecBypassed() (list []string, err error) {
+	policies, err := netlink.XfrmPolicyList(netlink.FAMILY_V4)
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("forwarding: read the IPsec policies: %w", err)
+	}
+	if n := len(slices.DeleteFunc(policies, ipsecHarmless)); n > 0 {
+		list = append(list, line("IPsec: policies for forwarded packets: %d", n))
+	}
+	blocks, err := ipsecBlocks()
+	if blocks {
+		list = append(list, line("IPsec: forwarded packets are blocked by default"))
+	}
+	return list, err
+}
+
+// ipsecBlocks reports whether what no policy matches is dropped when it is forwarded.
+func ipsecBlocks() (bool, error) {
+	request := nl.NewNetlinkRequest(xfrmGetDefault, 0)
+	request.AddRawData(make([]byte, 3)) // xfrm_userpolicy_default: in, forward, out
+	answers, err := request.Execute(unix.NETLINK_XFRM, xfrmGetDefault)
+	if errors.Is(err, unix.EINVAL) {
+		return false, nil // before Linux 5.14 they pass
+	}
+	if err != nil || len(answers) != 1 || len(answers[0]) < 3 {
+		return false, fmt.Errorf("forwarding: read what IPsec does by default: %d answers: %w", len(answers), err)
+	}
+	return answers[0][1] == xfrmBlock || answers[0][2] == xfrmBlock, nil
+}
+
+// ipsecHarmless tells policies that let pass what they match, or that match nothing forwarded between ordinary devices:
+// those of sockets, of the host's own traffic, and of IPsec interfaces.
+func ipsecHarmless(p netlink.XfrmPolicy) bool {
+	forwarded := p.Dir == netlink.XFRM_DIR_FWD || p.Dir == netlink.XFRM_DIR_OUT
+	passes := p.Action == netlink.XFRM_POLICY_ALLOW && len(p.Tmpls) == 0
+	return !forwarded || passes || p.Ifid != 0
+}
+
+// maxLine is the length of a line for people, in characters.
+const maxLine = 80
+
+func line(format string, args ...any) string {
+	text := []rune(fmt.Sprintf(format, args...))
+	if len(text) > maxLine {
+		text = append(text[:maxLine-1], '…')
+	}
+	return string(text)
+}
