@@ -221,3 +221,47 @@ func TestBypassedRules(t *testing.T) {
 		})
 	}
 }
+
+// TestBypassedSets matches the output device against sets, before a drop.
+func TestBypassedSets(t *testing.T) {
+	anonymous := nftables.Set{Anonymous: true, Constant: true, KeyType: nftables.TypeIFName}
+	named := nftables.Set{Name: "devices", KeyType: nftables.TypeIFName}
+	constant := nftables.Set{Name: "devices", Constant: true, KeyType: nftables.TypeIFName}
+	for name, c := range map[string]struct {
+		set      nftables.Set
+		elements []string
+		inverted bool
+		acts     bool
+	}{
+		"others":                    {anonymous, []string{"wan0", "docker0"}, false, false},
+		"one of ours":               {anonymous, []string{"wan0", "tapgw0"}, false, true},
+		"none of ours":              {anonymous, []string{"wan0", "tapgw0", "lan0"}, true, false},
+		"one way":                   {anonymous, []string{"wan0", "tapgw0"}, true, true},
+		"named":                     {constant, []string{"wan0"}, false, false},
+		"empty":                     {constant, nil, false, false},
+		"may change while in force": {named, []string{"wan0"}, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newForeignHost(t)
+			c.set.Table = &nftables.Table{Name: "f", Family: nftables.TableFamilyINet}
+			conn, err := nftables.New(nftables.WithNetNSFd(h.ns.FD()))
+			labtest.Must(t, err)
+			conn.AddTable(c.set.Table)
+			var elements []nftables.SetElement
+			for _, e := range c.elements {
+				elements = append(elements, nftables.SetElement{Key: ifname(e)})
+			}
+			labtest.Must(t, conn.AddSet(&c.set, elements))
+			chain := conn.AddChain(&nftables.Chain{Name: "forward", Table: c.set.Table, Type: nftables.ChainTypeFilter,
+				Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
+			lookup := &expr.Lookup{SourceRegister: 1, SetName: c.set.Name, SetID: c.set.ID, Invert: c.inverted}
+			conn.AddRule(&nftables.Rule{Table: c.set.Table, Chain: chain, Exprs: join(meta(expr.MetaKeyOIFNAME), []expr.Any{lookup}, drop())})
+			labtest.Must(t, conn.Flush())
+			var want []string
+			if c.acts {
+				want = []string{"nftables: chain inet f forward has rules for such packets"}
+			}
+			h.expect(want...)
+		})
+	}
+}

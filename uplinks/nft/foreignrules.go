@@ -56,7 +56,7 @@ func (f *Foreign) refresh() error {
 	for range readAttempts {
 		current, err := f.readIfChanged()
 		if errors.Is(err, ErrNotSupported) {
-			f.rules = ruleset{}
+			f.rules, f.known = ruleset{}, false
 			return nil
 		}
 		if err != nil || current {
@@ -143,6 +143,11 @@ func (s *socket) readRules(t table, chains map[chainID][]foreignRule) error {
 		rule, err := decodeRule(attrs[unix.NFTA_RULE_EXPRESSIONS])
 		if err != nil {
 			return fmt.Errorf("nftables: %s: decode a rule: %w", t, err)
+		}
+		for i := range rule {
+			if err := s.resolve(t, &rule[i]); err != nil {
+				return err
+			}
 		}
 		id := chainID{t.family, t.name, attrs.text(unix.NFTA_RULE_CHAIN)}
 		chains[id] = append(chains[id], rule)

@@ -19,7 +19,8 @@ type step struct {
 	kind    stepKind
 	key     expr.MetaKey // of a comparison
 	differs bool         // it asks for other values
-	data    []byte
+	values  [][]byte
+	set     string // where the values are, while they are to be read
 	chain   string // where a jump goes
 }
 
@@ -70,16 +71,23 @@ func decodeExpression(data []byte) (expression, error) {
 	return expression{outer.text(unix.NFTA_EXPR_NAME), inner}, err
 }
 
-// compares joins a comparison with the meta expression right before it.
-func (e expression) compares(before expression) (step, bool) {
-	op := expr.CmpOp(e.number(unix.NFTA_CMP_OP))
-	data, err := decode(e.attributes[unix.NFTA_CMP_DATA])
-	joined := e.name == "cmp" && before.name == "meta" && before.has(unix.NFTA_META_DREG) &&
-		before.number(unix.NFTA_META_DREG) == e.number(unix.NFTA_CMP_SREG) &&
-		(op == expr.CmpOpEq || op == expr.CmpOpNeq) && err == nil
-	return step{
-		kind: stepCompares, key: expr.MetaKey(before.number(unix.NFTA_META_KEY)), differs: op == expr.CmpOpNeq, data: data[unix.NFTA_DATA_VALUE],
-	}, joined
+// compares joins a comparison, or a search in a set, with the meta expression right before it.
+func (e expression) compares(before expression) (s step, ok bool) {
+	s = step{kind: stepCompares, key: expr.MetaKey(before.number(unix.NFTA_META_KEY))}
+	register := uint32(0)
+	switch e.name {
+	case "cmp":
+		data, err := decode(e.attributes[unix.NFTA_CMP_DATA])
+		op := expr.CmpOp(e.number(unix.NFTA_CMP_OP))
+		register, s.differs, s.values = e.number(unix.NFTA_CMP_SREG), op == expr.CmpOpNeq, [][]byte{data[unix.NFTA_DATA_VALUE]}
+		ok = err == nil && (op == expr.CmpOpEq || op == expr.CmpOpNeq)
+	case "lookup":
+		register, s.set = e.number(unix.NFTA_LOOKUP_SREG), e.text(unix.NFTA_LOOKUP_SET)
+		s.differs = e.number(unix.NFTA_LOOKUP_FLAGS) == unix.NFT_LOOKUP_F_INV
+		ok = !e.has(unix.NFTA_LOOKUP_DREG) && (s.differs || !e.has(unix.NFTA_LOOKUP_FLAGS) || e.number(unix.NFTA_LOOKUP_FLAGS) == 0)
+	}
+	loaded := before.name == "meta" && before.has(unix.NFTA_META_DREG) && before.number(unix.NFTA_META_DREG) == register
+	return s, ok && loaded
 }
 
 // step classifies an expression; ok is false for one that does nothing.
@@ -89,11 +97,11 @@ func (e expression) step() (s step, ok bool) {
 		if e.has(unix.NFTA_META_DREG) { // of the same number in all of them
 			return step{kind: stepMayMatch}, true
 		}
-	case "cmp", "range", "bitwise", "byteorder", "fib", "rt", "socket":
+	case "cmp", "range", "bitwise", "byteorder", "fib", "rt", "socket", "flow_offload": // the last only makes the host faster
 		return step{kind: stepMayMatch}, true
 	case "lookup":
 		if !e.has(unix.NFTA_LOOKUP_DREG) || e.number(unix.NFTA_LOOKUP_DREG) != unix.NFT_REG_VERDICT {
-			return step{kind: stepMayMatch}, true
+			return step{kind: stepMayMatch, set: e.text(unix.NFTA_LOOKUP_SET)}, true
 		}
 	case "immediate":
 		if e.number(unix.NFTA_IMMEDIATE_DREG) != unix.NFT_REG_VERDICT {
@@ -217,6 +225,7 @@ func (w walk) chain(id chainID) (result outcome) {
 	if known, ok := w.seen[id]; ok {
 		return known
 	}
+	w.seen[id] = outcomeActs // for a circle, which no kernel accepts
 	for _, rule := range w.chains[id] {
 		if result = w.rule(id, rule); result != outcomePasses {
 			break
@@ -272,10 +281,16 @@ func (w walk) verdict(in chainID, s step) outcome {
 // compare decides a comparison where the packet's devices or protocol suffice.
 func (w walk) compare(family byte, s step) (result, known bool) {
 	value := w.value(family, s.key)
-	if len(s.data) == 0 || len(s.data) > len(value) {
+	if value == nil {
 		return false, false
 	}
-	return bytes.Equal(value[:len(s.data)], s.data) != s.differs, true // a shorter name is the beginning of many
+	for _, v := range s.values {
+		if len(v) == 0 || len(v) > len(value) {
+			return false, false
+		}
+		result = result || bytes.Equal(value[:len(v)], v) // a name without its end is the beginning of many
+	}
+	return result != s.differs, true
 }
 
 // value is what a meta expression loads, or nil when that is not certain.
