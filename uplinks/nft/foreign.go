@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"unicode"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -43,8 +44,11 @@ func (f *Foreign) Close() error {
 
 // Bypassed lists, for people, in lines of at most 80 characters, what may act on IPv4 packets that are forwarded from port
 // to tap or back, two interface indexes; nothing when a shortcut between the two is safe. Our own tables and the given
-// programs do not count. After an error nothing is known. It acts in the network namespace of the calling thread, always the
-// same for one Foreign, and reads the rules of nftables again only when they changed.
+// programs do not count, nor does a chain of nftables that does nothing else than accept such packets, or does so before
+// anything else: that is how a user can permit the shortcut in spite of a firewall. After an error nothing is known.
+//
+// It acts in the network namespace of the calling thread, always the same for one Foreign, and reads the rules of nftables
+// again only when they changed.
 func (f *Foreign) Bypassed(tap, port int, own ...ebpf.ProgramID) (list []string, err error) {
 	ends, err := findDevices(tap, port)
 	if err != nil {
@@ -93,7 +97,7 @@ func findDevices(indexes ...int) (list []device, err error) {
 	return list, nil
 }
 
-// ingressBypassed lists what would handle packets that come in by the device after a tcx program of ours.
+// ingressBypassed lists what would handle packets that come in by the device after our program, which is the first.
 func (d device) ingressBypassed(own []ebpf.ProgramID) (list []string, err error) {
 	at := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: d.index}}
 	filters, err := netlink.FilterList(at, netlink.HANDLE_MIN_INGRESS)
@@ -154,8 +158,11 @@ func ipsecBlocks() (bool, error) {
 	if errors.Is(err, unix.EINVAL) {
 		return false, nil // before Linux 5.14 they pass
 	}
-	if err != nil || len(answers) != 1 || len(answers[0]) < 3 {
-		return false, fmt.Errorf("forwarding: read what IPsec does by default: %d answers: %w", len(answers), err)
+	if err != nil {
+		return false, fmt.Errorf("forwarding: read what IPsec does by default: %w", err)
+	}
+	if len(answers) != 1 || len(answers[0]) < 3 {
+		return false, fmt.Errorf("forwarding: read what IPsec does by default: %d answers that cannot be understood", len(answers))
 	}
 	return answers[0][1] == xfrmBlock || answers[0][2] == xfrmBlock, nil
 }
@@ -171,8 +178,14 @@ func ipsecHarmless(p netlink.XfrmPolicy) bool {
 // maxLine is the length of a line for people, in characters.
 const maxLine = 80
 
+// line cuts what is too long, and shows no control characters, which names may contain.
 func line(format string, args ...any) string {
 	text := []rune(fmt.Sprintf(format, args...))
+	for i, r := range text {
+		if !unicode.IsPrint(r) {
+			text[i] = '?'
+		}
+	}
 	if len(text) > maxLine {
 		text = append(text[:maxLine-1], '…')
 	}

@@ -97,6 +97,19 @@ func TestBypassedAtSeveralDevices(t *testing.T) {
 	h.expect("nftables: chain netdev devices two drops by default", "nftables: chain inet devices lan0 drops by default")
 }
 
+func TestDevicesByPrefix(t *testing.T) {
+	list, err := nl.MarshalAttributes([]nl.Attribute{{Type: attrDeviceName + 1, Data: []byte("lan\x00")}, text(attrDeviceName, "wan")})
+	labtest.Must(t, err)
+	devices, err := decodeDevices(attributes{attrHookDevices: list})
+	labtest.Must(t, err)
+	c := baseChain{devices: devices}
+	for device, want := range map[string]bool{"lan": true, "lan0": true, "la": false, "wan": true, "wan0": false} {
+		if c.at(device) != want {
+			t.Errorf("%s: want %t", device, want)
+		}
+	}
+}
+
 // atDevices makes a chain that drops what comes in by any of the devices.
 func (h *foreignHost) atDevices(name string, devices ...nl.Attribute) {
 	list, err := nl.MarshalAttributes(devices)
@@ -142,10 +155,10 @@ func TestBypassedBelowAnotherDevice(t *testing.T) {
 
 func TestBypassedLines(t *testing.T) {
 	h := newForeignHost(t)
-	h.add(testChain{id: "ip " + strings.Repeat("ä", 100) + " forward", hook: nftables.ChainHookForward, drops: true})
+	h.add(testChain{id: "ip \a" + strings.Repeat("ä", 100) + " forward", hook: nftables.ChainHookForward, drops: true})
 	h.do(func() error {
 		list, err := h.foreign.Bypassed(h.tap, h.lan)
-		if len(list) != 1 || utf8.RuneCountInString(list[0]) != maxLine || !strings.HasSuffix(list[0], "…") {
+		if len(list) != 1 || utf8.RuneCountInString(list[0]) != maxLine || !strings.HasSuffix(list[0], "ä…") || !strings.Contains(list[0], " ?ä") {
 			t.Errorf("got %q", list)
 		}
 		return err

@@ -171,8 +171,10 @@ func (s *socket) dump(m message) (answers [][]byte, err error) {
 		return nil, err
 	}
 	for _, r := range replies {
-		switch netlink.HeaderType(r.Header.Type) {
-		case netlink.Error, netlink.Done:
+		switch {
+		case r.Header.Seq != s.seq: // of a request that failed
+			continue
+		case r.Header.Type == unix.NLMSG_ERROR || r.Header.Type == unix.NLMSG_DONE:
 			if errno := errorOf(r.Data); errno != 0 {
 				return nil, failure([]message{m}, 0, errno)
 			}
@@ -216,9 +218,8 @@ func decodeChain(data []byte) (*baseChain, error) {
 
 // Attributes of the devices of a chain, which x/sys lacks (linux/netfilter/nf_tables.h).
 const (
-	attrHookDevices  = 4
-	attrDeviceName   = 1
-	attrDevicePrefix = 2 // Linux 6.16
+	attrHookDevices = 4
+	attrDeviceName  = 1 // since Linux 6.16 the other kind is a prefix
 )
 
 func decodeDevices(hook attributes) (list []deviceName, err error) {
@@ -236,7 +237,7 @@ func decodeDevices(hook attributes) (list []deviceName, err error) {
 type attributes map[uint16][]byte
 
 // attrTypeMask takes away the flags of the type.
-const attrTypeMask = ^uint16(netlink.Nested | netlink.NetByteOrder)
+const attrTypeMask = ^(netlink.Nested | netlink.NetByteOrder)
 
 func decodeMessage(data []byte) (attributes, error) {
 	const header = 4 // nfgenmsg
