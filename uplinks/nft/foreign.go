@@ -42,22 +42,22 @@ func (f *Foreign) Close() error {
 	return s.close()
 }
 
-// Bypassed lists, for people, in lines of at most 80 characters, what may act on IPv4 packets that are forwarded from port
-// to tap or back, two interface indexes; nothing when a shortcut between the two is safe. Our own tables and the given
-// programs do not count, nor does a chain of nftables that does nothing else than accept such packets, or does so before
-// anything else: that is how a user can permit the shortcut in spite of a firewall. After an error nothing is known.
+// Bypassed lists, for people, in lines of at most 80 characters, what may act on IPv4 packets that are forwarded from one
+// of the ports to tap or back, all given by interface index; nothing when a shortcut between them is safe. Our own tables and
+// the given programs do not count, nor does a chain of nftables that does nothing else than accept such packets, or does so
+// before anything else: that is how a user can permit the shortcut in spite of a firewall. After an error nothing is known.
 //
 // It acts in the network namespace of the calling thread, always the same for one Foreign, and reads the rules of nftables
 // again only when they changed.
-func (f *Foreign) Bypassed(tap, port int, own ...ebpf.ProgramID) (list []string, err error) {
-	ends, err := findDevices(tap, port)
+func (f *Foreign) Bypassed(tap int, ports []int, own ...ebpf.ProgramID) (list []string, err error) {
+	ends, err := findDevices(append([]int{tap}, ports...))
 	if err != nil {
 		return nil, err
 	}
 	if err := f.refresh(); err != nil {
 		return nil, err
 	}
-	list = f.rules.bypassed(ends)
+	list = f.rules.bypassed(ends[0], ends[1:])
 	for _, read := range []func() ([]string, error){legacyBypassed, ipsecBypassed} {
 		more, err := read()
 		if err != nil {
@@ -82,7 +82,7 @@ type device struct {
 	enslaved bool // rules may see its packets come in by the device above it
 }
 
-func findDevices(indexes ...int) (list []device, err error) {
+func findDevices(indexes []int) (list []device, err error) {
 	for _, index := range indexes {
 		l, err := netlink.LinkByIndex(index)
 		if errors.As(err, &netlink.LinkNotFoundError{}) {

@@ -29,7 +29,7 @@ func (h *foreignHost) expectNotOurs(own []ebpf.ProgramID, want ...string) {
 	h.t.Helper()
 	var got []string
 	labtest.Must(h.t, h.ns.Do(func() (err error) {
-		got, err = h.foreign.Bypassed(h.tap, h.lan, own...)
+		got, err = h.foreign.Bypassed(h.tap, []int{h.lan}, own...)
 		return err
 	}))
 	if !slices.Equal(got, want) {
@@ -157,9 +157,31 @@ func TestBypassedLines(t *testing.T) {
 	h := newForeignHost(t)
 	h.add(testChain{id: "ip \a" + strings.Repeat("ä", 100) + " forward", hook: nftables.ChainHookForward, drops: true})
 	h.do(func() error {
-		list, err := h.foreign.Bypassed(h.tap, h.lan)
+		list, err := h.foreign.Bypassed(h.tap, []int{h.lan})
 		if len(list) != 1 || utf8.RuneCountInString(list[0]) != maxLine || !strings.HasSuffix(list[0], "ä…") || !strings.Contains(list[0], " ?ä") {
 			t.Errorf("got %q", list)
+		}
+		return err
+	})
+}
+
+// TestBypassedAtAnyPort: one port whose packets a rule may meet is enough, and a chain is told once.
+func TestBypassedAtAnyPort(t *testing.T) {
+	h := newForeignHost(t)
+	h.add(
+		testChain{id: "ip f forward", hook: nftables.ChainHookForward, rules: rules(join(to("wan0"), drop()))},
+		testChain{id: "ip g forward", hook: nftables.ChainHookForward, drops: true},
+		testChain{id: "netdev n wan", hook: nftables.ChainHookIngress, device: "wan0", drops: true},
+	)
+	h.expect("nftables: chain ip g forward drops by default")
+	h.do(func() error {
+		got, err := h.foreign.Bypassed(h.tap, []int{h.lan, h.index("wan0"), h.index("far")})
+		want := []string{
+			"nftables: chain ip f forward has rules for such packets", "nftables: chain ip g forward drops by default",
+			"nftables: chain netdev n wan drops by default",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q", got)
 		}
 		return err
 	})
@@ -168,7 +190,7 @@ func TestBypassedLines(t *testing.T) {
 func TestBypassedWithoutDevice(t *testing.T) {
 	h := newForeignHost(t)
 	h.do(func() error {
-		if list, err := h.foreign.Bypassed(h.tap, 1<<20); !errors.Is(err, ErrNoDevice) {
+		if list, err := h.foreign.Bypassed(h.tap, []int{h.lan, 1 << 20}); !errors.Is(err, ErrNoDevice) {
 			t.Errorf("got %q, %v", list, err)
 		}
 		return nil

@@ -137,10 +137,10 @@ func (e expression) verdict() (s step, ok bool) {
 // passage is a packet at a hook; a device that is not seen there is nil.
 type passage struct{ in, out *device }
 
-// bypassed names the chains that may act on what goes from one of two devices to the other.
-func (r ruleset) bypassed(ends []device) (list []string) {
+// bypassed names the chains that may act on what goes from one of the ports to tap or back.
+func (r ruleset) bypassed(tap device, ports []device) (list []string) {
 	for _, c := range r.bases {
-		for _, p := range c.passages(&ends[0], &ends[1]) {
+		for _, p := range c.passages(tap, ports) {
 			if what := r.effect(c, p); what != "" {
 				list = append(list, line("nftables: chain %s %s", c.chainID, what))
 				break
@@ -160,27 +160,33 @@ const (
 const inetIngress = 5
 
 // passages are the packets that a chain sees.
-func (c baseChain) passages(a, b *device) (list []passage) {
-	switch {
-	case c.family == unix.NFPROTO_NETDEV || c.hook == inetIngress:
-		return c.atDevices(a, b)
-	case c.hook == unix.NF_INET_PRE_ROUTING:
-		return []passage{{in: a}, {in: b}}
+func (c baseChain) passages(tap device, ports []device) (list []passage) {
+	if c.atDevices() {
+		for _, d := range append([]device{tap}, ports...) {
+			if c.at(d.name) {
+				list = append(list, c.passageAt(d))
+			}
+		}
+		return list
 	}
-	return []passage{{a, b}, {b, a}}
-}
-
-func (c baseChain) atDevices(ends ...*device) (list []passage) {
-	for _, d := range ends {
-		switch {
-		case !c.at(d.name):
-		case c.family == unix.NFPROTO_NETDEV && c.hook == unix.NF_NETDEV_EGRESS:
-			list = append(list, passage{out: d})
-		default:
-			list = append(list, passage{in: d})
+	for _, port := range ports {
+		if c.hook == unix.NF_INET_PRE_ROUTING {
+			list = append(list, passage{in: &port}, passage{in: &tap})
+		} else {
+			list = append(list, passage{&port, &tap}, passage{&tap, &port})
 		}
 	}
 	return list
+}
+
+// atDevices tells the chains that see only packets of the devices they name.
+func (c baseChain) atDevices() bool { return c.family == unix.NFPROTO_NETDEV || c.hook == inetIngress }
+
+func (c baseChain) passageAt(d device) passage {
+	if c.family == unix.NFPROTO_NETDEV && c.hook == unix.NF_NETDEV_EGRESS {
+		return passage{out: &d}
+	}
+	return passage{in: &d}
 }
 
 func (c baseChain) at(device string) bool {
