@@ -55,6 +55,7 @@ type Daemon struct {
 	watcher *rtnl.Watcher // shared
 	routes  *rtnl.Reconciler
 	rules   *nft.Rules
+	foreign *nft.Foreign
 	host    *hostconf.Guard
 	lock    *hostconf.InstanceLock
 	tracker *uplinks.Tracker
@@ -195,6 +196,7 @@ func (d *Daemon) open() (err error) {
 	if err := d.openDevices(c, largestMTU(snapshot)); err != nil {
 		return err
 	}
+	d.foreign = nft.NewForeign()
 	if d.rules, err = nft.Open(); err != nil {
 		return err
 	}
@@ -334,6 +336,9 @@ func (d *Daemon) close() error {
 	}
 	if d.rules != nil {
 		note(d.rules.Close())
+	}
+	if d.foreign != nil {
+		note(d.foreign.Close())
 	}
 	if d.kernel != nil {
 		d.releaseNeighbours()

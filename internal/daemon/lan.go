@@ -10,7 +10,6 @@ import (
 	"tapgw/configs"
 	"tapgw/tapgw/fastpath"
 	"tapgw/uplinks"
-	"tapgw/uplinks/nft"
 )
 
 // lanPath is the way of known sessions between the LAN and the uplinks that bypasses the host's own forwarding.
@@ -48,11 +47,11 @@ func (d *Daemon) whyNoShortcut(ports []int) (string, error) {
 	case len(ports) == 0:
 		return "no LAN behind this host", nil
 	}
-	bypassed, err := nft.Bypassed()
-	for _, index := range ports {
-		on, failed := nft.BypassedOn(index)
-		bypassed, err = append(bypassed, on...), errors.Join(err, failed)
+	own, err := d.fast.LANProgram()
+	if err != nil {
+		return "the fast path cannot be read", err
 	}
+	bypassed, err := d.foreign.Bypassed(d.pumps.tap.Load().Index(), ports, own)
 	if err != nil {
 		return "the firewall cannot be read", fmt.Errorf("look for forward rules: %w", err)
 	}

@@ -58,6 +58,19 @@ func (p *Programs) AttachLAN(index int) error {
 // DetachLAN ends that; nothing when it was not so.
 func (p *Programs) DetachLAN(index int) error { return p.detach(place{lanIngress, index}) }
 
+// LANProgram identifies the program of AttachLAN to the kernel.
+func (p *Programs) LANProgram() (id ebpf.ProgramID, err error) {
+	err = p.whileOpen(func() error {
+		info, err := p.lan.Info()
+		if err != nil {
+			return fmt.Errorf("fastpath: identify %s: %w", lanIngress, err)
+		}
+		id, _ = info.ID()
+		return nil
+	})
+	return id, err
+}
+
 // place is where a program can be attached: of uplinks and devices of the LAN there are several.
 type place struct {
 	program string
