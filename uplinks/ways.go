@@ -30,8 +30,25 @@ type part struct {
 const maxHops = 255
 
 // FindWays derives the ways to the LAN behind the links from the routes of table main. Of equal prefixes the lowest metric
-// counts; several hops for one of them, and hops beyond the possible number, are left to the kernel.
-func FindWays(routes []Route, links []int) (w Ways) {
+// counts; several hops for one of them, hops beyond the possible number, and the host's own addresses are left to the
+// kernel.
+func FindWays(f Facts, links []int) (w Ways) {
+	best := routesTo(f.Routes, links)
+	for _, a := range f.Addresses {
+		best[netip.PrefixFrom(a.Prefix.Addr(), 32)] = nil
+	}
+	for _, dst := range slices.SortedFunc(maps.Keys(best), longestFirst) {
+		p := part{first: ipv4(dst.Masked().Addr()), mask: ^uint32(0) << (32 - dst.Bits())}
+		if list := best[dst]; len(list) == 1 && slices.Contains(links, list[0].Index) {
+			p.hop = w.number(Hop{list[0].Index, list[0].Gateway})
+		}
+		w.parts = append(w.parts, p)
+	}
+	return w
+}
+
+// routesTo are the best routes to each destination on the links, or within one of those.
+func routesTo(routes []Route, links []int) map[netip.Prefix][]Route {
 	behind := func(r Route) bool { return slices.Contains(links, r.Index) }
 	lan := slices.DeleteFunc(slices.Clone(routes), func(r Route) bool { return !behind(r) })
 	best := make(map[netip.Prefix][]Route)
@@ -45,14 +62,7 @@ func FindWays(routes []Route, links []int) (w Ways) {
 			best[r.Dst] = append(old, r)
 		}
 	}
-	for _, dst := range slices.SortedFunc(maps.Keys(best), longestFirst) {
-		p := part{first: ipv4(dst.Masked().Addr()), mask: ^uint32(0) << (32 - dst.Bits())}
-		if list := best[dst]; len(list) == 1 && behind(list[0]) {
-			p.hop = w.number(Hop{list[0].Index, list[0].Gateway})
-		}
-		w.parts = append(w.parts, p)
-	}
-	return w
+	return best
 }
 
 func longestFirst(a, b netip.Prefix) int {

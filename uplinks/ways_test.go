@@ -20,9 +20,10 @@ func TestWays(t *testing.T) {
 		way("10.1.0.0/16", lan, 0, "10.0.0.9"), way("10.1.2.0/24", lan, 50, "10.0.0.8"), way("10.1.2.0/24", vpn, 20, ""),
 		way("10.2.0.0/16", lan, 0, "10.0.0.8"), way("10.2.0.0/16", guests, 0, "10.9.0.8"), way("10.9.0.0/24", guests, 0, ""),
 	}
-	w := FindWays(routes, []int{lan, guests})
+	addresses := []Address{{Index: lan, Prefix: netip.MustParsePrefix("10.0.0.1/24")}, {Index: wan, Prefix: netip.MustParsePrefix("192.0.2.7/24")}}
+	w := FindWays(Facts{Routes: routes, Addresses: addresses}, []int{lan, guests})
 	for inside, want := range map[string]Hop{
-		"10.0.0.2": {Index: lan}, "10.0.0.66": {}, "10.1.9.9": {lan, netip.MustParseAddr("10.0.0.9")}, "10.1.2.3": {},
+		"10.0.0.2": {Index: lan}, "10.0.0.66": {}, "10.0.0.1": {}, "10.1.9.9": {lan, netip.MustParseAddr("10.0.0.9")}, "10.1.2.3": {},
 		"10.2.0.1": {}, "10.9.0.7": {Index: guests}, "192.168.0.1": {}, "8.8.8.8": {},
 	} {
 		got := Hop{}
@@ -33,10 +34,10 @@ func TestWays(t *testing.T) {
 			t.Errorf("%s goes by %+v, want %+v", inside, got, want)
 		}
 	}
-	if again := FindWays(routes, []int{guests, lan}); !again.Equal(w) {
+	if again := FindWays(Facts{Routes: routes, Addresses: addresses}, []int{guests, lan}); !again.Equal(w) {
 		t.Errorf("the same routes give %+v and %+v", w, again)
 	}
-	if other := FindWays(routes[:2], []int{lan}); other.Equal(w) {
+	if other := FindWays(Facts{Routes: routes[:2]}, []int{lan}); other.Equal(w) {
 		t.Error("different ways are equal")
 	}
 }
@@ -51,7 +52,7 @@ func TestManyHops(t *testing.T) {
 	for i := range links {
 		links[i] = i + 1
 	}
-	w := FindWays(routes, links)
+	w := FindWays(Facts{Routes: routes}, links)
 	if len(w.Hops) != maxHops {
 		t.Errorf("%d hops, want %d", len(w.Hops), maxHops)
 	}

@@ -86,7 +86,7 @@ func (d *Daemon) followLAN(f uplinks.Facts) error {
 	if why != "" {
 		ports = nil
 	}
-	ways := uplinks.FindWays(f.Routes, ports)
+	ways := uplinks.FindWays(f, ports)
 	hops := hopsOf(ways, links)
 	if ways.Equal(d.lan.ways) && slices.Equal(hops, d.lan.hops) && slices.Equal(ports, d.lan.ports) {
 		return err

@@ -116,6 +116,8 @@ SEC("tc") int tap_egress(struct __sk_buff *skb)
 // lan_upcall hands a packet of the LAN to Go as the host's own forwarding would have.
 static __always_inline int lan_upcall(struct __sk_buff *skb)
 {
+	if (bpf_skb_pull_data(skb, ETH_HLEN + sizeof(struct iphdr)))
+		return TC_ACT_UNSPEC;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct iphdr *ip = data + ETH_HLEN;
 
@@ -125,17 +127,24 @@ static __always_inline int lan_upcall(struct __sk_buff *skb)
 	return upcall(skb, ETH_HLEN, TAG_LAN);
 }
 
-// to_tap reports whether the host would forward a packet to the TAP.
+// way is the device by which the host would forward a packet between two addresses, 0 for none.
+static __always_inline __u32 way(struct __sk_buff *skb, const struct iphdr *ip, __be32 src, __be32 dst)
+{
+	struct bpf_fib_lookup l = {
+		.family = AF_INET, .l4_protocol = ip->protocol, .ifindex = skb->ifindex, .tos = ip->tos,
+		.ipv4_src = src, .ipv4_dst = dst,
+	};
+	long found = bpf_fib_lookup(skb, &l, sizeof(l), 0);
+
+	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH ? l.ifindex : 0;
+}
+
+// to_tap reports whether the host would forward a packet to the TAP, and answers to it back to where it came from.
 static __always_inline int to_tap(struct __sk_buff *skb, const struct iphdr *ip)
 {
-	struct bpf_fib_lookup way = {
-		.family = AF_INET, .l4_protocol = ip->protocol, .ifindex = skb->ifindex, .tos = ip->tos,
-		.ipv4_src = ip->saddr, .ipv4_dst = ip->daddr,
-	};
 	struct uplink *any = uplink_of(0);
-	long found = bpf_fib_lookup(skb, &way, sizeof(way), 0);
 
-	return any && (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH) && way.ifindex == any->tap;
+	return any && way(skb, ip, ip->saddr, ip->daddr) == any->tap && way(skb, ip, ip->daddr, ip->saddr) == skb->ifindex;
 }
 
 // is_shortcut reports whether the packets of a session bypass the host's forwarding on a device of the LAN.
@@ -147,27 +156,29 @@ static __always_inline int is_shortcut(const struct identity *id, __u32 ifindex)
 	return h && *(volatile __u32 *)&h->ifindex == ifindex;
 }
 
-// lan_unusual hands to Go what is no hit of a session whose other packets bypass the host: netfilter, which has not seen
-// those, would misjudge it. Of a fragment's session nothing is known, and netfilter would wait for all of its datagram.
-static __noinline int lan_unusual(struct __sk_buff *skb)
+// lan_miss hands to Go what is no hit of a session whose other packets bypass the host, or may begin one, or is a fragment
+// of it: netfilter, which sees none of the others, would misjudge it.
+static __noinline int lan_miss(struct __sk_buff *skb)
 {
 	struct iphdr ip;
 	__be16 ports[2];
 	__u32 n = 0;
 
 	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) ||
-	    ip.version != 4 || ip.ihl < 5)
+	    ip.version != 4 || ip.ihl < 5 || (ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP && ip.protocol != IPPROTO_ICMP))
 		return TC_ACT_UNSPEC;
 	if (ip.frag_off & bpf_htons(0x3fff))
 		return to_tap(skb, &ip) ? lan_upcall(skb) : TC_ACT_UNSPEC;
-	if (bpf_skb_load_bytes(skb, ETH_HLEN + ip.ihl * 4, ports, sizeof(ports)))
+	if (ip.protocol == IPPROTO_ICMP || bpf_skb_load_bytes(skb, ETH_HLEN + ip.ihl * 4, ports, sizeof(ports)))
 		return TC_ACT_UNSPEC;
 	struct packet p = {
 		.src = bpf_ntohl(ip.saddr), .dst = bpf_ntohl(ip.daddr), .proto = ip.protocol,
 		.sport = bpf_ntohs(ports[0]), .dport = bpf_ntohs(ports[1]),
 	};
 	struct identity *id = find(&index_out, outbound_key(&p), OUTBOUND, &n);
-	return id && is_shortcut(id, skb->ifindex) ? lan_upcall(skb) : TC_ACT_UNSPEC;
+	if (id ? is_shortcut(id, skb->ifindex) : to_tap(skb, &ip))
+		return lan_upcall(skb);
+	return TC_ACT_UNSPEC;
 }
 
 // lan_ingress takes packets of sessions from the LAN past the host's own forwarding, which gets whatever is to expire here.
@@ -179,9 +190,11 @@ SEC("tc") int lan_ingress(struct __sk_buff *skb)
 	if (skb->pkt_type != HOST)
 		return TC_ACT_UNSPEC;
 	if (parse(skb, ETH_HLEN, &p))
-		return lan_unusual(skb);
+		return lan_miss(skb);
 	struct identity *id = find(&index_out, outbound_key(&p), OUTBOUND, &n);
-	if (!id || p.ttl <= 1 || !is_shortcut(id, skb->ifindex))
+	if (!id)
+		return lan_miss(skb);
+	if (p.ttl <= 1 || !is_shortcut(id, skb->ifindex))
 		return TC_ACT_UNSPEC;
 	int done = forward(skb, &p, id, n, 1);
 	return done == TC_ACT_UNSPEC ? lan_upcall(skb) : done;
