@@ -51,7 +51,7 @@ func (d *Daemon) loadFastPath(n *nat.Config) error {
 	}
 	programs, err := fastpath.Load(fastpath.Config{
 		Seed: n.Seed, MaxSessions: n.MaxSessions, Secret: wire.GiveBackMAC(d.seed, 0),
-		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
+		TAPAddress: hostOrder(d.cfg().TAP.Address.Addr()), TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
 	})
 	if err != nil {
 		return d.withoutFastPath(err)

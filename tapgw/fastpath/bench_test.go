@@ -6,6 +6,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/nat"
 )
@@ -51,5 +52,29 @@ func repeat(b *testing.B, p *ebpf.Program, frame []byte, want uint32) {
 	o := ebpf.RunOptions{Data: frame, Repeat: uint32(b.N)}
 	if code, err := p.Run(&o); err != nil || code != want {
 		b.Fatalf("code %d, error %v", int32(code), err)
+	}
+}
+
+// BenchmarkSweepMillion is the sweep over memory that the programs share, whose pages are small.
+func BenchmarkSweepMillion(b *testing.B) {
+	const million, endpoints = 1_000_000, 20_000
+	labtest.RequireRoot(b)
+	p, err := Load(Config{MaxSessions: million})
+	labtest.Must(b, err)
+	defer p.Close()
+	table, err := nat.New(nat.Config{
+		MaxSessions: million, Ports: []nat.PortRange{{First: 1024, Last: 65535}}, Timeouts: nat.DefaultTimeouts,
+		Random: rand.Uint64, Memory: p.Memory(),
+	})
+	labtest.Must(b, err)
+	bind := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []uint32{outside}}
+	for i := range uint32(million) {
+		k := nat.Key{Inside: 0x0a000000 + i%endpoints, Remote: 0x08000000 + i/endpoints, InsidePort: 5000, RemotePort: 53, Proto: packet.ProtoUDP}
+		if _, err := table.Open(k, bind, offset); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		table.Sweep(offset+1, 0)
 	}
 }

@@ -15,6 +15,7 @@ type Config struct {
 	MaxSessions int       // as in nat.Config
 	Secret      [6]byte   // source address of frames on the upcall device, where the last byte becomes a tag
 
+	TAPAddress uint32  // IPv4 address of the host on the TAP, host order
 	TAPMAC     [6]byte // of the device that captures outbound packets and gets the replies
 	GatewayMAC [6]byte // of the imaginary router behind it
 	UpcallMAC  [6]byte // of the device by which packets come to Go and go back

@@ -11,6 +11,7 @@
 #define AF_INET 2              // not to need the C library's headers
 #define GIVEN_BACK 0x74617067  // mark of a packet without Ethernet header that comes back from Go
 
+const volatile __u32 tap_addr;   // of the host on the TAP, host order
 const volatile __u32 uplink_id;  // of the uplink that a program is attached to
 
 // advance moves a sequence number forward, or anywhere at the start of a connection.
@@ -252,7 +253,8 @@ static __always_inline int not_a_hit(struct __sk_buff *skb, __u32 l2)
 	return TC_ACT_UNSPEC;
 }
 
-// received handles a packet that came in by the uplink.
+// received handles a packet that came in by the uplink. What is for the host itself goes on from here, as by the TAP it
+// would have to queue once more.
 static __always_inline int received(struct __sk_buff *skb, __u32 l2)
 {
 	struct packet p;
@@ -278,6 +280,8 @@ static __always_inline int received(struct __sk_buff *skb, __u32 l2)
 	if (done != TC_ACT_OK)
 		return done;
 	count(c, &p, gso, u->clock);
+	if (!h && e.to_addr == tap_addr)
+		return TC_ACT_OK;
 	if (!l2 && bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return TC_ACT_SHOT;
 	return h ? send(h->ifindex, h->gateway, e.to_addr) : deliver(skb, tap);

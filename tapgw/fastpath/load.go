@@ -68,7 +68,7 @@ func prepare(cfg Config) (*ebpf.CollectionSpec, error) {
 	spec.Maps[fastpathMapPortWords].MaxEntries = portArrays
 	return spec, setConstants(spec, map[string]any{
 		"seed0": cfg.Seed[0], "seed1": cfg.Seed[1], "buckets": buckets,
-		"tap_mac": cfg.TAPMAC, "gateway_mac": cfg.GatewayMAC, "upcall_mac": cfg.UpcallMAC, "secret": cfg.Secret,
+		"tap_addr": cfg.TAPAddress, "tap_mac": cfg.TAPMAC, "gateway_mac": cfg.GatewayMAC, "upcall_mac": cfg.UpcallMAC, "secret": cfg.Secret,
 	})
 }
 
