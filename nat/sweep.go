@@ -27,7 +27,7 @@ func (t *Table) Sweep(now Tick, budget int) {
 		if t.cursor++; t.cursor > used {
 			t.cursor = 1
 		}
-		if t.current(t.cursor).Live() && t.expired(t.cursor, now) {
+		if t.current(t.cursor).Live() && t.expired(t.cursor, t.lastSeen(t.cursor), now) {
 			t.retire(t.cursor, now)
 		}
 	}
@@ -37,10 +37,10 @@ func (t *Table) Sweep(now Tick, budget int) {
 func (t *Table) retire(r uint32, now Tick) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.current(r).Live() || !t.expired(r, now) {
+	seen := t.lastSeen(r) // before it is judged, so that a packet after the judgement is noticed
+	if !t.current(r).Live() || !t.expired(r, seen, now) {
 		return
 	}
-	seen := t.lastSeen(r)
 	t.conclude(r, t.hide(r), seen, now)
 }
 

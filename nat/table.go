@@ -121,11 +121,11 @@ func (t *Table) lastSeen(r uint32) Tick {
 	return later(Tick(t.counts[outbound][r].seen.Load()), Tick(t.counts[inbound][r].seen.Load()))
 }
 
-// expired reports whether a live session has been idle for longer than its lifetime. A last-seen later than now (a packet
-// counted meanwhile) is not idle.
-func (t *Table) expired(r uint32, now Tick) bool {
+// expired reports whether a live session last seen then has been idle for longer than its lifetime. A last-seen later than
+// now (a packet counted meanwhile) is not idle.
+func (t *Table) expired(r uint32, seen, now Tick) bool {
 	id := &t.records[r]
 	limit := t.life[lifetimeOf(ownState(id.own.Load()), uint8(id.ports.Load()>>8))].Load()
-	idle := int32(now - t.lastSeen(r))
+	idle := int32(now - seen)
 	return idle > 0 && uint32(idle) > limit
 }
