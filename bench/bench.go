@@ -29,17 +29,60 @@ type bench struct {
 	failures int
 }
 
-// all measures memory on peers of its own, then everything else in rounds, peers in turns.
+// all measures what is measured once, then everything else in rounds, peers in turns.
 func (b *bench) all(ctx context.Context) error {
-	if err := b.memory(ctx); err != nil {
-		return err
+	shared := map[int][]task{} // by room
+	var rooms []int
+	for _, t := range b.results.tasks {
+		room := t.room(b.settings)
+		switch {
+		case t.once:
+			if err := b.once(ctx, t, room); err != nil {
+				return err
+			}
+		case shared[room] == nil:
+			rooms = append(rooms, room)
+			fallthrough
+		default:
+			shared[room] = append(shared[room], t)
+		}
 	}
-	if !slices.ContainsFunc(b.results.tasks, func(t task) bool { return t.measure != nil }) {
-		return nil
+	for _, room := range rooms {
+		if err := b.together(ctx, shared[room], room); err != nil {
+			return err
+		}
 	}
-	peers, err := b.start(ctx)
+	return nil
+}
+
+// once measures a task on peers of its own, one after the other.
+func (b *bench) once(ctx context.Context, t task, room int) error {
+	for _, m := range b.makers {
+		if !t.measures(m.name) {
+			continue
+		}
+		values, err := b.onFresh(ctx, t, m, room)
+		if err := b.take(ctx, 0, t, m.name, values, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) onFresh(ctx context.Context, t task, m maker, room int) (values []float64, err error) {
+	p, err := m.make(ctx, room)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	return t.measure(ctx, p, b.settings)
+}
+
+// together measures tasks in rounds on peers that stand side by side.
+func (b *bench) together(ctx context.Context, tasks []task, room int) error {
+	peers, err := b.start(ctx, tasks, room)
 	if err == nil {
-		err = b.allRounds(ctx, peers)
+		err = b.allRounds(ctx, tasks, peers)
 	}
 	for _, p := range peers {
 		err = errors.Join(err, p.close())
@@ -47,53 +90,44 @@ func (b *bench) all(ctx context.Context) error {
 	return err
 }
 
-func (b *bench) start(ctx context.Context) (peers []*peer, err error) {
+func (b *bench) start(ctx context.Context, tasks []task, room int) (peers []*peer, err error) {
 	for _, m := range b.makers {
-		p, err := m.make(ctx, busySessions)
+		if !slices.ContainsFunc(tasks, func(t task) bool { return t.measures(m.name) }) {
+			continue
+		}
+		p, err := m.make(ctx, room)
 		if err != nil {
 			return peers, err
 		}
 		peers = append(peers, p)
 	}
-	return peers, b.generatorAlone(ctx, peers[0])
+	if len(peers) == 0 {
+		return nil, nil
+	}
+	return peers, b.generatorAlone(ctx, tasks, peers[0])
 }
 
 // generatorAlone shows that the generator is not what the flood measures.
-func (b *bench) generatorAlone(ctx context.Context, p *peer) (err error) {
-	if slices.ContainsFunc(b.results.tasks, func(t task) bool { return strings.HasPrefix(t.name, "udp-") }) {
+func (b *bench) generatorAlone(ctx context.Context, tasks []task, p *peer) (err error) {
+	if slices.ContainsFunc(tasks, func(t task) bool { return strings.HasPrefix(t.name, "udp-") }) {
 		b.results.generator, err = generatorRate(ctx, p.lab.Gateway, b.flood)
 	}
 	return err
 }
 
-func (b *bench) allRounds(ctx context.Context, peers []*peer) error {
+func (b *bench) allRounds(ctx context.Context, tasks []task, peers []*peer) error {
 	for round := range b.rounds {
-		for _, t := range b.results.tasks {
-			if t.measure == nil {
-				continue
-			}
+		for _, t := range tasks {
 			for _, p := range peers {
+				if !t.measures(p.name) {
+					continue
+				}
 				values, err := t.measure(ctx, p, b.settings)
 				if err := b.take(ctx, round, t, p.name, values, err); err != nil {
 					return err
 				}
 			}
 			slices.Reverse(peers) // who comes first changes
-		}
-	}
-	return nil
-}
-
-func (b *bench) memory(ctx context.Context) error {
-	for _, t := range b.results.tasks {
-		if t.measure != nil {
-			continue
-		}
-		for _, m := range b.makers {
-			values, err := memoryRow(ctx, m.make, b.sessions)
-			if err := b.take(ctx, 0, t, m.name, values, err); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
@@ -112,12 +146,13 @@ func (b *bench) take(ctx context.Context, round int, t task, peer string, values
 		fmt.Fprintf(b.progress, "round %d %s %s FAILED: %v\n", round+1, t.name, peer, err)
 		return sleep(ctx, settle)
 	}
-	fmt.Fprintf(b.progress, "round %d %-15s %-7s", round+1, t.name, peer)
-	for i, l := range t.lines {
-		if !math.IsNaN(values[i]) {
-			fmt.Fprintf(b.progress, " %s %s", figure(values[i]), l.unit)
+	fmt.Fprintf(b.progress, "round %d %-15s %-15s", round+1, t.name, peer)
+	for i, v := range values {
+		l := t.lines[i]
+		if !math.IsNaN(v) {
+			fmt.Fprintf(b.progress, " %s %s", figure(v), l.unit)
 		}
-		b.results.add(l.label, peer, values[i])
+		b.results.add(l.label, peer, v)
 	}
 	fmt.Fprintln(b.progress)
 	return sleep(ctx, settle)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,9 +18,25 @@ import (
 // patience bounds every wait for readiness.
 const patience = 20 * time.Second
 
-// daemonConfig leaves everything at its default but the size of the table and, so that each of 100,000 endpoints finds a
-// port, the outside ports.
-const daemonConfig = "nat: {max_sessions: %d, ports: 1024-65535}\n"
+// daemonConfig leaves everything at its default but the datapath, the size of the table and, so that each of 100,000
+// endpoints finds a port, the outside ports.
+const daemonConfig = `nat: {max_sessions: %d, ports: 1024-65535}
+datapath: {mode: %s, lan_shortcut: %s}
+`
+
+// variant is a way to run tapgw.
+type variant struct {
+	name     string
+	datapath string // api.DatapathKernel or api.DatapathUserspace, which is also its word in the configuration
+	shortcut string // auto or off
+	rules    bool   // the host has rules for what it forwards, and tracks connections
+}
+
+var variants = []variant{
+	{nameShortcut, api.DatapathKernel, "auto", false},
+	{namePlain, api.DatapathKernel, "off", true},
+	{nameUserspace, api.DatapathUserspace, "off", false},
+}
 
 // daemon is a running tapgw.
 type daemon struct {
@@ -33,19 +48,53 @@ type daemon struct {
 	log []string // its last lines
 }
 
-// tapgwMaker runs the given program as the gateway.
-func tapgwMaker(binary string) func(context.Context, int) (*peer, error) {
-	return func(ctx context.Context, sessions int) (*peer, error) {
-		return newPeer(ctx, "tapgw", func(p *peer) error {
-			d, err := startDaemon(p.lab.Gateway, binary, fmt.Sprintf(daemonConfig, sessions))
+// maker runs the given program as the gateway.
+func (v variant) maker(binary string) maker {
+	return maker{v.name, func(ctx context.Context, sessions int) (*peer, error) {
+		return newPeer(ctx, v.name, func(p *peer) error {
+			if err := v.prepare(p.lab.Gateway, sessions); err != nil {
+				return err
+			}
+			d, err := startDaemon(p.lab.Gateway, binary, fmt.Sprintf(daemonConfig, sessions, v.datapath, v.shortcut))
 			if err != nil {
 				return err
 			}
-			p.stop = d.stop
-			p.memory = d.memory
-			return d.awaitUp(ctx)
+			p.stop, p.sessions, p.memory = d.stop, d.sessions, d.memory
+			if err := d.awaitUp(ctx); err != nil {
+				return err
+			}
+			return v.verify(ctx, d)
 		})
+	}}
+}
+
+// prepare gives the host rules for what it forwards. More sessions than connection tracking may hold (a limit of the
+// machine, not of the namespace) are the flood's, which is exempt then.
+func (v variant) prepare(gateway *lab.Namespace, sessions int) error {
+	if !v.rules {
+		return nil
 	}
+	limit, err := readNumber(gateway, "net/netfilter/nf_conntrack_max")
+	if err == nil {
+		err = addForwardRules(gateway)
+	}
+	if err == nil && sessions > limit {
+		err = exemptFlood(gateway)
+	}
+	return err
+}
+
+// verify fails when the daemon does not run as it was told to: what it fell back to is not what the row is about.
+func (v variant) verify(ctx context.Context, d *daemon) error {
+	status, err := d.client.Status(ctx)
+	if err != nil {
+		return d.explain(err)
+	}
+	if shortcut := v.shortcut == "auto"; status.Datapath != v.datapath || status.LANShortcut != shortcut {
+		return d.explain(fmt.Errorf("it runs the %s datapath (LAN shortcut: %t), not the %s datapath (%t)",
+			status.Datapath, status.LANShortcut, v.datapath, shortcut))
+	}
+	return nil
 }
 
 func startDaemon(ns *lab.Namespace, binary, config string) (d *daemon, err error) {
@@ -123,20 +172,18 @@ func (d *daemon) stop() error {
 	return nil
 }
 
-// memory is the resident set of the daemon.
-func (d *daemon) memory() (m memory, err error) {
+// sessions is how many the daemon holds.
+func (d *daemon) sessions() (int, error) {
 	status, err := d.client.Status(context.Background())
+	return status.Sessions, err
+}
+
+// memory is all that the daemon occupies: the arrays that it shares with the kernel, and its resident set without them.
+func (d *daemon) memory() (m memory, err error) {
+	arrays, err := mapBytes(d.PID())
 	if err != nil {
 		return m, err
 	}
-	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", d.PID()))
-	if err != nil {
-		return m, err
-	}
-	fields := strings.Fields(string(statm))
-	if len(fields) < 2 {
-		return m, fmt.Errorf("/proc/PID/statm reads %q", statm)
-	}
-	pages, err := strconv.ParseUint(fields[1], 10, 64)
-	return memory{sessions: status.Sessions, bytes: pages * uint64(os.Getpagesize()), whole: true}, err
+	resident, err := residentBytes(d.PID())
+	return memory{bytes: arrays + resident, whole: true, reserved: arrays > 0}, err
 }

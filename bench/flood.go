@@ -2,226 +2,205 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 
 	"tapgw/internal/lab"
 )
 
-// The flood's packets: 60 bytes of Ethernet, which is the least, of UDP to the discard port.
+// floodLen is the length of the flood's packets, bytes of Ethernet: the least there is.
+const floodLen = 60
+
+// Limits of flows. Endpoints share source addresses, 32,768 ports on each.
 const (
-	floodLen   = 60
-	floodPort  = 9
-	floodFirst = 1024    // first source port
-	floodPorts = 1 << 15 // source ports per source address
-	maxFlood   = 1 << 20 // endpoints
+	maxEndpoints = 1 << 20
+	maxRemotes   = 250 // addresses of serverNet
 )
 
-// Offsets of fields the program computes.
-const (
-	offEther   = 12
-	offIP      = 14
-	offIPSum   = offIP + 10
-	offSource  = offIP + 14 // low half of the source address
-	offUDP     = offIP + 20
-	offUDPSum  = offUDP + 6
-	headersEnd = offUDP + 8
-)
-
-// How the program is run.
+// How the generator is run.
 const (
 	floodChunk = 1 << 18 // packets of one system call: setting up costs as much as thousands
 	liveFrames = 1 << 1  // BPF_F_TEST_XDP_LIVE_FRAMES
 	liveBatch  = 64      // packets given to the network stack at once
 
-	xdpDrop int32 = 1
-	xdpPass int32 = 2
+	xdpDrop uint32 = 1
+	xdpPass uint32 = 2
 )
 
-// generator is an XDP program that writes packets of many endpoints in turn. Run in live-frame mode it hands them to the
-// network stack as if a device had received them, at a small part of the cost of sending them.
+// How sessions are opened.
+const (
+	openRate    = 100_000               // packets per second, which userspace can take
+	openLoss    = 0.001                 // share of a turn's packets that may get lost in the last turn
+	openTurns   = 8                     // the turns there is time for, beside patience
+	openTimeout = 20 * time.Millisecond // for what is still queued after a turn
+)
+
+// flows are the sessions of a flood: each endpoint sends to each of the remotes.
+type flows struct{ endpoints, remotes int }
+
+func (f flows) count() int { return f.endpoints * f.remotes }
+
+// generator makes the gateway's LAN port receive the packets of flows in turn, 60 bytes of UDP to the discard port each.
 type generator struct {
-	program *ebpf.Program
-	state   *ebpf.Map // one floodState
-	verdict int32
-	frame   []byte
+	*programs
+	frame []byte
 }
 
-// floodState is what the program reads for each packet.
-type floodState struct {
-	Number  uint64 // of the packet
-	Verdict uint64 // what becomes of it
-}
-
-// newGenerator makes packets of as many endpoints. The verdict is what becomes of them: xdpPass for the network stack, or
-// xdpDrop to measure the generator alone.
-func newGenerator(endpoints int, verdict int32) (*generator, error) {
-	if endpoints < 1 || endpoints > maxFlood {
-		return nil, fmt.Errorf("a flood has 1 to %d endpoints, not %d", maxFlood, endpoints)
+// newGenerator makes a source of so many packets per second, 0 for as many as possible. The verdict is what becomes of them:
+// xdpPass for the network stack, or xdpDrop to measure the generator alone.
+func newGenerator(f flows, verdict uint32, rate int) (*generator, error) {
+	if f.endpoints < 1 || f.endpoints > maxEndpoints || f.remotes < 1 || f.remotes > maxRemotes {
+		return nil, fmt.Errorf("a flood has 1 to %d endpoints and 1 to %d remotes, not %+v", maxEndpoints, maxRemotes, f)
 	}
-	state, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 16, MaxEntries: 1})
+	var interval uint64
+	if rate > 0 {
+		interval = uint64(time.Second) / uint64(rate)
+	}
+	p, err := loadPrograms(map[string]any{
+		"endpoints": uint32(f.endpoints), "remotes": uint32(f.remotes), "verdict": verdict, "interval": interval,
+		"source": hostOrder(lab.GatewayLANAddr.Next()), "server": hostOrder(lab.ServerAddrs[0]), "port_mac": lanMAC,
+	}, "generate")
 	if err != nil {
-		return nil, fmt.Errorf("make the generator's state (needs root and BPF): %w", err)
+		return nil, err
 	}
-	g := &generator{state: state, verdict: verdict, frame: floodFrame()}
-	g.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "MIT",
-		Instructions: floodProgram(g.frame, state.FD(), endpoints)})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("load the generator: %w", err), state.Close())
-	}
-	return g, nil
-}
-
-func (g *generator) close() error { return errors.Join(g.program.Close(), g.state.Close()) }
-
-// floodFrame is a packet whose source address ends in two zero bytes, whose source port is zero and whose checksums are
-// not inverted yet: the program adds those fields.
-func floodFrame() []byte {
-	f := make([]byte, floodLen)
-	copy(f, []byte{2, 0, 0, 0, 0, 0xaa}) // the gateway's LAN port, as the laboratory sets it
-	copy(f[6:], []byte{2, 9, 9, 9, 9, 9})
-	binary.BigEndian.PutUint16(f[offEther:], 0x0800)
-	ip := f[offIP:]
-	ip[0], ip[8], ip[9] = 0x45, 64, 17
-	binary.BigEndian.PutUint16(ip[2:], floodLen-offIP)
-	source, server := lab.GatewayLANAddr.As4(), lab.ServerAddrs[0].As4()
-	copy(ip[12:], source[:2])
-	copy(ip[16:], server[:])
-	udp := f[offUDP:]
-	binary.BigEndian.PutUint16(udp[2:], floodPort)
-	binary.BigEndian.PutUint16(udp[4:], floodLen-offUDP)
-	return f
-}
-
-// sumWords adds up 16-bit words; the result of a header is far from overflowing.
-func sumWords(b []byte) (sum int32) {
-	for ; len(b) >= 2; b = b[2:] {
-		sum += int32(binary.BigEndian.Uint16(b))
-	}
-	return sum
-}
-
-// floodProgram writes every header field of each packet, because frames come back as the gateway left them.
-func floodProgram(frame []byte, state, endpoints int) asm.Instructions {
-	const data, end, slot, number, source, port = asm.R6, asm.R2, asm.R1, asm.R7, asm.R8, asm.R9
-	p := asm.Instructions{
-		asm.LoadMem(data, asm.R1, 0, asm.Word),
-		asm.LoadMem(end, asm.R1, 4, asm.Word),
-		asm.Mov.Reg(asm.R3, data),
-		asm.Add.Imm(asm.R3, floodLen),
-		asm.JGT.Reg(asm.R3, end, "drop"),
-		asm.LoadMapValue(slot, state, 0),
-		asm.LoadMem(number, slot, 0, asm.DWord),
-		asm.Mov.Reg(asm.R3, number),
-		asm.Add.Imm(asm.R3, 1),
-		asm.StoreMem(slot, 0, asm.R3, asm.DWord),
-		asm.LoadMem(asm.R0, slot, 8, asm.DWord),
-		asm.Mod.Imm(number, int32(endpoints)),
-		asm.Mov.Reg(port, number),
-		asm.And.Imm(port, floodPorts-1),
-		asm.Add.Imm(port, floodFirst),
-		asm.Mov.Reg(source, number),
-		asm.RSh.Imm(source, 15),
-		asm.Add.Imm(source, 2), // the LAN's first host and the addresses after it
-	}
-	for at := int16(0); at < headersEnd; at += 2 {
-		value := int64(binary.NativeEndian.Uint16(frame[at:]))
-		p = append(p, asm.StoreImm(data, at, value, asm.Half))
-	}
-	pseudo := sumWords(frame[offIP+12:offUDP]) + 17 + floodLen - offUDP
-	p = append(p, storeHalf(data, offSource, source)...)
-	p = append(p, storeHalf(data, offUDP, port)...)
-	p = append(p, storeSum(data, offIPSum, sumWords(frame[offIP:offUDP]), source)...)
-	p = append(p, storeSum(data, offUDPSum, sumWords(frame[offUDP:])+pseudo, source, port)...)
-	return append(p,
-		asm.Return(),
-		asm.Mov.Imm(asm.R0, xdpDrop).WithSymbol("drop"), asm.Return())
-}
-
-// storeHalf writes a register in network byte order.
-func storeHalf(data asm.Register, at int16, value asm.Register) asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R3, value),
-		asm.HostTo(asm.BE, asm.R3, asm.Half),
-		asm.StoreMem(data, at, asm.R3, asm.Half),
-	}
-}
-
-// storeSum writes the inverted one's complement sum of a constant and registers (RFC 1071).
-func storeSum(data asm.Register, at int16, sum int32, values ...asm.Register) asm.Instructions {
-	p := asm.Instructions{asm.Mov.Imm(asm.R3, sum)}
-	for _, v := range values {
-		p = append(p, asm.Add.Reg(asm.R3, v))
-	}
-	for range 2 { // the first folding may carry
-		p = append(p, asm.Mov.Reg(asm.R4, asm.R3), asm.RSh.Imm(asm.R4, 16), asm.And.Imm(asm.R3, 0xffff), asm.Add.Reg(asm.R3, asm.R4))
-	}
-	return append(p, asm.Xor.Imm(asm.R3, 0xffff), asm.HostTo(asm.BE, asm.R3, asm.Half), asm.StoreMem(data, at, asm.R3, asm.Half))
+	return &generator{p, make([]byte, floodLen)}, nil
 }
 
 // xdpContext is struct xdp_md.
 type xdpContext struct{ Data, DataEnd, DataMeta, Ingress, Queue, Egress uint32 }
 
-// set says what becomes of the following packets.
-func (g *generator) set(verdict int32) error {
-	return g.state.Put(uint32(0), floodState{Verdict: uint64(verdict)})
-}
-
-// inject lets the LAN port of the gateway receive packets until ctx ends or limit packets (0 for no limit) went in, and
-// returns their number. What is left of a chunk when ctx ends is dropped by the program, which takes no time.
-func (g *generator) inject(ctx context.Context, gateway *lab.Namespace, limit int) (offered int, err error) {
+// inject lets the gateway receive so many packets, fewer when ctx ends, and returns their number.
+func (g *generator) inject(ctx context.Context, gateway *lab.Namespace, packets int) (offered int, err error) {
 	index, err := gateway.Index(lab.DeviceLAN)
 	if err != nil {
 		return 0, err
 	}
-	if err := g.set(g.verdict); err != nil {
+	begin, err := g.number()
+	if err != nil {
 		return 0, err
 	}
-	dropped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { _ = g.set(xdpDrop); close(dropped) })
+	end := begin + uint64(packets)
+	if err := g.Variables["limit"].Set(end); err != nil {
+		return 0, err
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { _ = g.Variables["limit"].Set(uint64(0)); close(stopped) })
 	defer func() {
 		if !stop() {
-			<-dropped // the caller may close the generator after us
+			<-stopped // the caller may close the generator after us
 		}
 	}()
 	options := &ebpf.RunOptions{Data: g.frame, Context: xdpContext{DataEnd: floodLen, Ingress: uint32(index)},
 		Repeat: floodChunk, Flags: liveFrames, BatchSize: liveBatch}
+	at := begin
 	err = gateway.Do(func() error {
-		for ctx.Err() == nil && (limit == 0 || offered < limit) {
-			if _, err := g.program.Run(options); err != nil {
+		for err == nil && ctx.Err() == nil && at < end {
+			if _, err := g.Programs["generate"].Run(options); err != nil {
 				return fmt.Errorf("run the generator (live frames need Linux 5.18): %w", err)
 			}
-			offered += floodChunk
+			at, err = g.number()
 		}
-		return nil
+		return err
 	})
-	return offered, err
+	return int(at - begin), err
+}
+
+// number is that of the next packet.
+func (g *generator) number() (n uint64, err error) {
+	return n, g.Variables["number"].Get(&n)
+}
+
+// open lets every flow send, at a rate that any gateway takes, until a whole turn was forwarded and the gateway holds a
+// session for each.
+func (f flows) open(ctx context.Context, p *peer) error {
+	g, err := newGenerator(f, xdpPass, openRate)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	limit := patience + openTurns*time.Duration(f.count())*time.Second/openRate
+	ctx, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s", limit))
+	defer stop()
+	var left uint64
+	var held int
+	for ctx.Err() == nil {
+		if left, held, err = f.turn(ctx, g, p); err != nil {
+			return fmt.Errorf("open %d sessions: %w", f.count(), err)
+		}
+		if float64(left) >= (1-openLoss)*float64(f.count()) && held >= f.count() {
+			return nil
+		}
+	}
+	return fmt.Errorf("open %d sessions: %w: there were %d, and of the last packets %d were forwarded", f.count(), context.Cause(ctx), held, left)
+}
+
+// turn lets every flow send one packet, and tells how many packets left by the uplinks and how many sessions there are.
+func (f flows) turn(ctx context.Context, g *generator, p *peer) (left uint64, held int, err error) {
+	before, err := p.forwarded()
+	if err != nil {
+		return 0, 0, err
+	}
+	if _, err := g.inject(ctx, p.lab.Gateway, f.count()); err != nil {
+		return 0, 0, err
+	}
+	time.Sleep(openTimeout)
+	after, err := p.forwarded()
+	if err != nil {
+		return 0, 0, err
+	}
+	held = f.count()
+	if p.sessions != nil {
+		held, err = p.sessions()
+	}
+	return after - before, held, err
+}
+
+// rate measures the packets per second of the flows that leave by the uplinks.
+func (f flows) rate(ctx context.Context, p *peer, s settings) (float64, error) {
+	g, err := newGenerator(f, xdpPass, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer g.close()
+	ctx, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	injected := make(chan error, 1)
+	go func() {
+		_, err := g.inject(ctx, p.lab.Gateway, math.MaxInt)
+		injected <- err
+	}()
+	rate, err := counted(ctx, s.warmUp, s.flood, p.forwarded)
+	stop()
+	return rate, errors.Join(err, <-injected)
 }
 
 // flood measures the packets per second that leave by the uplinks, in millions.
 func flood(endpoints int) measure {
+	f := flows{endpoints, 1}
 	return func(ctx context.Context, p *peer, s settings) ([]float64, error) {
-		g, err := newGenerator(endpoints, xdpPass)
-		if err != nil {
+		if err := f.open(ctx, p); err != nil {
 			return nil, err
 		}
-		defer g.close()
-		ctx, stop := context.WithTimeout(ctx, patience)
-		defer stop()
-		injected := make(chan error, 1)
-		go func() {
-			_, err := g.inject(ctx, p.lab.Gateway, 0)
-			injected <- err
-		}()
-		rate, err := counted(ctx, s.warmUp, s.flood, p.forwarded)
-		stop()
-		return []float64{rate / 1e6}, errors.Join(err, <-injected)
+		rate, err := f.rate(ctx, p, s)
+		return []float64{rate / 1e6}, err
 	}
+}
+
+// crowd measures the millions of packets per second of a great many sessions, and their ratio to those of one of them.
+func crowd(ctx context.Context, p *peer, s settings) ([]float64, error) {
+	if err := s.crowd.open(ctx, p); err != nil {
+		return nil, err
+	}
+	one, err := flows{1, 1}.rate(ctx, p, s)
+	if err != nil {
+		return nil, err
+	}
+	many, err := s.crowd.rate(ctx, p, s)
+	return []float64{many / 1e6, many / one}, err
 }
 
 // counted reads a counter twice and returns its rate, per second.
@@ -252,7 +231,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // generatorRate is what the generator offers when nothing is done with its packets, in millions per second.
 func generatorRate(ctx context.Context, gateway *lab.Namespace, during time.Duration) (float64, error) {
-	g, err := newGenerator(1, xdpDrop)
+	g, err := newGenerator(flows{1, 1}, xdpDrop, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -260,6 +239,6 @@ func generatorRate(ctx context.Context, gateway *lab.Namespace, during time.Dura
 	ctx, cancel := context.WithTimeout(ctx, during)
 	defer cancel()
 	begin := time.Now()
-	offered, err := g.inject(ctx, gateway, 0)
+	offered, err := g.inject(ctx, gateway, math.MaxInt)
 	return float64(offered) / time.Since(begin).Seconds() / 1e6, err
 }

@@ -9,26 +9,30 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
 )
 
-// newKernel makes the gateway do mwan3's job: each new connection gets a mark at random, the mark chooses a routing table
-// and with it an uplink, and what leaves is masqueraded.
-func newKernel(ctx context.Context, _ int) (*peer, error) {
-	return newPeer(ctx, "kernel", func(p *peer) error {
-		p.memory = func() (memory, error) { return kernelMemory(p.lab.Gateway) }
-		return errors.Join(
-			p.lab.Gateway.Sysctl("net/ipv4/ip_forward", "1"),
-			addMarkRoutes(p.lab),
-			addMarkRules(p.lab.Gateway),
-		)
-	})
+// kernelMaker makes the gateway do mwan3's job: each new connection gets a mark at random, the mark chooses a routing table
+// and with it an uplink, and what leaves is masqueraded. With rules the host has an opinion of what it forwards, too.
+func kernelMaker(name string, rules bool) maker {
+	return maker{name, func(ctx context.Context, _ int) (*peer, error) {
+		return newPeer(ctx, name, func(p *peer) error {
+			p.sessions = func() (int, error) { return readNumber(p.lab.Gateway, "net/netfilter/nf_conntrack_count") }
+			p.memory = func() (memory, error) { return kernelMemory(p) }
+			err := errors.Join(
+				p.lab.Gateway.Sysctl("net/ipv4/ip_forward", "1"),
+				addMarkRoutes(p.lab),
+				addMarkRules(p.lab.Gateway),
+			)
+			if rules {
+				err = errors.Join(err, addForwardRules(p.lab.Gateway))
+			}
+			return err
+		})
+	}}
 }
 
 // addMarkRoutes makes mark n choose table 100+n, which holds a default route by uplink n.
@@ -53,93 +57,21 @@ func addMarkRoutes(t *lab.Topology) error {
 	return nil
 }
 
-// addMarkRules installs the nftables rules:
-//
-//	chain pre  { type filter hook prerouting priority mangle
-//	             iifname "lan0" ct mark != 0 meta mark set ct mark return
-//	             iifname "lan0" ct state new meta mark set numgen random mod 2 offset 1
-//	             iifname "lan0" ct mark set meta mark }
-//	chain out  { type route hook output priority mangle
-//	             ct mark != 0 meta mark set ct mark return
-//	             oifname "wan*" ct state new meta mark set numgen random mod 2 offset 1
-//	             ct mark set meta mark }
-//	chain post { type nat hook postrouting priority srcnat
-//	             oifname "wan*" masquerade }
-func addMarkRules(gateway *lab.Namespace) error {
-	c, err := nftables.New(nftables.WithNetNSFd(gateway.FD()))
+// readNumber reads a setting that is a number.
+func readNumber(ns *lab.Namespace, path string) (int, error) {
+	text, err := ns.ReadSysctl(path)
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return 0, err
 	}
-	table := c.AddTable(&nftables.Table{Name: "bench", Family: nftables.TableFamilyIPv4})
-	chain := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, at *nftables.ChainPriority, rules ...[]expr.Any) {
-		chain := c.AddChain(&nftables.Chain{Name: name, Table: table, Type: kind, Hooknum: hook, Priority: at})
-		for _, exprs := range rules {
-			c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: exprs})
-		}
-	}
-	fromLAN := nameStarts(expr.MetaKeyIIFNAME, lab.DeviceLAN+"\x00")
-	toUplink := nameStarts(expr.MetaKeyOIFNAME, "wan")
-	chain("pre", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle,
-		join(fromLAN, restoreMark()), join(fromLAN, newMark()), join(fromLAN, saveMark()))
-	chain("out", nftables.ChainTypeRoute, nftables.ChainHookOutput, nftables.ChainPriorityMangle,
-		restoreMark(), join(toUplink, newMark()), saveMark())
-	chain("post", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
-		join(toUplink, []expr.Any{&expr.Masq{}}))
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("install the kernel's rules (needs nf_tables with numgen, ct and masquerade): %w", err)
-	}
-	return nil
-}
-
-func join(parts ...[]expr.Any) (all []expr.Any) {
-	for _, p := range parts {
-		all = append(all, p...)
-	}
-	return all
-}
-
-// nameStarts matches device names by their first bytes; a final zero makes it the whole name.
-func nameStarts(key expr.MetaKey, prefix string) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte(prefix)}}
-}
-
-func restoreMark() []expr.Any {
-	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
-		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
-		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
-		&expr.Verdict{Kind: expr.VerdictReturn},
-	}
-}
-
-func newMark() []expr.Any {
-	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitNEW), Xor: binaryutil.NativeEndian.PutUint32(0)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
-		&expr.Numgen{Register: 1, Modulus: 2, Type: unix.NFT_NG_RANDOM, Offset: 1},
-		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
-	}
-}
-
-func saveMark() []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
-		&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: 1},
-	}
+	return strconv.Atoi(text)
 }
 
 // kernelMemory is what the slab of connection tracking takes for the gateway's sessions. The slab is shared by all
 // namespaces and keeps what it freed for a while, so sessions are counted, not pages. It leaves out the hash table and the
 // extensions of a connection, which have no slab of their own.
-func kernelMemory(gateway *lab.Namespace) (m memory, err error) {
-	count, err := gateway.ReadSysctl("net/netfilter/nf_conntrack_count")
+func kernelMemory(p *peer) (m memory, err error) {
+	sessions, err := p.sessions()
 	if err != nil {
-		return m, err
-	}
-	if m.sessions, err = strconv.Atoi(count); err != nil {
 		return m, err
 	}
 	slabs, err := os.ReadFile("/proc/slabinfo")
@@ -147,8 +79,7 @@ func kernelMemory(gateway *lab.Namespace) (m memory, err error) {
 		return m, err
 	}
 	each, err := slabShare(string(slabs), "nf_conntrack")
-	m.bytes = uint64(m.sessions) * each
-	return m, err
+	return memory{bytes: uint64(sessions) * each}, err
 }
 
 // slabShare is an object's share of its slab's pages, bytes. A line is "name active objects size per-slab pages-per-slab …".

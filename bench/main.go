@@ -1,5 +1,3 @@
-// Command tapgw-bench measures tapgw against the kernel doing mwan3's job, in one run, in turns, in identical laboratories
-// of network namespaces. It needs root and leaves nothing behind. README.md holds the latest figures.
 package main
 
 import (
@@ -11,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -48,7 +47,7 @@ func parse(args []string, errors io.Writer) (o options, err error) {
 	f.BoolVar(&o.quick, "quick", false, "a smoke run of a few seconds, whose figures mean little")
 	f.BoolVar(&o.strict, "strict", false, "exit with status 1 when a bar is missed")
 	f.StringVar(&o.only, "only", "", "only rows whose name begins with one of these, comma-separated: "+names())
-	f.StringVar(&o.peers, "peers", "kernel,tapgw", "which to measure")
+	f.StringVar(&o.peers, "peers", strings.Join(reportOrder, ","), "which to measure")
 	f.StringVar(&o.binary, "tapgw", "", "the program to measure (default: tapgw beside this program)")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -100,18 +99,24 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 
 // makers are the peers asked for, and the program among them.
 func (o options) makers() (all []maker, program string, err error) {
+	known := map[string]maker{}
+	for _, m := range []maker{
+		kernelMaker(nameKernel, false), kernelMaker(nameKernelRules, true), {nameRedirect, newRedirect}, {nameRouted, newRouted},
+	} {
+		known[m.name] = m
+	}
 	for name := range strings.SplitSeq(o.peers, ",") {
-		switch name {
-		case "kernel":
-			all = append(all, maker{name, newKernel})
-		case "tapgw":
+		if v := slices.IndexFunc(variants, func(v variant) bool { return v.name == name }); v >= 0 {
 			if program, err = o.program(); err != nil {
 				return nil, "", err
 			}
-			all = append(all, maker{name, tapgwMaker(program)})
-		default:
-			return nil, "", fmt.Errorf("unknown peer %q: use kernel, tapgw or both", name)
+			known[name] = variants[v].maker(program)
 		}
+		m, ok := known[name]
+		if !ok {
+			return nil, "", fmt.Errorf("unknown peer %q: use some of %s", name, strings.Join(reportOrder, ","))
+		}
+		all = append(all, m)
 	}
 	return all, program, nil
 }

@@ -1,66 +1,137 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
-	"time"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 )
 
 // memory is what a peer's sessions cost.
 type memory struct {
-	sessions int
 	bytes    uint64
 	whole    bool // bytes is all that the peer needs, not only its sessions
+	reserved bool // sessions take nothing more, for their memory is reserved at the start
 }
 
-// tableSize is room for that many sessions, a power of two above them.
+// tableSize is room for the sessions of sessionBytes, a power of two above them.
 const tableSize = 131072
 
-// memoryRow measures bytes per session: what was added by the sessions, and all there is. It uses a peer of its own, whose
-// table has the size a user with so many sessions would set.
-func memoryRow(ctx context.Context, make func(context.Context, int) (*peer, error), sessions int) (values []float64, err error) {
-	p, err := make(ctx, tableSize)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.close()) }()
+// spare is room for sessions that are not the flood's: pings.
+const spare = 100
+
+// sessionBytes measures bytes per session: what was added by the sessions, and all there is.
+func sessionBytes(ctx context.Context, p *peer, s settings) ([]float64, error) {
 	before, err := p.memory()
 	if err != nil {
 		return nil, err
 	}
-	after, err := openSessions(ctx, p, sessions)
+	after, sessions, err := s.few.occupy(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	values = []float64{float64(after.bytes-before.bytes) / float64(after.sessions-before.sessions), math.NaN()}
-	if after.bytes < before.bytes {
-		values[0] = 0
+	values := []float64{math.NaN(), math.NaN()}
+	if !after.reserved {
+		values[0] = (float64(after.bytes) - float64(before.bytes)) / float64(sessions)
 	}
 	if after.whole {
-		values[1] = float64(after.bytes) / float64(after.sessions)
+		values[1] = float64(after.bytes) / float64(sessions)
 	}
 	return values, nil
 }
 
-// openSessions sends packets of so many UDP endpoints until each has its session; what a full queue drops is sent again.
-func openSessions(ctx context.Context, p *peer, sessions int) (m memory, err error) {
-	g, err := newGenerator(sessions, xdpPass)
+// wholeMemory measures, in MiB, all that a peer occupies when it holds as many sessions as it may.
+func wholeMemory(ctx context.Context, p *peer, s settings) ([]float64, error) {
+	m, _, err := s.many.occupy(ctx, p)
+	return []float64{float64(m.bytes) / (1 << 20)}, err
+}
+
+// occupy opens the flows' sessions and tells what they cost.
+func (f flows) occupy(ctx context.Context, p *peer) (m memory, sessions int, err error) {
+	if err := f.open(ctx, p); err != nil {
+		return m, 0, err
+	}
+	if sessions, err = p.sessions(); err != nil {
+		return m, 0, err
+	}
+	m, err = p.memory()
+	return m, sessions, err
+}
+
+// mapBytes is what the BPF maps take that a process has open, each counted once, bytes.
+func mapBytes(pid int) (total uint64, err error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
 	if err != nil {
-		return m, err
+		return 0, err
 	}
-	defer g.close()
-	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if _, err := g.inject(ctx, p.lab.Gateway, floodChunk); err != nil {
-			return m, err
+	seen := map[string]bool{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // closed meanwhile
 		}
-		if err := sleep(ctx, 10*time.Millisecond); err != nil {
-			return m, err
+		if err != nil {
+			return 0, err
 		}
-		if m, err = p.memory(); err != nil || m.sessions >= sessions {
-			return m, err
+		id, size, err := readMap(text)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", file, err)
+		}
+		if id != "" && !seen[id] {
+			seen[id] = true
+			total += size
 		}
 	}
-	return m, fmt.Errorf("only %d of %d sessions were opened in %s", m.sessions, sessions, patience)
+	return total, nil
+}
+
+// readMap finds the map in what the kernel tells of a descriptor; the ID is empty when it is none.
+func readMap(fdinfo []byte) (id string, size uint64, err error) {
+	for line := range strings.Lines(string(fdinfo)) {
+		key, value, _ := strings.Cut(line, ":")
+		switch value = strings.TrimSpace(value); key {
+		case "map_id":
+			id = value
+		case "memlock":
+			if size, err = strconv.ParseUint(value, 10, 64); err != nil {
+				return "", 0, err
+			}
+		}
+	}
+	return id, size, nil
+}
+
+// residentBytes is a process's resident set without the BPF maps that it has mapped, bytes.
+func residentBytes(pid int) (uint64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		return 0, err
+	}
+	return ownResident(text)
+}
+
+// ownResident adds up smaps: a line with the addresses and the name of each mapping, then lines of its figures, in KiB.
+func ownResident(smaps []byte) (total uint64, err error) {
+	shared := false
+	for lines := bufio.NewScanner(bytes.NewReader(smaps)); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		switch {
+		case len(fields) >= 5 && strings.Contains(fields[0], "-"):
+			shared = strings.Contains(lines.Text(), "bpf-map")
+		case len(fields) == 3 && fields[0] == "Rss:" && !shared:
+			kib, err := strconv.ParseUint(fields[1], 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("smaps reads %q: %w", lines.Text(), err)
+			}
+			total += kib << 10
+		}
+	}
+	return total, nil
 }

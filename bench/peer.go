@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -25,8 +23,11 @@ type peer struct {
 	name    string
 	lab     *lab.Topology
 	servers *servers
-	memory  func() (memory, error)
-	stop    func() error // what makes it a gateway; nil for nothing to stop
+	sink    *programs // drops the flood at the providers
+
+	sessions func() (int, error) // that it holds now; nil for one that keeps none
+	memory   func() (memory, error)
+	stop     func() error // what makes it a gateway; nil for nothing to stop
 }
 
 // maker makes a peer that may hold so many sessions.
@@ -34,6 +35,17 @@ type maker struct {
 	name string
 	make func(ctx context.Context, sessions int) (*peer, error)
 }
+
+// What is measured. The names of tapgw's begin with tapgw.
+const (
+	nameKernel      = "kernel"          // connection marks and masquerade by nftables
+	nameKernelRules = "kernel-rules"    // the same with rules for what is forwarded
+	nameShortcut    = "tapgw-shortcut"  // kernel datapath, past the host's own forwarding
+	namePlain       = "tapgw-plain"     // kernel datapath behind it, with the same rules as kernel-rules
+	nameUserspace   = "tapgw-userspace" // without the kernel datapath
+	nameRedirect    = "redirect"        // a BPF program that redirects and does nothing else
+	nameRouted      = "routed"          // the kernel forwarding, without any translation
+)
 
 // newPeer builds a laboratory, lets start make its gateway one, and waits until it forwards.
 func newPeer(ctx context.Context, name string, start func(*peer) error) (p *peer, err error) {
@@ -55,7 +67,7 @@ func newPeer(ctx context.Context, name string, start func(*peer) error) (p *peer
 	return p, p.awaitForwarding(ctx)
 }
 
-// prepareInternet starts the servers and makes the providers drop the flood, and only that, as it arrives.
+// prepareInternet starts the servers and makes the providers drop the flood.
 func (p *peer) prepareInternet() (err error) {
 	lo, err := p.lab.Internet.Handle().LinkByName("lo")
 	if err != nil {
@@ -66,33 +78,22 @@ func (p *peer) prepareInternet() (err error) {
 	if err != nil {
 		return fmt.Errorf("route the servers' network: %w", err)
 	}
-	for _, u := range p.lab.Uplinks {
-		if err := dropFlood(u.ISP); err != nil {
-			return err
-		}
+	if err := p.dropFlood(); err != nil {
+		return err
 	}
 	p.servers, err = startServers(p.lab.Internet)
 	return err
 }
 
-// dropFlood drops UDP to the discard port where the provider's port to its customer receives it.
-func dropFlood(isp *lab.Namespace) error {
-	c, err := nftables.New(nftables.WithNetNSFd(isp.FD()))
-	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+// dropFlood drops UDP to the discard port, and only that, where the provider's port to its customer receives it.
+func (p *peer) dropFlood() (err error) {
+	if p.sink, err = loadPrograms(nil, "discard"); err != nil {
+		return err
 	}
-	table := c.AddTable(&nftables.Table{Name: "bench", Family: nftables.TableFamilyNetdev})
-	chain := c.AddChain(&nftables.Chain{Name: "ingress", Table: table, Type: nftables.ChainTypeFilter, Device: lab.DeviceCustomer,
-		Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter})
-	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 9, Len: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0, floodPort}},
-		&expr.Verdict{Kind: expr.VerdictDrop},
-	}})
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("drop the flood at the provider: %w", err)
+	for _, u := range p.lab.Uplinks {
+		if err := p.sink.attach("discard", u.ISP, lab.DeviceCustomer); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -126,6 +127,9 @@ func (p *peer) close() error {
 	}
 	if p.servers != nil {
 		errs = append(errs, p.servers.close())
+	}
+	if p.sink != nil {
+		errs = append(errs, p.sink.close())
 	}
 	if p.lab != nil {
 		errs = append(errs, p.lab.Close())

@@ -13,13 +13,16 @@ import (
 )
 
 const (
-	portBulk = 7100
-	portHTTP = 80
+	portBulk    = 7100
+	portEcho    = 7101
+	portHTTP    = 80
+	portDiscard = 9 // of the flood, which no server gets
 
 	modeSend    = 'S' // the server sends until the client leaves
 	modeReceive = 'R' // the server receives and counts
 
 	bulkBuffer  = 256 << 10
+	echoLen     = 18 // bytes, which make the least Ethernet frame
 	httpWorkers = 16 // more than clients, so that none waits for another's connection to end
 	ioTimeout   = 3  // seconds, of one blocking call
 )
@@ -35,6 +38,7 @@ type servers struct {
 	received atomic.Uint64 // bytes of uploads
 	bulk     net.Listener
 	http     int // descriptor
+	echo     int // descriptor
 	tasks    sync.WaitGroup
 }
 
@@ -46,7 +50,11 @@ func startServers(internet *lab.Namespace) (s *servers, err error) {
 	if err := internet.Do(s.listenHTTP); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for HTTP: %w", err), s.bulk.Close())
 	}
+	if err := internet.Do(s.listenEcho); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for echoes: %w", err), s.bulk.Close(), unix.Close(s.http))
+	}
 	s.tasks.Go(s.serveBulk)
+	s.tasks.Go(s.serveEcho)
 	for range httpWorkers {
 		s.tasks.Go(s.serveHTTP)
 	}
@@ -55,8 +63,9 @@ func startServers(internet *lab.Namespace) (s *servers, err error) {
 
 func (s *servers) close() error {
 	err := errors.Join(s.bulk.Close(), unix.Shutdown(s.http, unix.SHUT_RDWR)) // wakes those who wait in accept
+	_ = unix.Shutdown(s.echo, unix.SHUT_RDWR)                                 // wakes its reader, and says that it has no peer
 	s.tasks.Wait()
-	return errors.Join(err, unix.Close(s.http))
+	return errors.Join(err, unix.Close(s.http), unix.Close(s.echo))
 }
 
 func (s *servers) serveBulk() {
@@ -115,6 +124,31 @@ func (s *servers) listenHTTP() (err error) {
 		err = errors.Join(err, unix.Close(s.http))
 	}
 	return err
+}
+
+func (s *servers) listenEcho() (err error) {
+	if s.echo, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return err
+	}
+	if err = unix.Bind(s.echo, &unix.SockaddrInet4{Port: portEcho, Addr: lab.ServerAddrs[0].As4()}); err != nil {
+		err = errors.Join(err, unix.Close(s.echo))
+	}
+	return err
+}
+
+// serveEcho sends back what it gets until the socket is shut down, which shows as an empty packet.
+func (s *servers) serveEcho() {
+	buf := make([]byte, 64)
+	for {
+		n, from, err := unix.Recvfrom(s.echo, buf, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil || n == 0:
+			return
+		default:
+			_ = unix.Sendto(s.echo, buf[:n], 0, from) // a client that left is its own to notice
+		}
+	}
 }
 
 // serveHTTP answers one connection after the other and closes it first, as Connection: close demands.

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"tapgw/internal/lab"
+)
+
+// programs are BPF programs of bench.bpf.c with their variables, and where they are attached.
+type programs struct {
+	*ebpf.Collection
+	links []link.Link
+}
+
+// loadPrograms loads the named programs with their constants.
+func loadPrograms(constants map[string]any, names ...string) (*programs, error) {
+	spec, err := loadBpf()
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range constants {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("constant %s: %w", name, err)
+		}
+	}
+	for name := range spec.Programs {
+		if !slices.Contains(names, name) {
+			delete(spec.Programs, name)
+		}
+	}
+	c, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, fmt.Errorf("load the benchmark's programs (needs root and BPF): %w", err)
+	}
+	return &programs{Collection: c}, nil
+}
+
+// attach runs a program on everything that a device receives.
+func (p *programs) attach(name string, ns *lab.Namespace, device string) error {
+	index, err := ns.Index(device)
+	if err != nil {
+		return err
+	}
+	return ns.Do(func() error {
+		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p.Programs[name], Attach: ebpf.AttachTCXIngress})
+		if err != nil {
+			return fmt.Errorf("attach %s to %s (needs Linux 6.6): %w", name, device, err)
+		}
+		p.links = append(p.links, l)
+		return nil
+	})
+}
+
+func (p *programs) close() error {
+	var errs []error
+	for _, l := range p.links {
+		errs = append(errs, l.Close())
+	}
+	p.Close()
+	return errors.Join(errs...)
+}
+
+// hostOrder is an IPv4 address as a number.
+func hostOrder(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
+}
