@@ -26,7 +26,7 @@ import (
 // TestQuick runs every row of the peers that need no program of ours.
 func TestQuick(t *testing.T) {
 	labtest.RequireRoot(t)
-	peers := []string{nameKernel, nameKernelRules, nameRedirect, nameRouted}
+	peers := []string{nameKernel, nameRedirect, nameRouted}
 	o, err := parse([]string{"-quick", "-peers", strings.Join(peers, ",")}, io.Discard)
 	labtest.Must(t, err)
 	var out, progress bytes.Buffer
@@ -35,10 +35,8 @@ func TestQuick(t *testing.T) {
 	}
 	t.Logf("\n%s", &out)
 	for _, task := range tasks {
-		for _, l := range task.lines {
-			if slices.ContainsFunc(peers, task.measures) && !strings.Contains(out.String(), l.label) {
-				t.Errorf("no line %q in the report", l.label)
-			}
+		if first := task.lines[0].label; slices.ContainsFunc(peers, task.measures) && !strings.Contains(out.String(), first) {
+			t.Errorf("no %q in the report", first)
 		}
 	}
 }

@@ -63,7 +63,11 @@ func (v variant) maker(binary string) maker {
 			if err := d.awaitUp(ctx); err != nil {
 				return err
 			}
-			return v.verify(ctx, d)
+			if err := v.verify(ctx, d); err != nil {
+				return err
+			}
+			p.stop = func() error { return errors.Join(v.verify(context.WithoutCancel(ctx), d), d.stop()) }
+			return nil
 		})
 	}}
 }

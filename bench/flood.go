@@ -33,10 +33,10 @@ const (
 
 // How sessions are opened.
 const (
-	openRate    = 100_000               // packets per second, which userspace can take
-	openLoss    = 0.001                 // share of a turn's packets that may get lost in the last turn
-	openTurns   = 8                     // the turns there is time for, beside patience
-	openTimeout = 20 * time.Millisecond // for what is still queued after a turn
+	openRate  = 100_000               // packets per second, which userspace can take
+	openLoss  = 0.02                  // share of a turn's packets that may get lost in the last turn
+	openTurns = 8                     // the turns there is time for, beside patience
+	openDrain = 20 * time.Millisecond // for what is still queued after a turn
 )
 
 // flows are the sessions of a flood: each endpoint sends to each of the remotes.
@@ -114,8 +114,8 @@ func (g *generator) number() (n uint64, err error) {
 	return n, g.Variables["number"].Get(&n)
 }
 
-// open lets every flow send, at a rate that any gateway takes, until a whole turn was forwarded and the gateway holds a
-// session for each.
+// open lets every flow send, at a rate that any gateway takes, until practically a whole turn was forwarded and the gateway
+// holds as many sessions.
 func (f flows) open(ctx context.Context, p *peer) error {
 	g, err := newGenerator(f, xdpPass, openRate)
 	if err != nil {
@@ -147,7 +147,7 @@ func (f flows) turn(ctx context.Context, g *generator, p *peer) (left uint64, he
 	if _, err := g.inject(ctx, p.lab.Gateway, f.count()); err != nil {
 		return 0, 0, err
 	}
-	time.Sleep(openTimeout)
+	time.Sleep(openDrain)
 	after, err := p.forwarded()
 	if err != nil {
 		return 0, 0, err

@@ -103,12 +103,14 @@ func (r *results) write(w io.Writer) (missed int) {
 
 // block prints what the peers have reached.
 func (r *results) block(w io.Writer, l line) (missed int) {
-	fmt.Fprintf(w, "\n%s\n", strings.TrimSuffix(l.label+", "+l.unit, ", "))
+	title := fmt.Sprintf("\n%s\n", strings.TrimSuffix(l.label+", "+l.unit, ", "))
 	for _, peer := range reportOrder {
 		s := r.figures(l, peer)
 		if s.count == 0 {
 			continue
 		}
+		fmt.Fprint(w, title)
+		title = ""
 		first := []any{peer, s}
 		for _, c := range r.compare(l, peer) {
 			row(w, append(first, c.ratio, c.to, c.verdict)...)
