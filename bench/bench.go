@@ -117,8 +117,12 @@ func (b *bench) generatorAlone(ctx context.Context, tasks []task, p *peer) (err 
 
 func (b *bench) allRounds(ctx context.Context, tasks []task, peers []*peer) error {
 	for round := range b.rounds {
-		for _, t := range tasks {
-			for _, p := range peers {
+		for i, t := range tasks {
+			turns := slices.Clone(peers)
+			if (round+i)%2 == 1 { // who comes first changes
+				slices.Reverse(turns)
+			}
+			for _, p := range turns {
 				if !t.measures(p.name) {
 					continue
 				}
@@ -127,7 +131,6 @@ func (b *bench) allRounds(ctx context.Context, tasks []task, peers []*peer) erro
 					return err
 				}
 			}
-			slices.Reverse(peers) // who comes first changes
 		}
 	}
 	return nil

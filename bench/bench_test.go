@@ -275,6 +275,24 @@ func TestNothingMeasured(t *testing.T) {
 	}
 }
 
+// TestTurns: over the rounds each peer comes first in every row, with any number of rows.
+func TestTurns(t *testing.T) {
+	var order []string
+	note := func(name string) measure {
+		return func(_ context.Context, p *peer, _ settings) ([]float64, error) {
+			order = append(order, name+p.name)
+			return nil, nil
+		}
+	}
+	on := []string{"a", "b"}
+	b := &bench{options: options{settings: settings{rounds: 2}}, results: &results{}, progress: io.Discard}
+	labtest.Must(t, b.allRounds(t.Context(), []task{{name: "1", on: on, measure: note("1")}, {name: "2", on: on[:1], measure: note("2")},
+		{name: "3", on: on, measure: note("3")}, {name: "4", on: on, measure: note("4")}}, []*peer{{name: "a"}, {name: "b"}}))
+	if got, want := strings.Join(order, " "), "1a 1b 2a 3a 3b 4b 4a 1b 1a 2a 3b 3a 4a 4b"; got != want {
+		t.Errorf("measured %s, want %s", got, want)
+	}
+}
+
 // TestVerify: a row of a datapath that the daemon does not run is none.
 func TestVerify(t *testing.T) {
 	labtest.RequireRoot(t)
@@ -284,7 +302,7 @@ func TestVerify(t *testing.T) {
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(api.Status{Datapath: api.DatapathKernel})
 	})}
-	go server.Serve(listener)
+	go func() { _ = server.Serve(listener) }() // until Close
 	defer server.Close()
 	d := &daemon{client: &api.Client{Socket: socket}}
 	for _, v := range variants {
@@ -304,6 +322,19 @@ func TestReadMap(t *testing.T) {
 	}
 	if _, _, err := readMap([]byte("memlock:\tmuch\nmap_id:\t17\n")); err == nil {
 		t.Error("a map of much memory")
+	}
+}
+
+// TestMapBytes counts the maps that a process has open.
+func TestMapBytes(t *testing.T) {
+	labtest.RequireRoot(t)
+	before, err := mapBytes(os.Getpid())
+	labtest.Must(t, err)
+	g, err := newGenerator(flows{1, 1}, xdpPass, 0)
+	labtest.Must(t, err)
+	defer g.close()
+	if after, err := mapBytes(os.Getpid()); err != nil || after <= before {
+		t.Errorf("%d bytes with the generator's maps (%v), %d before", after, err, before)
 	}
 }
 
