@@ -51,25 +51,38 @@ type daemon struct {
 // maker runs the given program as the gateway.
 func (v variant) maker(binary string) maker {
 	return maker{v.name, func(ctx context.Context, sessions int) (*peer, error) {
-		return newPeer(ctx, v.name, func(p *peer) error {
+		var d *daemon
+		p, err := newPeer(ctx, v.name, func(p *peer) (err error) {
 			if err := v.prepare(p.lab.Gateway, sessions); err != nil {
 				return err
 			}
-			d, err := startDaemon(p.lab.Gateway, binary, fmt.Sprintf(daemonConfig, sessions, v.datapath, v.shortcut))
-			if err != nil {
+			if d, err = startDaemon(p.lab.Gateway, binary, fmt.Sprintf(daemonConfig, sessions, v.datapath, v.shortcut)); err != nil {
 				return err
 			}
 			p.stop, p.sessions, p.memory = d.stop, d.sessions, d.memory
-			if err := d.awaitUp(ctx); err != nil {
-				return err
-			}
-			if err := v.verify(ctx, d); err != nil {
-				return err
-			}
-			p.stop = func() error { return errors.Join(v.verify(context.WithoutCancel(ctx), d), d.stop()) }
-			return nil
+			return d.awaitUp(ctx)
 		})
+		if err != nil {
+			return nil, err
+		}
+		if err := v.await(ctx, d); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", v.name, err), p.close())
+		}
+		p.stop = func() error { return errors.Join(v.verify(context.WithoutCancel(ctx), d), d.stop()) }
+		return p, nil
 	}}
+}
+
+// await gives the daemon time to become what it was told to be: it must have seen a LAN to go past the host's forwarding.
+func (v variant) await(ctx context.Context, d *daemon) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := v.verify(ctx, d)
+		if err == nil || sleep(ctx, 50*time.Millisecond) != nil {
+			return err
+		}
+	}
 }
 
 // prepare gives the host rules for what it forwards. More sessions than connection tracking may hold (a limit of the
