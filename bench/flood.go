@@ -34,7 +34,7 @@ const (
 // How sessions are opened.
 const (
 	openRate  = 100_000               // packets per second, which userspace can take
-	openLoss  = 0.02                  // share of a turn's packets that may get lost in the last turn
+	openLoss  = 0.1                   // share of a turn's packets that may get lost in the last turn
 	openTurns = 8                     // the turns there is time for, beside patience
 	openDrain = 20 * time.Millisecond // for what is still queued after a turn
 )
