@@ -11,6 +11,8 @@ type Capture struct {
 	TapIndex   int        // 0 while there is no TAP
 	TapAddress netip.Addr // the host's address on it, source of captured host traffic
 	TapGateway netip.Addr // the gateway's address on it
+	// Steered says that the kernel sends what comes out of the TAP with an uplink's own address by that uplink.
+	Steered bool
 }
 
 // Wanted is everything that we want in the kernel, in the order in which it is to be installed: routes of the uplinks'
@@ -41,7 +43,9 @@ func Plan(s *Snapshot, f Facts, c Capture) Wanted {
 	for _, u := range s.Uplinks {
 		w.Routes = append(w.Routes, uplinkRoutes(v, u)...)
 	}
-	w.Rules = rules(v, s)
+	if !c.Steered || !v.plain(s) {
+		w.Rules = rules(v, s)
+	}
 	if c.TapIndex == 0 || len(s.Uplinks) == 0 {
 		return w
 	}
@@ -51,6 +55,30 @@ func Plan(s *Snapshot, f Facts, c Capture) Wanted {
 		Index: c.TapIndex, Metric: capture.metric, Protocol: Protocol})
 	w.Demote = capture.demote
 	return w
+}
+
+// plain reports whether routing does without rules, any of which makes the kernel look up the routes of every packet anew,
+// twice: what goes through the TAP is steered there, sockets that are bound to a device find its default route, and no
+// neighbour of one uplink is looked for on another.
+func (v *view) plain(s *Snapshot) bool {
+	var others []netip.Prefix
+	for _, u := range s.Uplinks {
+		if !u.Ready() {
+			continue
+		}
+		if r, ok := v.defaults[u.Index]; !ok || r.Gateway != u.Gateway {
+			return false
+		}
+		var own []netip.Prefix
+		for _, a := range v.addresses[u.Index] {
+			own = append(own, onLinkPrefix(a))
+		}
+		if slices.ContainsFunc(own, func(p netip.Prefix) bool { return slices.ContainsFunc(others, p.Overlaps) }) {
+			return false
+		}
+		others = append(others, own...)
+	}
+	return true
 }
 
 // rules sends what carries an uplink's own address by that uplink, healthy or not, so that replies, probes and bound

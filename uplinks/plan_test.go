@@ -180,3 +180,40 @@ func checkInFront(t *rapid.T, w *world, p Wanted) {
 		}
 	}
 }
+
+// TestRulesOnlyWhereNeeded: what the TAP steers needs none, unless a bound socket or a neighbour could go astray.
+func TestRulesOnlyWhereNeeded(t *testing.T) {
+	apart := func() *world {
+		return new(world).eth(2, "wan1").eth(3, "wan2").addr(2, "192.0.2.10/24").addr(2, "192.0.2.11/24").addr(3, "198.51.100.20/24").
+			arp(2, "192.0.2.1", 1, 0x02).arp(3, "198.51.100.1", 2, 0x02)
+	}
+	steered := tap
+	steered.Steered = true
+	for name, c := range map[string]struct {
+		world   *world
+		capture Capture
+		rules   bool
+	}{
+		"steered":     {apart().via(2, "192.0.2.1", 100).via(3, "198.51.100.1", 200), steered, false},
+		"not steered": {apart().via(2, "192.0.2.1", 100).via(3, "198.51.100.1", 200), tap, true},
+		"same subnet": {twoISPs(), steered, true},
+	} {
+		if got := planOf(c.world, c.capture); (len(got.Rules) > 0) != c.rules || len(got.Routes) == 0 {
+			t.Errorf("%s: %d rules and %d routes, want rules: %t", name, len(got.Rules), len(got.Routes), c.rules)
+		}
+	}
+	s, f := steeredWithoutDefault(t, apart())
+	if got := Plan(s, f, steered); len(got.Rules) == 0 {
+		t.Error("no rules where an uplink has no default route")
+	}
+}
+
+// steeredWithoutDefault is a state in which a named uplink knows its gateway from the configuration alone.
+func steeredWithoutDefault(t *testing.T, w *world) (*Snapshot, Facts) {
+	t.Helper()
+	w.via(2, "192.0.2.1", 100)
+	s, _ := NewTracker(TrackerConfig{TapName: "tapgw0", AssumeHealthy: true, Specs: []Spec{
+		{Name: "wan1"}, {Name: "wan2", Gateway: addr("198.51.100.1")},
+	}}).Update(t0, w.Facts)
+	return s, w.Facts
+}

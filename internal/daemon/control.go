@@ -228,7 +228,7 @@ func (d *Daemon) applyRoutes(s *uplinks.Snapshot, f uplinks.Facts) error {
 		return nil
 	}
 	c := d.cfg().TAP
-	w := uplinks.Plan(s, f, uplinks.Capture{TapIndex: d.pumps.tap.Load().Index(), TapAddress: c.Address.Addr(), TapGateway: c.Gateway()})
+	w := uplinks.Plan(s, f, uplinks.Capture{TapIndex: d.pumps.tap.Load().Index(), TapAddress: c.Address.Addr(), TapGateway: c.Gateway(), Steered: d.fast != nil})
 	report, err := d.routes.Apply(w)
 	d.tellLost(report)
 	if len(report.Demoted) > 0 {

@@ -122,7 +122,7 @@ func (d *Daemon) setUplinks(old, s *uplinks.Snapshot) error {
 	for _, u := range s.Uplinks {
 		errs = append(errs, d.fast.SetUplink(u.ID, fastpath.Uplink{
 			Generation: u.Generation, Index: u.Index, MAC: u.MAC, Gateway: u.Gateway, MTU: u.MTU, HeaderLess: u.HeaderLess,
-			Usable: u.Ready() && !d.gateway.Avoids(u),
+			Ready: u.Ready(), Usable: u.Ready() && !d.gateway.Avoids(u),
 		}))
 	}
 	return errors.Join(errs...)

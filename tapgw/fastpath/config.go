@@ -36,6 +36,7 @@ type Uplink struct {
 	Gateway    netip.Addr // IPv4 next hop; the zero Addr when remotes are on the link or the device is header-less
 	MTU        int        // bytes
 	HeaderLess bool       // frames have no Ethernet header: PPP, WWAN, TUN
+	Ready      bool       // packets can leave by it: those with a source of its own do
 	Usable     bool       // its sessions are the kernel's
 }
 

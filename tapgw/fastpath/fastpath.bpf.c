@@ -103,15 +103,31 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	return u->flags & UPLINK_HEADERLESS ? bpf_redirect(u->ifindex, 0) : send(u->ifindex, u->gateway, p->dst);
 }
 
+// leave_as_it_is sends what carries an uplink's own address by that uplink: replies of the host's services and port forwards.
+static __noinline int leave_as_it_is(struct __sk_buff *skb)
+{
+	struct iphdr ip;
+	__u32 mtu = 0;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4)
+		return TC_ACT_UNSPEC;
+	__u32 src = bpf_ntohl(ip.saddr);
+	__u32 *n = bpf_map_lookup_elem(&own, &src);
+	struct uplink *u = n ? uplink_of(*n) : 0;
+	if (!u || !(u->flags & UPLINK_READY) || bpf_check_mtu(skb, u->ifindex, &mtu, 0, BPF_MTU_CHK_SEGS))
+		return TC_ACT_UNSPEC;
+	return u->flags & UPLINK_HEADERLESS ? bpf_redirect(u->ifindex, 0) : send(u->ifindex, u->gateway, bpf_ntohl(ip.daddr));
+}
+
 SEC("tc") int tap_egress(struct __sk_buff *skb)
 {
 	struct packet p;
 	__u32 n = 0;
 
 	if (parse(skb, ETH_HLEN, &p))
-		return TC_ACT_UNSPEC;
+		return leave_as_it_is(skb);
 	struct identity *id = find(&index_out, outbound_key(&p), OUTBOUND, &n);
-	return id ? forward(skb, &p, id, n, 0) : TC_ACT_UNSPEC;
+	return id ? forward(skb, &p, id, n, 0) : leave_as_it_is(skb);
 }
 
 // lan_upcall hands a packet of the LAN to Go as the host's own forwarding would have.

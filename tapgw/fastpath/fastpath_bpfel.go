@@ -105,6 +105,7 @@ const (
 	fastpathMapIndexIn                  = "index_in"
 	fastpathMapIndexOut                 = "index_out"
 	fastpathMapOutside                  = "outside"
+	fastpathMapOwn                      = "own"
 	fastpathMapPortWords                = "port_words"
 	fastpathMapRecords                  = "records"
 	fastpathMapUdpServices              = "udp_services"
@@ -185,6 +186,7 @@ type fastpathMapSpecs struct {
 	IndexIn     *ebpf.MapSpec `ebpf:"index_in"`
 	IndexOut    *ebpf.MapSpec `ebpf:"index_out"`
 	Outside     *ebpf.MapSpec `ebpf:"outside"`
+	Own         *ebpf.MapSpec `ebpf:"own"`
 	PortWords   *ebpf.MapSpec `ebpf:"port_words"`
 	Records     *ebpf.MapSpec `ebpf:"records"`
 	UdpServices *ebpf.MapSpec `ebpf:"udp_services"`
@@ -233,6 +235,7 @@ type fastpathMaps struct {
 	IndexIn     *ebpf.Map `ebpf:"index_in"`
 	IndexOut    *ebpf.Map `ebpf:"index_out"`
 	Outside     *ebpf.Map `ebpf:"outside"`
+	Own         *ebpf.Map `ebpf:"own"`
 	PortWords   *ebpf.Map `ebpf:"port_words"`
 	Records     *ebpf.Map `ebpf:"records"`
 	UdpServices *ebpf.Map `ebpf:"udp_services"`
@@ -248,6 +251,7 @@ func (m *fastpathMaps) Close() error {
 		m.IndexIn,
 		m.IndexOut,
 		m.Outside,
+		m.Own,
 		m.PortWords,
 		m.Records,
 		m.UdpServices,

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 // Names in the C program.
@@ -33,6 +34,7 @@ type Programs struct {
 
 	mu       sync.Mutex // guards what follows
 	attached map[place]io.Closer
+	own      [uplinks.MaxUplinks][]uint32 // addresses in the map of that name
 	closed   bool
 }
 

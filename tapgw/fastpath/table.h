@@ -80,6 +80,7 @@ struct services {
 
 #define UPLINK_USABLE 1
 #define UPLINK_HEADERLESS 2  // no Ethernet header
+#define UPLINK_READY 4       // packets can leave by it, whatever its health
 
 #define GENERATION(id) ((__u32)(id)->outside & 0xffffff)
 #define HOP(id) ((__u32)(id)->outside >> 24)
@@ -129,6 +130,14 @@ struct {
 	__type(key, struct client);
 	__type(value, __u32);
 } clients SEC(".maps");
+
+// own tells which uplink has an address, host order.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, UPLINKS * ADDRESSES);
+	__type(key, __u32);
+	__type(value, __u32);
+} own SEC(".maps");
 
 const volatile __u64 seed0;
 const volatile __u64 seed1;

@@ -2,11 +2,14 @@ package fastpath
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"github.com/cilium/ebpf"
 
 	"tapgw/nat"
 	"tapgw/uplinks"
@@ -16,6 +19,7 @@ import (
 const (
 	flagUsable = 1 << iota
 	flagHeaderLess
+	flagReady
 )
 
 // uplinkWords is struct uplink of table.h.
@@ -76,7 +80,7 @@ func (p *Programs) SetUplink(id uint8, u Uplink) error {
 	}
 	return p.whileOpen(func() error {
 		w := p.shared.uplink(id)
-		w.flags.Store(w.flags.Load() &^ flagUsable)
+		w.flags.Store(w.flags.Load() &^ (flagUsable | flagReady))
 		w.generation.Store(u.Generation)
 		w.ifindex.Store(uint32(u.Index))
 		w.gateway.Store(gateway)
@@ -89,7 +93,7 @@ func (p *Programs) SetUplink(id uint8, u Uplink) error {
 
 // check returns the next hop of a possible uplink.
 func (u *Uplink) check() (gateway uint32, err error) {
-	if u.Usable && (u.Index <= 0 || u.MTU <= 0) {
+	if (u.Usable || u.Ready) && (u.Index <= 0 || u.MTU <= 0) {
 		return 0, fmt.Errorf("%w: usable with interface index %d and MTU %d", ErrUplink, u.Index, u.MTU)
 	}
 	return nextHop(u.Gateway)
@@ -102,6 +106,9 @@ func (u *Uplink) flags() (flags uint32) {
 	if u.HeaderLess {
 		flags |= flagHeaderLess
 	}
+	if u.Ready {
+		flags |= flagReady
+	}
 	return flags
 }
 
@@ -113,6 +120,9 @@ func (p *Programs) SetAddresses(id uint8, list []nat.PortArrays) error {
 	}
 	return p.whileOpen(func() error {
 		w := &array[addressWords](p.shared.outside)[id]
+		if err := p.setOwn(id, list); err != nil {
+			return err
+		}
 		list = list[:min(len(list), MaxAddresses)]
 		for i, a := range list {
 			w.list[i].tcp.Store(uint32(a.TCP)) // −1 is NO_PORTS
@@ -122,6 +132,26 @@ func (p *Programs) SetAddresses(id uint8, list []nat.PortArrays) error {
 		w.count.Store(uint32(len(list)))
 		return nil
 	})
+}
+
+// setOwn has packets with these sources leave by the uplink as they are, and none with those it had before.
+func (p *Programs) setOwn(id uint8, list []nat.PortArrays) error {
+	own := p.maps[fastpathMapOwn]
+	for _, a := range p.own[id] {
+		if err := own.Delete(a); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("fastpath: forget an address of uplink %d: %w", id, err)
+		}
+	}
+	p.own[id] = nil
+	for _, a := range list {
+		if err := own.Update(a.Outside, uint32(id), ebpf.UpdateNoExist); errors.Is(err, ebpf.ErrKeyExist) {
+			continue // of the uplink that had it first
+		} else if err != nil {
+			return fmt.Errorf("fastpath: note an address of uplink %d: %w", id, err)
+		}
+		p.own[id] = append(p.own[id], a.Outside)
+	}
+	return nil
 }
 
 // SetClock says what is to be added to CLOCK_MONOTONIC to make the time of which nat.TickOf makes ticks.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"unicode"
 
 	"github.com/cilium/ebpf"
@@ -120,9 +121,12 @@ func (d device) ingressBypassed(own []ebpf.ProgramID) (list []string, err error)
 	return list, nil
 }
 
+// ownFilters is how the names of filters begin that run our programs where there is no tcx.
+const ownFilters = "tapgw"
+
 func isOwn(f netlink.Filter, own []ebpf.ProgramID) bool {
 	b, ok := f.(*netlink.BpfFilter)
-	return ok && slices.Contains(own, ebpf.ProgramID(b.Id))
+	return ok && (slices.Contains(own, ebpf.ProgramID(b.Id)) || strings.HasPrefix(b.Name, ownFilters))
 }
 
 // The request for what happens to packets that no IPsec policy matches, and its answer (linux/xfrm.h, Linux 5.14).

@@ -133,6 +133,7 @@ func TestBypassedRules(t *testing.T) {
 		{"mark", []testChain{{id: "ip mangle pre", hook: pre, rules: rules(setMark())}}, []string{"ip mangle pre" + has}},
 		{"counter", []testChain{{id: "ip acct forward", hook: forward, rules: rules(count())}}, []string{"ip acct forward" + has}},
 		{"dnat", []testChain{{id: "ip nat pre", hook: pre, kind: "nat", rules: rules(natTo(10, 0, 0, 1))}}, []string{"ip nat pre" + has}},
+		{"port forward", []testChain{{id: "ip nat pre", hook: pre, kind: "nat", rules: rules(join(from("wan0"), natTo(10, 0, 0, 1)))}}, []string{"ip nat pre" + has}},
 		{"masquerade all", []testChain{{id: "ip nat post", hook: post, kind: "nat", rules: rules(masquerade())}}, []string{"ip nat post" + has}},
 		{"masquerade uplink", []testChain{{id: "ip nat post", hook: post, kind: "nat", rules: rules(join(to("wan0"), masquerade()))}}, nil},
 		{"masquerade TAP", []testChain{{id: "ip nat post", hook: post, kind: "nat", rules: rules(join(to("tapgw0"), masquerade()))}}, []string{"ip nat post" + has}},

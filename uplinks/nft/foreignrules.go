@@ -27,7 +27,8 @@ type baseChain struct {
 	chainID
 	hook    uint32
 	drops   bool // by policy
-	use     int  // number of rules
+	nat     bool
+	use     int // number of rules
 	devices []deviceName
 }
 
@@ -212,6 +213,7 @@ func decodeChain(data []byte) (*baseChain, error) {
 		hook:    hook.number(unix.NFTA_HOOK_HOOKNUM),
 		drops:   attrs.number(unix.NFTA_CHAIN_POLICY) == 0,
 		use:     int(attrs.number(unix.NFTA_CHAIN_USE)),
+		nat:     attrs.text(unix.NFTA_CHAIN_TYPE) == "nat",
 		devices: devices,
 	}, err
 }

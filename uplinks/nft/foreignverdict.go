@@ -169,6 +169,9 @@ func (c baseChain) passages(tap device, ports []device) (list []passage) {
 		}
 		return list
 	}
+	if c.nat && c.hook == unix.NF_INET_PRE_ROUTING {
+		return []passage{{}} // answers to what is forwarded into the LAN pass as well, and need their translation
+	}
 	for _, port := range ports {
 		if c.hook == unix.NF_INET_PRE_ROUTING {
 			list = append(list, passage{in: &port}, passage{in: &tap})
