@@ -1,0 +1,334 @@
+package fastpath
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"tapgw/internal/lab/labtest"
+	"tapgw/internal/packet"
+	"tapgw/nat"
+	"tapgw/policy"
+	"tapgw/tapgw"
+	"tapgw/uplinks"
+)
+
+const (
+	bare      = 0xc6336408 // an outside address whose ports the kernel does not see
+	neighbour = 0xc6336409 // not ours
+	stranger  = 0xcb007163
+	service   = 5353 // UDP port of the host
+	unsent    = 999  // a port, or identifier, that nothing left by
+)
+
+// whose is what becomes of a received packet that is no hit.
+type whose int
+
+const (
+	others whose = iota // goes on as it was
+	ours                // goes to Go
+	served              // goes on, and Go gets a copy
+)
+
+// judging is a rig and the userspace gateway on the same table, with a session of each protocol and a resting port.
+type judging struct {
+	*rig
+	gateway       *tapgw.Gateway
+	tcp, udp, ask nat.Translation
+	resting       uint16
+}
+
+func newJudging(t *testing.T) *judging {
+	t.Helper()
+	j := &judging{rig: newRig(t)}
+	j.shared.everyUplink(func(w *uplinkWords) { w.upcall.Store(1 << 20) })
+	scheduler, err := policy.New("failover")
+	labtest.Must(t, err)
+	meters, demand := new(tapgw.Meters), uplinks.NewDemand()
+	for i := range meters {
+		meters[i] = uplinks.NewMeter(demand)
+	}
+	j.gateway = tapgw.New(tapgw.Config{
+		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, TAPIP: netip.MustParseAddr("198.18.73.1"),
+		Held: func(uint8, uint32, uint16) bool { return false },
+	}, j.table, meters, scheduler)
+	j.gateway.SetUplinks(uplinks.NewSnapshot([]*uplinks.Uplink{{
+		ID: uplinkID, Generation: generation, Index: 1, MTU: mtu, State: uplinks.Up, GatewayMAC: [6]byte{2},
+		Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.8")},
+	}}))
+	j.gateway.SetServices([]uint16{service}, nil)
+	labtest.Must(t, j.SetServices([]uint16{service}))
+	arrays := j.table.Prepare(uplinkID, []uint32{outside, bare})
+	arrays[1].TCP, arrays[1].UDP = -1, -1
+	labtest.Must(t, j.SetAddresses(uplinkID, arrays))
+	j.resting = j.rested(t)
+	for i, tr := range []*nat.Translation{&j.tcp, &j.udp, &j.ask} {
+		k := nat.Key{Inside: 0x0a000002, Remote: 0x08080808, InsidePort: 40000, RemotePort: 443, Proto: packet.ProtoTCP}
+		if i > 0 {
+			k.Proto = packet.ProtoUDP
+		}
+		if i > 1 {
+			k.Proto, k.RemotePort = packet.ProtoICMP, 0
+		}
+		*tr = j.table.Translation(j.open(t, k))
+	}
+	return j
+}
+
+// rested opens a session that ends, and returns its outside port.
+func (j *judging) rested(t *testing.T) uint16 {
+	t.Helper()
+	tr := j.table.Translation(j.open(t, nat.Key{Inside: 1, Remote: 2, InsidePort: 3, RemotePort: 4, Proto: packet.ProtoUDP}))
+	later := nat.Tick(offset) + nat.TickOf(time.Hour)
+	j.table.Sweep(later, 0)
+	if got := j.table.Owned(uplinkID, packet.ProtoUDP, outside, tr.OutsidePort); got != nat.Resting {
+		t.Fatalf("the port of an ended session is %v, want resting", got)
+	}
+	return tr.OutsidePort
+}
+
+// message is an ICMP message; rest is its second word.
+func message(kind uint8, rest uint32, body []byte) []byte {
+	m := append([]byte{kind, 0, 0, 0}, binary.BigEndian.AppendUint32(nil, rest)...)
+	m = append(m, body...)
+	binary.BigEndian.PutUint16(m[2:], ^packet.Fold(packet.Sum(0, m)))
+	return m
+}
+
+var padding = []byte{1, 1, 1, 1, 1, 1, 1, 0} // IPv4 options
+
+// ipv4 is a packet; options must be whole words.
+func ipv4(proto uint8, src, dst uint32, options, payload []byte) []byte {
+	b := make([]byte, 20, 20+len(options)+len(payload))
+	b[0], b[8], b[9] = byte(0x45+len(options)/4), 64, proto
+	binary.BigEndian.PutUint16(b[2:], uint16(cap(b)))
+	binary.BigEndian.PutUint32(b[12:], src)
+	binary.BigEndian.PutUint32(b[16:], dst)
+	b = append(b, options...)
+	binary.BigEndian.PutUint16(b[10:], ^packet.Fold(packet.Sum(0, b)))
+	return append(b, payload...)
+}
+
+// framed adds an Ethernet header for the loopback device.
+func framed(ip []byte) []byte { return append([]byte{12: 8, 13: 0}, ip...) }
+
+// to is a TCP or UDP packet of a stranger.
+func to(proto uint8, dst uint32, port uint16) []byte {
+	return sample{src: stranger, dst: dst, sport: 7, dport: port, proto: proto, flags: packet.SYN, payload: 16}.build()
+}
+
+// optional is a frame whose IPv4 header gets options.
+func optional(frame []byte) []byte {
+	h := frame[ip:]
+	src, dst := binary.BigEndian.Uint32(h[12:]), binary.BigEndian.Uint32(h[16:])
+	return framed(ipv4(h[9], src, dst, padding, h[20:]))
+}
+
+func fragment(frame []byte, word uint16) []byte {
+	binary.BigEndian.PutUint16(frame[ip+6:], word)
+	return frame
+}
+
+// from is a frame with a source address.
+func from(mac [6]byte, tag uint8, frame []byte) []byte {
+	mac[5] = tag
+	copy(frame[6:], mac[:])
+	return frame
+}
+
+// arrival is a received packet. Why says why the gateway in userspace would not agree; "" when it must.
+type arrival struct {
+	name  string
+	frame []byte
+	want  whose
+	why   string
+}
+
+const (
+	checksMore = "Go looks closer, and gives back what is not ours after all"
+	hostDrops  = "Go drops what is malformed, and so does the host"
+)
+
+// ports are packets that the port decides about.
+func (j *judging) ports() []arrival {
+	const tcp, udp = packet.ProtoTCP, packet.ProtoUDP
+	mine := j.udp.OutsidePort
+	return []arrival{
+		{"TCP, free", to(tcp, outside, unsent), others, ""},
+		{"UDP, free", to(udp, outside, unsent), others, ""},
+		{"TCP, mapped", to(tcp, outside, j.tcp.OutsidePort), ours, ""},
+		{"UDP, mapped", to(udp, outside, mine), ours, ""},
+		{"TCP, mapped for UDP", to(tcp, outside, mine), others, ""},
+		{"UDP, mapped for TCP", to(udp, outside, j.tcp.OutsidePort), others, ""},
+		{"UDP, resting", to(udp, outside, j.resting), ours, ""},
+		{"TCP, resting for UDP", to(tcp, outside, j.resting), others, ""},
+		{"TCP, unknown to the kernel", to(tcp, bare, unsent), ours, checksMore},
+		{"UDP, unknown to the kernel", to(udp, bare, unsent), ours, checksMore},
+		{"TCP, of another address", to(tcp, neighbour, j.tcp.OutsidePort), others, ""},
+		{"UDP, of another address", to(udp, neighbour, mine), others, ""},
+		{"UDP, service", to(udp, outside, service), served, ""},
+		{"UDP, service of another address", to(udp, neighbour, service), others, ""},
+		{"TCP, service of UDP", to(tcp, outside, service), others, ""},
+		{"UDP, next to a service", to(udp, outside, service+1), others, ""},
+		{"UDP, a word before a service", to(udp, outside, service-64), others, ""},
+		{"options, mapped", optional(to(udp, outside, mine)), ours, ""},
+		{"options, free", optional(to(udp, outside, unsent)), others, ""},
+		{"options, service", optional(to(udp, outside, service)), served, ""},
+		{"bad data offset, mapped", put(l4+12, 1<<4)(to(tcp, outside, j.tcp.OutsidePort)), ours, ""},
+		{"bad data offset, free", put(l4+12, 1<<4)(to(tcp, outside, unsent)), others, hostDrops},
+		{"header cut off", to(udp, outside, mine)[:l4+7], others, hostDrops},
+		{"IPv4 header too short", put(ip, 0x44)(to(udp, outside, mine)), others, hostDrops},
+		{"IP version 6", put(ip, 0x65)(to(udp, outside, mine)), others, hostDrops},
+	}
+}
+
+// portless are packets of which something else decides.
+func (j *judging) portless() []arrival {
+	const tcp, udp = packet.ProtoTCP, packet.ProtoUDP
+	mine := func() []byte { return to(udp, outside, j.udp.OutsidePort) }
+	notForUs, fromGo := "does not get as far as Go", "comes from Go"
+	return []arrival{
+		{"first fragment, mapped", fragment(mine(), 0x2000), ours, ""},
+		{"first fragment, free", fragment(to(udp, outside, unsent), 0x2000), ours, checksMore},
+		{"later fragment", fragment(put(ip+5, 9)(to(tcp, outside, unsent)), 0x0010), ours, ""},
+		{"last fragment of eight bytes", fragment(put(ip+5, 8)(put(ip+3, 28)(mine()[:l4+8])), 0x0001), ours, ""},
+		{"first fragment, options", fragment(optional(mine()), 0x2000), ours, ""},
+		{"ICMP fragment", fragment(icmp(packet.ICMPEcho, unsent<<16, nil), 0x2000), ours, checksMore},
+		{"fragment of another protocol", fragment(put(ip+9, 132)(mine()), 0x2000), others, ""},
+		{"fragment, another address", fragment(to(udp, neighbour, unsent), 0x2000), others, ""},
+		{"may not be fragmented", fragment(to(udp, outside, unsent), 0x4000), others, ""},
+		{"SCTP", put(ip+9, 132)(mine()), others, ""},
+		{"GRE", put(ip+9, 47)(mine()), others, ""},
+		{"IPv6", put(12, 0x86)(put(13, 0xdd)(mine())), others, ""},
+		{"VLAN", put(12, 0x81)(mine()), others, ""},
+		{"for another station", put(0, 2)(mine()), others, notForUs},
+		{"broadcast", append(bytes.Repeat([]byte{0xff}, 6), mine()[6:]...), others, notForUs},
+		{"given back", from(secret, 0, mine()), others, fromGo},
+		{"given back, tagged", from(secret, 200, mine()), others, fromGo},
+		{"almost given back", from([6]byte{secret[0], secret[1], secret[2], secret[3], secret[4] ^ 1}, 0, mine()), ours, ""},
+	}
+}
+
+// icmp is a message of a stranger.
+func icmp(kind uint8, rest uint32, body []byte) []byte {
+	return framed(ipv4(packet.ProtoICMP, stranger, outside, nil, message(kind, rest, body)))
+}
+
+// queries are ICMP messages that quote nothing.
+func (j *judging) queries() []arrival {
+	reply := func(kind uint8, src uint32, id uint16) []byte {
+		return framed(ipv4(packet.ProtoICMP, src, outside, nil, message(kind, uint32(id)<<16|1, []byte("abcd"))))
+	}
+	mine := j.ask.OutsidePort
+	elsewhere := ipv4(packet.ProtoICMP, j.ask.Remote, bare, nil, message(packet.ICMPEchoReply, uint32(mine)<<16, nil))
+	return []arrival{
+		{"echo reply", reply(packet.ICMPEchoReply, j.ask.Remote, mine), ours, ""},
+		{"timestamp reply", reply(packet.ICMPTimestampReply, j.ask.Remote, mine), ours, ""},
+		{"echo reply, options", optional(reply(packet.ICMPEchoReply, j.ask.Remote, mine)), ours, ""},
+		{"echo reply, host's identifier", reply(packet.ICMPEchoReply, j.ask.Remote, mine+1), others, ""},
+		{"echo reply, stranger", reply(packet.ICMPEchoReply, stranger, mine), others, ""},
+		{"echo reply, other address of ours", framed(elsewhere), others, ""},
+		{"echo request", reply(packet.ICMPEcho, j.ask.Remote, mine), others, ""},
+		{"timestamp request", reply(packet.ICMPTimestamp, j.ask.Remote, mine), others, ""},
+		{"router advertisement", reply(9, j.ask.Remote, mine), others, ""},
+		{"echo reply, cut", reply(packet.ICMPEchoReply, j.ask.Remote, mine)[:l4+7], others, hostDrops},
+	}
+}
+
+// quoted is a packet that was sent, as an error quotes it.
+func quoted(tr nat.Translation) []byte {
+	if tr.Proto == packet.ProtoICMP {
+		return ipv4(tr.Proto, tr.Outside, tr.Remote, nil, message(packet.ICMPEcho, uint32(tr.OutsidePort)<<16, nil))
+	}
+	s := sample{src: tr.Outside, dst: tr.Remote, sport: tr.OutsidePort, dport: tr.RemotePort, proto: tr.Proto, payload: 20}
+	return s.build()[packet.EthernetLen:]
+}
+
+// errors are of each type, about packets of ours, and of the host's with another port or identifier.
+func (j *judging) errors() (list []arrival) {
+	for _, tr := range []nat.Translation{j.tcp, j.udp, j.ask} {
+		for _, kind := range []uint8{packet.ICMPUnreachable, packet.ICMPTimeExceeded, packet.ICMPParameter} {
+			name := string('0'+rune(tr.Proto)) + " quoted in type " + string('0'+rune(kind))
+			list = append(list, arrival{name, icmp(kind, 0, quoted(tr)), ours, ""})
+			hosts := tr
+			hosts.OutsidePort = unsent
+			list = append(list, arrival{name + ", host's", icmp(kind, 0, quoted(hosts)), others, ""})
+		}
+	}
+	return append(list, j.strangeErrors()...)
+}
+
+func (j *judging) strangeErrors() []arrival {
+	const kind = packet.ICMPUnreachable
+	whole := quoted(j.udp)
+	hosts, elsewhere, unknown, over, rest := j.udp, j.udp, j.udp, j.udp, j.udp
+	hosts.OutsidePort, elsewhere.Outside, over.Remote, rest.OutsidePort = unsent, neighbour, stranger, j.resting
+	unknown.Outside, unknown.OutsidePort = bare, unsent
+	options := func(q []byte) []byte { return ipv4(q[9], outside, j.udp.Remote, padding, q[20:]) }
+	reply := ipv4(packet.ProtoICMP, outside, j.ask.Remote, nil, message(packet.ICMPEchoReply, uint32(j.ask.OutsidePort)<<16, nil))
+	toBare := framed(ipv4(packet.ProtoICMP, stranger, bare, nil, message(kind, 0, whole)))
+	return []arrival{
+		{"quote of eight bytes", icmp(kind, 0, whole[:28]), ours, ""},
+		{"quote of seven bytes", icmp(kind, 0, whole[:27]), others, ""},
+		{"quote without a whole header", icmp(kind, 0, whole[:19]), others, ""},
+		{"no quote", icmp(kind, 0, nil), others, ""},
+		{"quote with options", icmp(kind, 0, options(whole)), ours, ""},
+		{"quote with options, cut", icmp(kind, 0, options(whole)[:35]), others, ""},
+		{"quote with options, host's", icmp(kind, 0, options(quoted(hosts))), others, ""},
+		{"options before the quote", optional(icmp(kind, 0, whole)), ours, ""},
+		{"quote of another address", icmp(kind, 0, quoted(elsewhere)), others, ""},
+		{"quote of an echo reply", icmp(kind, 0, reply), others, ""},
+		{"quote of another protocol", icmp(kind, 0, put(9, 132)(slices.Clone(whole))), others, ""},
+		{"quote of IPv6", icmp(kind, 0, put(0, 0x65)(slices.Clone(whole))), others, ""},
+		{"redirect", icmp(5, 0, whole), others, ""},
+		{"source quench", icmp(4, 0, whole), others, ""},
+		{"quote of a port the kernel does not know", icmp(kind, 0, quoted(unknown)), ours, checksMore},
+		{"quote of a session that is over", icmp(kind, 0, quoted(over)), ours, checksMore},
+		{"quote of a resting port", icmp(kind, 0, quoted(rest)), ours, checksMore},
+		{"sent to another address than it quotes", toBare, ours, checksMore},
+		{"wrong checksum", put(l4+2, 0xee)(icmp(kind, 0, whole)), ours, checksMore},
+		{"wrong checksum in the quote", icmp(kind, 0, put(10, whole[10]+1)(slices.Clone(whole))), ours, checksMore},
+	}
+}
+
+// TestJudge gives received packets to the program and to the gateway in userspace, which decides where there is no fast
+// path: both must hold the same for ours.
+func TestJudge(t *testing.T) {
+	j := newJudging(t)
+	for _, list := range [][]arrival{j.ports(), j.portless(), j.queries(), j.errors()} {
+		for _, a := range list {
+			t.Run(a.name, func(t *testing.T) { j.judge(t, a) })
+		}
+	}
+}
+
+func (j *judging) judge(t *testing.T, a arrival) {
+	client := fastpathClient{Addr: stranger, Local: outside, Port: 7, Service: service, Uplink: uplinkID}
+	_ = j.maps[fastpathMapClients].Delete(&client) // there may be none
+	code, out := run(t, j.ingress, a.frame, 0)
+	wantCode, wantOut := uint32(codeNext), a.frame
+	if a.want == ours {
+		wantCode, wantOut = codeHit, labelled(a.frame, uplinkID)
+	}
+	if code != wantCode || !bytes.Equal(out, wantOut) {
+		t.Errorf("code %d and\n%x, want %d and\n%x", int32(code), out, int32(wantCode), wantOut)
+	}
+	var tick uint32
+	if told := j.maps[fastpathMapClients].Lookup(&client, &tick) == nil; told != (a.want == served) {
+		t.Errorf("Go is told of a client: %v", told)
+	}
+	res := j.gateway.Inbound(append(make([]byte, packet.VnetLen), a.frame...), uplinkID, offset)
+	if wanted := res.Verdict != tapgw.Ignore && res.Verdict != tapgw.GiveBack; (wanted == (a.want == ours)) != (a.why == "") {
+		t.Errorf("Go's verdict is %d for %q, and a difference is explained by %q", res.Verdict, res.Reason, a.why)
+	}
+}
+
+// labelled is a frame as it is on the upcall device.
+func labelled(frame []byte, tag uint8) []byte {
+	f := slices.Clone(frame)
+	copy(f, upcallMAC[:])
+	return from(secret, tag, put(12, 8)(put(13, 0)(f)))
+}
