@@ -259,5 +259,40 @@ func TestGiveBackIgnoresScraps(t *testing.T) {
 	r := newReturning(t, true)
 	for n := range packet.VnetLen + packet.EthernetLen + 40 {
 		_ = r.upcall.GiveBack(uplinkID, make([]byte, n))
+		_ = r.upcall.ToLAN(1, make([]byte, n))
+	}
+}
+
+func TestOrigin(t *testing.T) {
+	var u *tapdev.Upcall
+	labtest.Must(t, labtest.Namespace(t, "gw").Do(func() (err error) {
+		u, err = tapdev.CreateUpcall(tapdev.UpcallConfig{Name: "tapgw0u", MAC: upcallMAC, Address: upcallAddr, Seed: seed})
+		return err
+	}))
+	defer func() { _ = u.Close() }()
+	frame := func(mac [6]byte) []byte {
+		b := make([]byte, packet.VnetLen+packet.EthernetLen)
+		copy(b[packet.VnetLen+6:], mac[:])
+		return b
+	}
+	for tag := range 256 {
+		want, uplink := tapdev.Nowhere, uint8(0)
+		switch {
+		case tag < 32:
+			want, uplink = tapdev.FromUplink, uint8(tag)
+		case tag < 64:
+			want, uplink = tapdev.Copy, uint8(tag-32)
+		case tag == 64:
+			want = tapdev.FromLAN
+		}
+		ours := frame(wire.GiveBackMAC(seed, uint8(tag)))
+		if got, id := u.Origin(ours); got != want || id != uplink {
+			t.Errorf("tag %d: from %d of uplink %d, want %d of %d", tag, got, id, want, uplink)
+		}
+		for _, strange := range [][]byte{frame(wire.GiveBackMAC(seed+1, uint8(tag))), ours[:len(ours)-1], nil} {
+			if got, id := u.Origin(strange); got != tapdev.Nowhere || id != 0 {
+				t.Errorf("tag %d with another secret, or cut: from %d of uplink %d", tag, got, id)
+			}
+		}
 	}
 }
