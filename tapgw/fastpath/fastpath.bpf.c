@@ -329,17 +329,29 @@ static __always_inline int give_back(struct __sk_buff *skb, struct ethhdr *eth, 
 	return bpf_redirect(u->ifindex, BPF_F_INGRESS);
 }
 
+// fits reports whether the host behind a hop can get a packet, or the segments of a super-packet, as it is.
+static __always_inline int fits(struct __sk_buff *skb, __u32 mtu)
+{
+	struct packet p;
+	__be16 len;
+
+	if (skb->gso_size)
+		return !parse(skb, ETH_HLEN, &p) && size(&p, skb->gso_size) <= mtu;
+	return !bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct iphdr, tot_len), &len, sizeof(len)) && bpf_ntohs(len) <= mtu;
+}
+
 // to_lan sends a translated packet by the next hop of its session; what is to expire here is the host's.
 static __always_inline int to_lan(struct __sk_buff *skb, __u32 n)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct iphdr *ip = data + ETH_HLEN;
 	struct hop *h = hop_of(n);
 	struct uplink *any = uplink_of(0);
+	int fit = h && fits(skb, h->mtu);
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + ETH_HLEN;
 
 	if ((void *)(ip + 1) > end || !any)
 		return TC_ACT_SHOT;
-	if (!h || ip->ttl <= 1 || (!skb->gso_size && bpf_ntohs(ip->tot_len) > h->mtu))
+	if (!h || !fit || ip->ttl <= 1)
 		return deliver(skb, any->tap);
 	age(ip);
 	return send(h->ifindex, h->gateway, bpf_ntohl(ip->daddr));

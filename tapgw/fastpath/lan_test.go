@@ -257,3 +257,34 @@ func summed(f []byte) []byte {
 	binary.BigEndian.PutUint16(header[10:], ^packet.Fold(packet.Sum(0, header)))
 	return f
 }
+
+// TestToLAN: what Go has translated takes the hop in the frame, or the TAP when it is too big for the hop or expires.
+func TestToLAN(t *testing.T) {
+	rig := newLANRig(t)
+	for _, s := range samples() {
+		headers := len(s.build()) - packet.EthernetLen - s.payload
+		for _, c := range []struct {
+			name        string
+			length, gso int
+			ttl, hop    byte
+			want        bool
+		}{
+			{"small", 100, 0, 64, lanHop, true}, {"at the limit", mtu, 0, 64, lanHop, true}, {"beyond", mtu + 1, 0, 64, lanHop, false},
+			{"segments", 3000, mtu - headers, 64, lanHop, true}, {"large segments", 3000, mtu - headers + 1, 64, lanHop, false},
+			{"last but one", 100, 0, 2, lanHop, true}, {"expiring", 100, 0, 1, lanHop, false}, {"expired", 100, 0, 0, lanHop, false},
+			{"no hop", 100, 0, 64, 0, false}, {"hop that is off", 100, 0, 64, lanHop - 1, false},
+		} {
+			s.payload = c.length - headers
+			frame := from(secret, tagLAN, summed(put(ip+8, c.ttl)(s.build())))
+			frame[5] = c.hop
+			want := aged(frame)
+			if !c.want {
+				want = slices.Clone(frame)
+				copy(want, append(tapMAC[:], gatewayMAC[:]...))
+			}
+			if code, got := run(t, rig.upcall, frame, c.gso); code != codeHit || !bytes.Equal(got, want) {
+				t.Errorf("protocol %d, %s: code %d and\n%x, want\n%x", s.proto, c.name, int32(code), got[:64], want[:64])
+			}
+		}
+	}
+}
