@@ -3,6 +3,7 @@ package fastpath
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -22,6 +23,7 @@ const (
 	stranger  = 0xcb007163
 	service   = 5353 // UDP port of the host
 	unsent    = 999  // a port, or identifier, that nothing left by
+	shared    = 1000 // TCP port of several mappings
 )
 
 // whose is what becomes of a received packet that is no hit.
@@ -45,23 +47,10 @@ func newJudging(t *testing.T) *judging {
 	t.Helper()
 	j := &judging{rig: newRig(t)}
 	j.shared.everyUplink(func(w *uplinkWords) { w.upcall.Store(1 << 20) })
-	scheduler, err := policy.New("failover")
-	labtest.Must(t, err)
-	meters, demand := new(tapgw.Meters), uplinks.NewDemand()
-	for i := range meters {
-		meters[i] = uplinks.NewMeter(demand)
-	}
-	j.gateway = tapgw.New(tapgw.Config{
-		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, TAPIP: netip.MustParseAddr("198.18.73.1"),
-		Held: func(uint8, uint32, uint16) bool { return false },
-	}, j.table, meters, scheduler)
-	j.gateway.SetUplinks(uplinks.NewSnapshot([]*uplinks.Uplink{{
-		ID: uplinkID, Generation: generation, Index: 1, MTU: mtu, State: uplinks.Up, GatewayMAC: [6]byte{2},
-		Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.8")},
-	}}))
-	j.gateway.SetServices([]uint16{service}, nil)
+	j.gateway = userspace(t, j.table)
 	labtest.Must(t, j.SetServices([]uint16{service}))
 	arrays := j.table.Prepare(uplinkID, []uint32{outside, bare})
+	binary.NativeEndian.PutUint32(j.memory.Ports[arrays[0].TCP*nat.PortArrayBytes+4*shared:], 2<<30|2)
 	arrays[1].TCP, arrays[1].UDP = -1, -1
 	labtest.Must(t, j.SetAddresses(uplinkID, arrays))
 	j.resting = j.rested(t)
@@ -76,6 +65,27 @@ func newJudging(t *testing.T) *judging {
 		*tr = j.table.Translation(j.open(t, k))
 	}
 	return j
+}
+
+// userspace is the gateway as it is without a fast path.
+func userspace(t *testing.T, table *nat.Table) *tapgw.Gateway {
+	t.Helper()
+	scheduler, err := policy.New("failover")
+	labtest.Must(t, err)
+	meters, demand := new(tapgw.Meters), uplinks.NewDemand()
+	for i := range meters {
+		meters[i] = uplinks.NewMeter(demand)
+	}
+	g := tapgw.New(tapgw.Config{
+		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, TAPIP: netip.MustParseAddr("198.18.73.1"),
+		Held: func(uint8, uint32, uint16) bool { return false },
+	}, table, meters, scheduler)
+	g.SetUplinks(uplinks.NewSnapshot([]*uplinks.Uplink{{
+		ID: uplinkID, Generation: generation, Index: 1, MTU: mtu, State: uplinks.Up, GatewayMAC: [6]byte{2},
+		Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.8")},
+	}}))
+	g.SetServices([]uint16{service}, nil)
+	return g
 }
 
 // rested opens a session that ends, and returns its outside port.
@@ -163,6 +173,7 @@ func (j *judging) ports() []arrival {
 		{"UDP, mapped", to(udp, outside, mine), ours, ""},
 		{"TCP, mapped for UDP", to(tcp, outside, mine), others, ""},
 		{"UDP, mapped for TCP", to(udp, outside, j.tcp.OutsidePort), others, ""},
+		{"TCP, shared", to(tcp, outside, shared), ours, ""},
 		{"UDP, resting", to(udp, outside, j.resting), ours, ""},
 		{"TCP, resting for UDP", to(tcp, outside, j.resting), others, ""},
 		{"TCP, unknown to the kernel", to(tcp, bare, unsent), ours, checksMore},
@@ -251,7 +262,7 @@ func quoted(tr nat.Translation) []byte {
 func (j *judging) errors() (list []arrival) {
 	for _, tr := range []nat.Translation{j.tcp, j.udp, j.ask} {
 		for _, kind := range []uint8{packet.ICMPUnreachable, packet.ICMPTimeExceeded, packet.ICMPParameter} {
-			name := string('0'+rune(tr.Proto)) + " quoted in type " + string('0'+rune(kind))
+			name := fmt.Sprintf("protocol %d in type %d", tr.Proto, kind)
 			list = append(list, arrival{name, icmp(kind, 0, quoted(tr)), ours, ""})
 			hosts := tr
 			hosts.OutsidePort = unsent

@@ -3,7 +3,9 @@ package fastpath
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -286,5 +288,20 @@ func TestToLAN(t *testing.T) {
 				t.Errorf("protocol %d, %s: code %d and\n%x, want\n%x", s.proto, c.name, int32(code), got[:64], want[:64])
 			}
 		}
+	}
+}
+
+// TestImpossibleHops: a refusal leaves the hops as they are.
+func TestImpossibleHops(t *testing.T) {
+	rig, s := newLANRig(t), samples()[0]
+	rig.open(t, s.key())
+	rig.relabel(lanHop)
+	for _, hops := range [][]Hop{make([]Hop, MaxHops+1), {{Index: 1, MTU: mtu, Gateway: netip.MustParseAddr("fe80::1")}}} {
+		if err := rig.SetHops(hops); !errors.Is(err, ErrUplink) {
+			t.Errorf("%d hops: %v, want ErrUplink", len(hops), err)
+		}
+	}
+	if code, _ := run(t, rig.lan, s.build(), 0); code != codeHit {
+		t.Errorf("code %d, want a hit", int32(code))
 	}
 }
