@@ -305,3 +305,24 @@ func TestImpossibleHops(t *testing.T) {
 		t.Errorf("code %d, want a hit", int32(code))
 	}
 }
+
+// TestAging meets the header checksums at which a sum of 16 bits carries, or becomes one of the two zeros.
+func TestAging(t *testing.T) {
+	rig, tried := newLANRig(t), 0
+	for id := range 1 << 16 {
+		frame := from(secret, tagLAN, samples()[1].build())
+		frame[5] = lanHop
+		binary.BigEndian.PutUint16(frame[ip+4:], uint16(id))
+		sum := binary.BigEndian.Uint16(summed(frame)[ip+10:])
+		if !slices.Contains([]uint16{0, 1, 0xff, 0xfe00, 0xfeff, 0xff00, 0xff01, 0xfffe}, sum) {
+			continue
+		}
+		tried++
+		if _, got := run(t, rig.upcall, frame, 0); !bytes.Equal(got, aged(frame)) {
+			t.Errorf("checksum %#x became %x, want %x", sum, got[ip+10:ip+12], aged(frame)[ip+10:ip+12])
+		}
+	}
+	if tried < 8 {
+		t.Errorf("met %d checksums of 8", tried)
+	}
+}

@@ -355,7 +355,8 @@ func TestProgramsToLAN(t *testing.T) {
 	client, tap := listen(t, c.lan, service), labtest.Capture(t, c.gw, "tapgw0")
 	at, err := c.lan.Index("eth0")
 	labtest.Must(t, err)
-	behind := netip.MustParseAddr("192.0.2.77") // by a gateway: of the client, though nothing says so
+	behind := netip.MustParseAddr("192.0.2.77") // of the client, for which it does not answer ARP
+	labtest.Must(t, c.lan.Sysctl("net/ipv4/conf/all/arp_ignore", "1"))
 	labtest.Must(t, c.lan.Handle().RouteAdd(&netlink.Route{
 		Dst: netlink.NewIPNet(behind.AsSlice()), LinkIndex: 1, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: unix.RT_SCOPE_HOST}))
 	for _, p := range []struct {
