@@ -18,7 +18,9 @@ import (
 	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/tapgw/fastpath"
+	"tapgw/tapgw/tapdev"
 	"tapgw/uplinks"
+	"tapgw/uplinks/nft"
 )
 
 func TestHopsHaveTheMTUOfTheirLink(t *testing.T) {
@@ -66,6 +68,13 @@ func newLANHost(t *testing.T) *lanHost {
 	h.Daemon = newDaemon(Options{Logger: slog.New(slog.DiscardHandler), Datapath: "kernel"}, &configs.Loaded{Config: config})
 	labtest.Must(t, h.openTable(h.cfg()))
 	t.Cleanup(func() { labtest.Must(t, h.fast.Close()) })
+	labtest.Must(t, h.ns.Do(func() error {
+		tap, err := tapdev.Create(tapConfig(h.cfg(), 1500))
+		h.pumps.tap.Store(tap)
+		return err
+	}))
+	h.foreign = nft.NewForeign()
+	t.Cleanup(func() { labtest.Must(t, errors.Join(h.foreign.Close(), h.pumps.tap.Load().Close())) })
 	h.host, err = hostconf.Open(filepath.Join(t.TempDir(), "undo.json"))
 	labtest.Must(t, err)
 	return h

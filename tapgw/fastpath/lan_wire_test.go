@@ -27,7 +27,8 @@ func runOn(t *testing.T, ns *lab.Namespace, device string, p *ebpf.Program, fram
 	return code, o.DataOut
 }
 
-// TestLANFragments: of a fragment's session nothing is known, so those that the host would route into the TAP go to Go.
+// TestLANFragments: of a fragment's session nothing is known, nor is there one for a first packet, so those that the host
+// would route into the TAP go to Go.
 func TestLANFragments(t *testing.T) {
 	w := newWorld(t, lab.Connect, false, nil)
 	labtest.Must(t, w.AttachUpcall(1))
@@ -47,10 +48,14 @@ func TestLANFragments(t *testing.T) {
 		{"later", internet, packet.ProtoUDP, 0x2010, 64, "1", true},
 		{"last", internet, packet.ProtoTCP, 0x0010, 64, "1", true},
 		{"ICMP", internet, packet.ProtoICMP, 0x2000, 64, "1", true},
-		{"another protocol", internet, 132, 0x2000, 64, "1", true},
+		{"another protocol", internet, 132, 0x2000, 64, "1", false},
 		{"last but one hop", internet, packet.ProtoUDP, 0x2000, 2, "1", true},
 		{"expiring", internet, packet.ProtoUDP, 0x2000, 1, "1", false},
-		{"whole", internet, packet.ProtoUDP, 0x4000, 64, "1", false},
+		{"whole, of no session yet", internet, packet.ProtoUDP, 0x4000, 64, "1", true},
+		{"whole, expiring", internet, packet.ProtoUDP, 0x4000, 1, "1", false},
+		{"whole, ICMP", internet, packet.ProtoICMP, 0x4000, 64, "1", false},
+		{"whole, within the LAN", onLAN, packet.ProtoUDP, 0x4000, 64, "1", false},
+		{"whole, to the host", itself, packet.ProtoUDP, 0x4000, 64, "1", false},
 		{"to the uplink's subnet", onUplink, packet.ProtoUDP, 0x2000, 64, "1", false},
 		{"within the LAN", onLAN, packet.ProtoUDP, 0x2000, 64, "1", false},
 		{"to the host", itself, packet.ProtoUDP, 0x2000, 64, "1", false},
