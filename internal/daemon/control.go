@@ -204,7 +204,7 @@ func interfaces(s *uplinks.Snapshot) (names []string) {
 // applyRules sets our nftables objects.
 func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 	w := nft.Wanted{
-		TAP: d.pumps.tap.Load().Name(), Address: d.cfg().TAP.Address.Addr(), Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0,
+		TAP: d.pumps.tap.Load().Name(), TAPID: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(), Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0,
 		Untracked: len(d.lan.ports) > 0,
 	}
 	for _, r := range d.pool {

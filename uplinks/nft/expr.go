@@ -56,15 +56,17 @@ func noTransitRule() []expr.Any {
 	return join(meta(expr.MetaKeyIIFNAME), in(setUplinks), meta(expr.MetaKeyOIFNAME), in(setCaptured), drop())
 }
 
-// throughRules let pass at once what comes from the TAP or goes there, nearly all there is, as no later rule concerns it.
-func throughRules(tap string) [][]expr.Any {
-	if tap == "" {
+// throughRules let pass at once what comes from the TAP or goes there, nearly all there is, as no later rule concerns it;
+// but nothing from an uplink to the TAP.
+func throughRules(tap int, uplinks []Uplink) (rules [][]expr.Any) {
+	if tap == 0 {
 		return nil
 	}
-	return [][]expr.Any{
-		join(meta(expr.MetaKeyOIFNAME), equal(ifname(tap)), accept()),
-		join(meta(expr.MetaKeyIIFNAME), equal(ifname(tap)), accept()),
+	to := join(meta(expr.MetaKeyOIF), equal(native(uint32(tap))))
+	for _, u := range uplinks {
+		rules = append(rules, join(to, meta(expr.MetaKeyIIF), equal(native(uint32(u.Index))), drop()))
 	}
+	return append(rules, join(to, accept()), join(meta(expr.MetaKeyIIF), equal(native(uint32(tap))), accept()))
 }
 
 // untrackedRules match what is to leave by the TAP, and what is forwarded from there.

@@ -15,6 +15,7 @@ import (
 // Wanted is everything the ruleset depends on.
 type Wanted struct {
 	TAP     string     // capture device
+	TAPID   int        // its interface index, which is compared faster than a name; 0 while there is none
 	Address netip.Addr // of the host on it, invalid for none
 	Upcall  string     // give-back device, "" for none
 	Uplinks []Uplink
