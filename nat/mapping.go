@@ -47,7 +47,7 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 	}
 	h := t.endpointHash(k.Inside, k.InsidePort, k.Proto)
 	m := t.peekMapping()
-	if current == 0 && !t.endpoints.insert(h, m, t.mappingHash) {
+	if current == 0 && !t.addEndpoint(h, m) {
 		return 0, ErrTableFull
 	}
 	s, port, err := t.takePort(k, b, m, now)
@@ -66,6 +66,25 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 		outside: s.outside, outsidePort: port, sessions: 1,
 	}
 	return m, nil
+}
+
+// fewEndpoints is how many inside endpoints there is room for at the start: mostly they have many sessions each.
+const fewEndpoints = 4096
+
+// addEndpoint makes m the mapping that new sessions of its endpoint use, in twice the room when there is none.
+func (t *Table) addEndpoint(h uint64, m uint32) bool {
+	if t.endpoints.insert(h, m, t.mappingHash) {
+		return true
+	}
+	old := t.endpoints
+	t.endpoints = newIndex(2 * int(old.buckets) * bucketFill)
+	for i := range old.words {
+		if n := uint32(old.words[i].Load()); n != 0 && !t.endpoints.insert(t.mappingHash(n), n, t.mappingHash) {
+			t.endpoints = old
+			return false
+		}
+	}
+	return t.endpoints.insert(h, m, t.mappingHash)
 }
 
 // joinable reports whether a session of k on b can use mapping m: it is of that uplink now, and no other endpoint that

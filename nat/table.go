@@ -56,7 +56,7 @@ func New(cfg Config) (*Table, error) {
 		return nil, fmt.Errorf("make session table: %w", err)
 	}
 	n := cfg.MaxSessions
-	t := &Table{cfg: cfg, ports: portList(cfg.Ports), endpoints: newIndex(n), mappings: make([]mapping, n+1)}
+	t := &Table{cfg: cfg, ports: portList(cfg.Ports), endpoints: newIndex(min(n, fewEndpoints)), mappings: make([]mapping, n+1)}
 	if err := t.place(cfg.Memory); err != nil {
 		return nil, fmt.Errorf("make session table: %w", err)
 	}

@@ -278,7 +278,6 @@ func TestChurnAllocatesNothing(t *testing.T) {
 func TestRefusalByAnIndexIsUndone(t *testing.T) {
 	for name, shrink := range map[string]func(*Table){
 		"inbound": func(t *Table) { t.in = newIndex(1) }, "outbound": func(t *Table) { t.out = newIndex(1) },
-		"endpoints": func(t *Table) { t.endpoints = newIndex(1) },
 	} {
 		table := newTable(t, nil)
 		shrink(table)
@@ -336,6 +335,28 @@ func TestKeysOfPackets(t *testing.T) {
 		}
 		if ok != c.in || ok && in != want {
 			t.Errorf("%+v: inbound key %+v, %v", c.f, in, ok)
+		}
+	}
+}
+
+// TestManyEndpoints: none loses its mapping where the room for them grows.
+func TestManyEndpoints(t *testing.T) {
+	const many = 4 * fewEndpoints
+	table := newTable(t, func(c *Config) { c.MaxSessions = 2 * many })
+	of := func(i int, remote uint32) Translation {
+		k := key(protoUDP, uint16(1+i), web+remote, 53)
+		return table.Translation(mustOpen(t, table, k, bind1, after(0)))
+	}
+	first := make([]uint16, many)
+	for i := range first {
+		first[i] = of(i, 0).OutsidePort
+	}
+	if room := len(table.endpoints.words); room < many || room > 4*many {
+		t.Errorf("room for %d endpoints of %d", room, many)
+	}
+	for i, port := range first {
+		if again := of(i, 1).OutsidePort; again != port {
+			t.Fatalf("endpoint %d has port %d for its second session, want %d", i, again, port)
 		}
 	}
 }
