@@ -37,21 +37,42 @@ func binary(t testing.TB) string {
 	return abs
 }
 
+// datapath is who is to carry known sessions: E2E_DATAPATH, or the kernel.
+func datapath(t testing.TB) string {
+	t.Helper()
+	switch d := os.Getenv("E2E_DATAPATH"); d {
+	case "":
+		return api.DatapathKernel
+	case api.DatapathKernel, api.DatapathUserspace:
+		return d
+	default:
+		t.Fatalf("E2E_DATAPATH is %q, not %s or %s", d, api.DatapathKernel, api.DatapathUserspace)
+		return ""
+	}
+}
+
 // gateway is a daemon running in the gateway of a topology.
 type gateway struct {
-	t      testing.TB
-	ns     *lab.Namespace
-	daemon *lab.Daemon
-	dir    string
-	client *api.Client
-	err    error // of the process, after it was stopped or killed
+	t        testing.TB
+	ns       *lab.Namespace
+	daemon   *lab.Daemon
+	datapath string // that it must say to have
+	dir      string
+	client   *api.Client
+	err      error // of the process, after it was stopped or killed
 }
 
 // start runs the daemon with a configuration file (YAML, "" for none) and waits until it says that it is ready. It is
 // stopped at the end of the test, whose log gets its output.
 func start(t testing.TB, ns *lab.Namespace, config string) *gateway {
 	t.Helper()
-	g := launch(t, ns, config)
+	return startOn(t, ns, datapath(t), config)
+}
+
+// startOn is start for a test about one datapath.
+func startOn(t testing.TB, ns *lab.Namespace, on, config string) *gateway {
+	t.Helper()
+	g := launch(t, ns, on, config)
 	g.await()
 	return g
 }
@@ -63,18 +84,21 @@ func (g *gateway) restart() {
 	g.await()
 }
 
-// await waits until the daemon is ready.
+// await waits until the daemon is ready, and fails the test where it fell back to another datapath than it should have.
 func (g *gateway) await() {
 	g.t.Helper()
 	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
 	defer cancel()
 	labtest.Must(g.t, g.daemon.AwaitReady(ctx))
+	if s := g.status(); s.Datapath != g.datapath {
+		g.t.Fatalf("the datapath is %s (%s), not %s", s.Datapath, s.DatapathReason, g.datapath)
+	}
 }
 
 // launch runs the daemon without waiting for it.
-func launch(t testing.TB, ns *lab.Namespace, config string) *gateway {
+func launch(t testing.TB, ns *lab.Namespace, on, config string) *gateway {
 	t.Helper()
-	g := &gateway{t: t, ns: ns, dir: t.TempDir()}
+	g := &gateway{t: t, ns: ns, datapath: on, dir: t.TempDir()}
 	g.client = &api.Client{Socket: g.socket()}
 	if config != "" {
 		g.write(config)
@@ -88,6 +112,9 @@ func launch(t testing.TB, ns *lab.Namespace, config string) *gateway {
 func (g *gateway) exec() {
 	g.t.Helper()
 	args := []string{"run", "--socket", g.socket()}
+	if g.datapath == api.DatapathUserspace {
+		args = append(args, "--datapath", g.datapath) // the kernel must be what "auto" gives
+	}
 	if _, err := os.Stat(g.file()); err == nil {
 		args = append(args, "--config", g.file())
 	}

@@ -19,10 +19,15 @@ import (
 // settled is a daemon whose uplinks are all up, its topology, and what its gateway was like before.
 func settled(t testing.TB, o lab.Options, config string) (g *gateway, topology *lab.Topology, before lab.State) {
 	t.Helper()
+	return settledOn(t, o, datapath(t), config)
+}
+
+func settledOn(t testing.TB, o lab.Options, on, config string) (g *gateway, topology *lab.Topology, before lab.State) {
+	t.Helper()
 	topology = labtest.Build(t, o)
 	labtest.Servers(t, topology)
 	before = labtest.Snapshot(t, topology.Gateway)
-	g = start(t, topology.Gateway, config)
+	g = startOn(t, topology.Gateway, on, config)
 	g.awaitUp(topology)
 	return g, topology, before
 }

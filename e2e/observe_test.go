@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"log"
 	"net"
 	"net/netip"
 	"os"
@@ -48,7 +49,13 @@ type world struct {
 // begin builds a world.
 func begin(t testing.TB, o lab.Options, config string) world {
 	t.Helper()
-	g, topology, _ := settled(t, o, config)
+	return beginOn(t, o, datapath(t), config)
+}
+
+// beginOn is begin for a test about one datapath.
+func beginOn(t testing.TB, o lab.Options, on, config string) world {
+	t.Helper()
+	g, topology, _ := settledOn(t, o, on, config)
 	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
 	w.meetLAN()
 	return w
@@ -367,6 +374,9 @@ func contains(s, part string) bool { return strings.Contains(s, part) }
 
 // TestMain lets more tests wait at the same time than there are processors.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == withoutBPF {
+		log.Fatal(execWithoutBPF(os.Args[2:]))
+	}
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		_ = flag.Set("test.parallel", "6")
