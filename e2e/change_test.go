@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -298,6 +299,19 @@ func TestMTU(t *testing.T) {
 	c, err := w.lan.Dial(labtest.Context(t), "udp4", netip.AddrPortFrom(lab.ServerAddrs[0], lab.PortUDPEcho).String())
 	labtest.Must(t, err)
 	defer c.Close()
+	awaitPathMTU(t, c, 1400)
+	if _, err := w.lan.Download(labtest.Context(t), lab.ServerAddrs[0], 1<<20); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.lan.Upload(labtest.Context(t), lab.ServerAddrs[0], 1<<20); err != nil {
+		t.Error(err)
+	}
+	w.events.none(0, begun, isRepair)
+}
+
+// awaitPathMTU sends datagrams that are too long and must not be cut, until the kernel has been told of a smaller MTU.
+func awaitPathMTU(t testing.TB, c net.Conn, want int) {
+	t.Helper()
 	raw, err := c.(*net.UDPConn).SyscallConn()
 	labtest.Must(t, err)
 	pathMTU := func() (mtu int) {
@@ -308,17 +322,10 @@ func TestMTU(t *testing.T) {
 		labtest.Must(t, err)
 		return mtu
 	}
-	eventually(t, "a path MTU of 1400", func() bool {
-		_, _ = c.Write(make([]byte, 1450))
-		return pathMTU() == 1400
+	eventually(t, fmt.Sprintf("a path MTU of %d", want), func() bool {
+		_, _ = c.Write(make([]byte, want+50))
+		return pathMTU() == want
 	})
-	if _, err := w.lan.Download(labtest.Context(t), lab.ServerAddrs[0], 1<<20); err != nil {
-		t.Error(err)
-	}
-	if _, err := w.lan.Upload(labtest.Context(t), lab.ServerAddrs[0], 1<<20); err != nil {
-		t.Error(err)
-	}
-	w.events.none(0, begun, isRepair)
 }
 
 // TestTenTimesFaster is fault 60: load is measured against the capacity, so the faster uplink gets about ten times as much,
