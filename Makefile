@@ -40,8 +40,14 @@ lint: $(LINT) ## go vet, staticcheck and others
 unit: ## tests of the packages, with the race detector
 	$(GO) test -race $(EXEC) $$($(GO) list ./... | grep -v /e2e)
 
-e2e: build ## the daemon on real packets
+# Tests whose packets also take the other datapath; the rest is about something else, or about the kernel's.
+USERSPACE := Traffic|Unusual|OpenRelay|Hostile|Trailers|Thousand|TableFull|Large|Fragment|Inbound|SocketsIn|PortsNobody
+USERSPACE := $(USERSPACE)|CarrierLoss|Blackhole|SessionsOf|FlowsOf|AllUplinksDown|SingleUplink|CleanStop|Kill|StopCloses|Repair
+USERSPACE := $(USERSPACE)|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums
+
+e2e: build ## the daemon on real packets, with the kernel's datapath and with its own
 	$(GO) test $(EXEC) -timeout 15m ./e2e/...
+	E2E_DATAPATH=userspace $(GO) test $(EXEC) -timeout 15m -run '^Test($(USERSPACE))' ./e2e/...
 
 fuzz: ## every fuzzer for FUZZTIME (runs, or a duration), none needs root
 	@set -e; for pkg in $$(grep -rl --include=*_test.go '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
