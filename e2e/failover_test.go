@@ -36,8 +36,8 @@ func testCarrierLoss(t *testing.T, o lab.Options) {
 	labtest.Must(t, onSecond.talk())
 	visits.by(second.Addr(), cut.Add(2*carrierBound))
 
-	labtest.Must(t, first.Link.Mend())
 	mended := time.Now()
+	labtest.Must(t, first.Link.Mend())
 	w.events.state("wan1", api.StateUp, mended)
 	if took := visits.by(first.Addr(), mended).Sub(mended); took > returnBound {
 		t.Errorf("new sessions returned only after %s", took)

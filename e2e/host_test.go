@@ -193,6 +193,9 @@ func (f forwarding) add(device string, proto byte, port uint16, to netip.AddrPor
 	}})
 }
 
+// listedBound is by when the daemon has listed the ports of a new socket, twice a second when the machine is not busy.
+const listedBound = 2 * time.Second
+
 // TestSocketsInThePortRange: 1,000 local sockets have ports in a range that 20,000 mappings fill nearly up. No socket loses
 // a packet, no mapping gets a port that a socket has, and the host's stack never answers for a port that is mapped.
 func TestSocketsInThePortRange(t *testing.T) {
@@ -200,6 +203,7 @@ func TestSocketsInThePortRange(t *testing.T) {
 	const first, last, datagrams, streams = 20000, 30999, 19000, 1000
 	w := begin(t, lab.Options{}, fmt.Sprintf("%snat: {max_sessions: 30000, ports: [%d-%d]}\n", inTurn, first, last))
 	services := openServices(t, w, first, 1000)
+	<-time.After(listedBound) // no event tells that they are known
 	for _, u := range w.Uplinks {
 		watch(t, w.Gateway, u.Device, "from the host's stack about a mapped port", func(p *lab.Packet) bool {
 			return p.Outgoing && (answersForMapped(p, services) || p.IP != nil && p.Src.Addr() != u.Addr())

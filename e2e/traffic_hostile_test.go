@@ -63,6 +63,7 @@ func testOpenRelay(t *testing.T, w world, user bool) {
 	_, err = first.ISP.Ping(labtest.Context(t), first.Addr())
 	labtest.Must(t, err)
 	online(t, w.lan)
+	online(t, w.Gateway)
 	report, err := inside.Stop()
 	labtest.Must(t, err)
 	if toLAN := len(report.Kept); toLAN > 0 != user {

@@ -68,7 +68,7 @@ func TestNothingOfOursEntersTheTAP(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, "probe: {interval: 100ms, timeout: 100ms, targets: [1.1.1.1, 'tcp://9.9.9.9:443', 'arp://gateway']}\n")
 	watch(t, w.Gateway, "tapgw0", "of the daemon's own", func(p *lab.Packet) bool {
-		return p.IP != nil && p.Src.Addr() != w.Hosts[0].Addr && p.Dst.Addr() != w.Hosts[0].Addr
+		return p.IP != nil && p.Src.Addr() != lab.ServerAddrs[0] && p.Dst.Addr() != lab.ServerAddrs[0]
 	})
 	probes := 0
 	for _, u := range w.Uplinks {
@@ -83,7 +83,8 @@ func TestNothingOfOursEntersTheTAP(t *testing.T) {
 			}
 		}
 	}
-	online(t, w.lan) // through the TAP, while the capture runs
+	online(t, w.Gateway) // through the TAP, while the capture runs
+	online(t, w.lan)
 	t.Logf("%d probes seen", probes)
 }
 
