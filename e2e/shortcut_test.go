@@ -188,7 +188,7 @@ func TestShortcutFollowsRoutes(t *testing.T) {
 		return false
 	})
 	labtest.Must(t, err)
-	defer capture.Stop()
+	t.Cleanup(func() { _, err := capture.Stop(); labtest.Must(t, err) })
 	flows := map[string]*flow{"tcp": keepStreaming(t, w.lan), "udp": keepAskingUDP(t, w.lan)}
 	quiet := w.connect(w.lan, "wan2")
 	expectMoving(t, flows)
