@@ -54,13 +54,23 @@ type Capture struct {
 // StartCapture records on a device, in both directions, until Stop. Packets for which keep holds are kept (the first
 // 10,000); nil keeps none.
 func (n *Namespace) StartCapture(device string, keep func(*Packet) bool) (*Capture, error) {
+	return n.startCapture(device, unix.ETH_P_ALL, keep)
+}
+
+// StartStackCapture is StartCapture for the IPv4 packets that the namespace's own stack gets from a device, as programs at the
+// device's ingress have left them.
+func (n *Namespace) StartStackCapture(device string, keep func(*Packet) bool) (*Capture, error) {
+	return n.startCapture(device, unix.ETH_P_IP, keep)
+}
+
+func (n *Namespace) startCapture(device string, protocol uint16, keep func(*Packet) bool) (*Capture, error) {
 	index, err := n.Index(device)
 	if err != nil {
 		return nil, err
 	}
 	c := &Capture{keep: keep, done: make(chan struct{}), waiters: make(map[chan *Packet]func(*Packet) bool)}
 	err = n.Do(func() error {
-		c.file, err = openCapture(index)
+		c.file, err = openCapture(index, protocol)
 		return err
 	})
 	if err != nil {
@@ -71,7 +81,7 @@ func (n *Namespace) StartCapture(device string, keep func(*Packet) bool) (*Captu
 }
 
 // openCapture binds only after all options are set, so that no frame comes without its virtio header.
-func openCapture(index int) (*os.File, error) {
+func openCapture(index int, protocol uint16) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -79,7 +89,7 @@ func openCapture(index int) (*os.File, error) {
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuf),
-		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index}),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(protocol), Ifindex: index}),
 	)
 	if err != nil {
 		unix.Close(fd)
