@@ -26,12 +26,13 @@ const checksumPackets = 200_000
 // by an uplink with Ethernet headers and one without. With offloads on a checksum is left to the device, and is right when it
 // is the pseudo header's sum; where the gateway's own devices have none, its kernel completes what our rewriting left.
 func TestChecksums(t *testing.T) {
-	share := uint64(checksumPackets)
+	total := uint64(checksumPackets)
 	if s := os.Getenv("CHECKSUM_PACKETS"); s != "" {
 		var err error
-		share, err = strconv.ParseUint(s, 10, 64)
+		total, err = strconv.ParseUint(s, 10, 64)
 		labtest.Must(t, err)
 	}
+	share := (total + 2) / 3
 	for name, c := range map[string]struct {
 		everywhere, gateway *lab.Offloads
 		partial             bool // that some checksums are left to the devices where they are judged
@@ -56,7 +57,7 @@ func TestChecksums(t *testing.T) {
 			first.hear(t, w.Uplinks[0].ISP.StartCapture, lab.DeviceCustomer, arriving)
 			second.hear(t, w.Uplinks[1].ISP.StartCapture, lab.DeviceCustomer, arriving)
 			judges := []*judge{first, second, lan, host}
-			keepBusy(t, w, func() bool { return judged(judges, (share+2)/3) })
+			keepBusy(t, w, time.Minute+time.Duration(share)*500*time.Microsecond, func() bool { return judged(judges, share) })
 			for _, j := range judges {
 				j.verdict(t)
 			}
@@ -128,10 +129,10 @@ func (j *judge) verdict(t testing.TB) {
 	}
 }
 
-// keepBusy lets LAN and host transfer and ask until enough holds.
-func keepBusy(t testing.TB, w world, enough func() bool) {
+// keepBusy lets LAN and host transfer and ask until enough holds, which must not take longer than allowed.
+func keepBusy(t testing.TB, w world, within time.Duration, enough func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	var running sync.WaitGroup
 	repeat := func(f func(seed uint64) error) {
 		running.Go(func() {
@@ -152,6 +153,9 @@ func keepBusy(t testing.TB, w world, enough func() bool) {
 	}
 	for !enough() && ctx.Err() == nil {
 		<-time.After(10 * time.Millisecond)
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.Errorf("not enough packets in each place within %s", within)
 	}
 	cancel()
 	running.Wait()
