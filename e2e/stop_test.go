@@ -141,7 +141,7 @@ func TestCleanupNamesWhatItRemoves(t *testing.T) {
 		"removed route", "removed rule", "removed nftables", "restored sysctl", "restored default route", "closed connections",
 		"removed device", "removed socket", "removed file",
 	} {
-		if told[want] == 0 {
+		if told[want] == 0 && (want != "removed rule" || !withoutRules(t)) {
 			t.Errorf("did not say: %s", want)
 		}
 	}
