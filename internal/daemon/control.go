@@ -127,7 +127,7 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 	if missing {
 		d.repaired("nftables: rules deleted by someone")
 	}
-	err = errors.Join(err, d.reconsiderLAN())
+	d.reconsiderLAN()
 	if d.findServices() {
 		err = errors.Join(err, d.followPorts(d.snapshot.Load()))
 	}
@@ -205,7 +205,7 @@ func interfaces(s *uplinks.Snapshot) (names []string) {
 func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 	w := nft.Wanted{
 		TAP: d.pumps.tap.Load().Name(), TAPID: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(), Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0,
-		Untracked: len(d.lan.ports) > 0,
+		Untracked: d.lan.ports,
 	}
 	for _, r := range d.pool {
 		w.Ports = append(w.Ports, nft.PortRange(r))

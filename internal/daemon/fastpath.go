@@ -75,7 +75,7 @@ func (d *Daemon) attachDevices() error {
 	if d.fast == nil {
 		return nil
 	}
-	err := errors.Join(d.fast.AttachUpcall(d.pumps.upcall.Load().Index()), d.fast.AttachTAP(d.pumps.tap.Load().Index()))
+	err := errors.Join(d.attachUpcall(), d.attachTAP())
 	if err == nil {
 		d.pumps.called = true
 		d.startUpcall()
@@ -84,6 +84,21 @@ func (d *Daemon) attachDevices() error {
 	programs := d.fast
 	d.fast = nil
 	return errors.Join(programs.Close(), d.withoutFastPath(err))
+}
+
+// attachTAP and attachUpcall do nothing where the programs are attached.
+func (d *Daemon) attachTAP() error {
+	if d.fast == nil {
+		return nil
+	}
+	return d.fast.AttachTAP(d.pumps.tap.Load().Index())
+}
+
+func (d *Daemon) attachUpcall() error {
+	if d.fast == nil {
+		return nil
+	}
+	return d.fast.AttachUpcall(d.pumps.upcall.Load().Index())
 }
 
 // startUpcall reads what the programs hand over, until the device is closed or gone.

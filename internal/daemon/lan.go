@@ -19,6 +19,7 @@ type lanPath struct {
 	ways       uplinks.Ways
 	hops       []fastpath.Hop         // the kernel's
 	why        atomic.Pointer[string] // shared
+	unread     int                    // looks at the firewall in a row that failed
 }
 
 // status reports whether the shortcut is on, and if not why.
@@ -40,34 +41,51 @@ func (d *Daemon) lanPorts(f uplinks.Facts) (ports []uplinks.Link) {
 }
 
 // whyNoShortcut says in a clause what speaks against the shortcut, "" for nothing.
-func (d *Daemon) whyNoShortcut(ports []int) (string, error) {
+func (d *Daemon) whyNoShortcut(ports []int) string {
 	switch {
 	case d.cfg().Datapath.LANShortcut == configs.LANShortcutOff:
-		return "the configuration wants it so", nil
+		return "the configuration wants it so"
 	case len(ports) == 0:
-		return "no LAN behind this host", nil
+		return "no LAN behind this host"
 	}
+	bypassed, err := d.bypassed(ports)
+	if err == nil {
+		d.lan.unread = 0
+		return strings.Join(bypassed, "; ")
+	}
+	if d.lan.unread++; d.lan.unread < unreadLimit {
+		if on, why := d.lan.status(); on || why != "" {
+			return why // rules that change while they are read are readable soon
+		}
+	}
+	d.complain(err)
+	return "the firewall cannot be read"
+}
+
+// unreadLimit is how many looks at the firewall in a row may fail.
+const unreadLimit = 3
+
+// bypassed lists what of the host's acts on packets that the shortcut would take past it.
+func (d *Daemon) bypassed(ports []int) ([]string, error) {
 	own, err := d.fast.LANProgram()
 	if err != nil {
-		return "the fast path cannot be read", err
+		return nil, err
 	}
-	bypassed, err := d.foreign.Bypassed(d.pumps.tap.Load().Index(), ports, own)
+	list, err := d.foreign.Bypassed(d.pumps.tap.Load().Index(), ports, own)
 	if err != nil {
-		return "the firewall cannot be read", fmt.Errorf("look for forward rules: %w", err)
+		return nil, fmt.Errorf("look for forward rules: %w", err)
 	}
-	return strings.Join(bypassed, "; "), nil
+	return list, nil
 }
 
 // reconsiderLAN has everything looked at again when a firewall rule came or went.
-func (d *Daemon) reconsiderLAN() error {
+func (d *Daemon) reconsiderLAN() {
 	if d.fast == nil || len(d.lan.candidates) == 0 {
-		return nil
+		return
 	}
-	why, err := d.whyNoShortcut(d.lan.candidates)
-	if _, before := d.lan.status(); why != before {
+	if _, before := d.lan.status(); d.whyNoShortcut(d.lan.candidates) != before {
 		d.lookAgain()
 	}
-	return err
 }
 
 // followLAN makes the shortcut follow routes, devices and firewall rules. Packets of its sessions take the host's way, in
@@ -78,7 +96,7 @@ func (d *Daemon) followLAN(f uplinks.Facts) error {
 	}
 	links := d.lanPorts(f)
 	ports := indexes(links)
-	why, err := d.whyNoShortcut(ports)
+	why := d.whyNoShortcut(ports)
 	if before := d.lan.why.Swap(&why); before == nil || *before != why {
 		d.log.Info("LAN shortcut", "on", why == "", "reason", why)
 	}
@@ -89,9 +107,9 @@ func (d *Daemon) followLAN(f uplinks.Facts) error {
 	ways := uplinks.FindWays(f, ports)
 	hops := hopsOf(ways, links)
 	if ways.Equal(d.lan.ways) && slices.Equal(hops, d.lan.hops) && slices.Equal(ports, d.lan.ports) {
-		return err
+		return nil
 	}
-	return errors.Join(err, d.moveLAN(ports, ways, hops))
+	return d.moveLAN(ports, ways, hops)
 }
 
 func (d *Daemon) moveLAN(ports []int, ways uplinks.Ways, hops []fastpath.Hop) error {

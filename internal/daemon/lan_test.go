@@ -35,7 +35,8 @@ func TestHopsHaveTheMTUOfTheirLink(t *testing.T) {
 
 func TestNoShortcutInUserspace(t *testing.T) {
 	d := newTestDaemon(t)
-	if err := errors.Join(d.followLAN(uplinks.Facts{}), d.reconsiderLAN(), d.setClock(), d.attachDevices()); err != nil {
+	d.reconsiderLAN()
+	if err := errors.Join(d.followLAN(uplinks.Facts{}), d.setClock(), d.attachDevices()); err != nil {
 		t.Error(err)
 	}
 	if on, why := d.lan.status(); on || why != "the fast path is off" {
@@ -84,7 +85,9 @@ func newLANHost(t *testing.T) *lanHost {
 func (h *lanHost) look(t *testing.T) (hop uint8, why string) {
 	t.Helper()
 	labtest.Must(t, h.ns.Do(func() error {
-		return errors.Join(h.host.Apply(hostconf.Wanted{Facts: h.facts}), h.followLAN(h.facts), h.reconsiderLAN())
+		err := errors.Join(h.host.Apply(hostconf.Wanted{Facts: h.facts}), h.followLAN(h.facts))
+		h.reconsiderLAN()
+		return err
 	}))
 	ref := h.table.FindOut(nat.Key{Inside: 0xc0a80101, Remote: 0xcb007101, InsidePort: 1, RemotePort: 443, Proto: packet.ProtoTCP})
 	on, why := h.lan.status()

@@ -69,7 +69,7 @@ func (d *Daemon) checkTAP(s *uplinks.Snapshot) error {
 		d.repaired("TAP: " + what)
 	}
 	if !errors.Is(err, tapdev.ErrGone) && !errors.Is(err, net.ErrClosed) { // closed: it could not be made anew last time
-		return err
+		return errors.Join(err, d.attachTAP())
 	}
 	_ = tap.Close() // its descriptors lead nowhere
 	tap, err = tapdev.Create(tapConfig(d.cfg(), largestMTU(s)))
@@ -78,11 +78,8 @@ func (d *Daemon) checkTAP(s *uplinks.Snapshot) error {
 	}
 	d.pumps.tap.Store(tap)
 	d.startTAP(tap)
-	if d.fast != nil {
-		err = d.fast.AttachTAP(tap.Index())
-	}
 	d.repaired("TAP: deleted by someone, made anew")
-	return err
+	return d.attachTAP()
 }
 
 // checkUpcall is checkTAP for the give-back device.
@@ -93,7 +90,7 @@ func (d *Daemon) checkUpcall() error {
 		d.repaired("give-back device: " + what)
 	}
 	if !errors.Is(err, tapdev.ErrGone) {
-		return err
+		return errors.Join(err, d.attachUpcall())
 	}
 	if err := d.openUpcall(); err != nil {
 		return fmt.Errorf("make the deleted give-back device anew: %w", err)
@@ -105,11 +102,10 @@ func (d *Daemon) checkUpcall() error {
 		}
 	}
 	if d.fast != nil {
-		err = d.fast.AttachUpcall(d.pumps.upcall.Load().Index())
 		d.startUpcall()
 	}
 	d.repaired("give-back device: deleted by someone, made anew")
-	return err
+	return d.attachUpcall()
 }
 
 // bindUpcall makes what is given back appear on the uplink's device.

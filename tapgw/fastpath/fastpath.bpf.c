@@ -40,10 +40,15 @@ static __always_inline void track(struct counters *c, const struct packet *p)
 		__sync_fetch_and_or(&c->bytes, seen);
 }
 
+static __always_inline __u32 tick(__u64 clock)
+{
+	return (bpf_ktime_get_coarse_ns() + clock) >> 26;
+}
+
 // count notes a packet, or the segments of a super-packet. Go counts in the same words, so all is atomic.
 static __always_inline void count(struct counters *c, const struct packet *p, __u32 gso_size, __u64 clock)
 {
-	__u32 now = (bpf_ktime_get_coarse_ns() + clock) >> 26;
+	__u32 now = tick(clock);
 
 	__sync_fetch_and_add(&c->bytes, p->len);
 	__sync_fetch_and_add(&c->packets, gso_size ? (p->len + gso_size - 1) / gso_size : 1);
@@ -173,6 +178,20 @@ static __always_inline int is_shortcut(const struct identity *id, __u32 ifindex)
 	return h && *(volatile __u32 *)&h->ifindex == ifindex;
 }
 
+// goes_astray looks once in a tick of a session whether the host would still forward its packets to the TAP.
+static __noinline int goes_astray(struct __sk_buff *skb, __u32 n)
+{
+	struct counters *c = bpf_map_lookup_elem(&counts_out, &n);
+	struct uplink *any = uplink_of(0);
+	struct iphdr ip;
+
+	if (!c || !any)
+		return 1;
+	if (*(volatile __u32 *)&c->seen == tick(any->clock))
+		return 0;
+	return bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || way(skb, &ip, ip.saddr, ip.daddr) != any->tap;
+}
+
 // lan_miss hands to Go what is no hit of a session whose other packets bypass the host, or may begin one, or is a fragment
 // of it: netfilter, which sees none of the others, would misjudge it.
 static __noinline int lan_miss(struct __sk_buff *skb)
@@ -211,7 +230,7 @@ SEC("tc") int lan_ingress(struct __sk_buff *skb)
 	struct identity *id = find(&index_out, outbound_key(&p), OUTBOUND, &n);
 	if (!id)
 		return lan_miss(skb);
-	if (p.ttl <= 1 || !is_shortcut(id, skb->ifindex))
+	if (p.ttl <= 1 || !is_shortcut(id, skb->ifindex) || goes_astray(skb, n))
 		return TC_ACT_UNSPEC;
 	int done = forward(skb, &p, id, n, 1);
 	return done == TC_ACT_UNSPEC ? lan_upcall(skb) : done;

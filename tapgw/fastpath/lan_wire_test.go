@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -85,8 +88,8 @@ type lanEnd struct {
 	ttl  uint8
 }
 
-// TestLANOnTheWire: datagrams pass a gateway whose own stack does not forward, one hop each way, also through a router
-// that the gateway's own routes do not know.
+// TestLANOnTheWire: datagrams pass the gateway without its own stack, one hop each way, also through a router that the
+// gateway's own routes do not know.
 func TestLANOnTheWire(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -103,14 +106,29 @@ func TestLANOnTheWire(t *testing.T) {
 				w.mustPass(t, out, here, there, end.ttl)
 				w.mustPass(t, in, there, here, 63)
 			}
+			if n := forwarded(t, w.gateway); n != "0" {
+				t.Errorf("the gateway's own stack forwarded %s datagrams", n)
+			}
 		})
 	}
 }
 
-// bypass makes the LAN one behind hops: 1 on the link, 2 by the client. The host's own stack forwards nothing.
+// forwarded is the number of datagrams that a host's own stack has forwarded.
+func forwarded(t *testing.T, ns *lab.Namespace) string {
+	t.Helper()
+	var snmp []byte
+	labtest.Must(t, ns.Do(func() (err error) { snmp, err = os.ReadFile("/proc/thread-self/net/snmp"); return err }))
+	lines := strings.Split(string(snmp), "\n")
+	at := slices.Index(strings.Fields(lines[0]), "ForwDatagrams")
+	if at < 0 {
+		t.Fatal("cannot read the number of forwarded datagrams")
+	}
+	return strings.Fields(lines[1])[at]
+}
+
+// bypass makes the LAN one behind hops: 1 on the link, 2 by the client.
 func (w *world) bypass(t *testing.T) {
 	t.Helper()
-	labtest.Must(t, w.gateway.Sysctl("net/ipv4/ip_forward", "0"))
 	lan, err := w.gateway.Index("lan0")
 	labtest.Must(t, err)
 	labtest.Must(t, w.SetHops([]Hop{{Index: lan, MTU: 1500}, {Index: lan, Gateway: inside, MTU: 1500}}))

@@ -35,7 +35,13 @@ type Programs struct {
 	mu       sync.Mutex // guards what follows
 	attached map[place]io.Closer
 	own      [uplinks.MaxUplinks][]uint32 // addresses in the map of that name
-	closed   bool
+
+	known     [uplinks.MaxUplinks]Uplink // as the programs know them
+	addresses [uplinks.MaxUplinks][]nat.PortArrays
+
+	closed bool
+
+	tap, upcallIndex int // interface indexes, 0 while the programs are not attached there
 }
 
 // Load makes the arrays and programs, attached to nothing yet. Errors: ErrPermission, ErrUnsupported, ErrRefused,

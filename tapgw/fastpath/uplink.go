@@ -6,22 +6,36 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// AttachTAP starts the fast path of outbound packets, in place of another TAP's. The device must be in the thread's
-// network namespace, as with all that attach.
+// AttachTAP starts the fast path of outbound packets, in place of another TAP's; on the same again it does nothing. The
+// device must be in the thread's network namespace, as with all that attach.
 func (p *Programs) AttachTAP(index int) error {
 	return p.whileOpen(func() error {
+		if p.tap == index {
+			return nil
+		}
+		p.tap = 0
 		p.shared.everyUplink(func(w *uplinkWords) { w.tap.Store(uint32(index)) })
-		return p.replace(place{program: tapEgress}, index, ebpf.AttachTCXEgress, p.egress)
+		if err := p.replace(place{program: tapEgress}, index, ebpf.AttachTCXEgress, p.egress); err != nil {
+			return err
+		}
+		p.tap = index
+		return nil
 	})
 }
 
-// AttachUpcall makes a device the one by which packets come to Go and go back, in place of another.
+// AttachUpcall makes a device the one by which packets come to Go and go back, in place of another; on the same again it
+// does nothing.
 func (p *Programs) AttachUpcall(index int) error {
 	return p.whileOpen(func() error {
+		if p.upcallIndex == index {
+			return nil
+		}
+		p.upcallIndex = 0
 		if err := p.replace(place{program: upcallIngress}, index, ebpf.AttachTCXIngress, p.upcall); err != nil {
 			return err
 		}
 		p.shared.everyUplink(func(w *uplinkWords) { w.upcall.Store(uint32(index)) })
+		p.upcallIndex = index
 		return nil
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -79,6 +80,10 @@ func (p *Programs) SetUplink(id uint8, u Uplink) error {
 		return err
 	}
 	return p.whileOpen(func() error {
+		if p.known[id] == u { // hits need not stop for nothing
+			return nil
+		}
+		p.known[id] = u
 		w := p.shared.uplink(id)
 		w.flags.Store(w.flags.Load() &^ (flagUsable | flagReady))
 		w.generation.Store(u.Generation)
@@ -119,6 +124,10 @@ func (p *Programs) SetAddresses(id uint8, list []nat.PortArrays) error {
 		return err
 	}
 	return p.whileOpen(func() error {
+		if slices.Equal(p.addresses[id], list) {
+			return nil
+		}
+		p.addresses[id] = nil // not all known until the end
 		w := &array[addressWords](p.shared.outside)[id]
 		if err := p.setOwn(id, list); err != nil {
 			return err
@@ -130,6 +139,7 @@ func (p *Programs) SetAddresses(id uint8, list []nat.PortArrays) error {
 			w.list[i].addr.Store(a.Outside)
 		}
 		w.count.Store(uint32(len(list)))
+		p.addresses[id] = slices.Clone(list)
 		return nil
 	})
 }

@@ -57,26 +57,29 @@ func noTransitRule() []expr.Any {
 }
 
 // throughRules let pass at once what comes from the TAP or goes there, nearly all there is, as no later rule concerns it;
-// but nothing from an uplink to the TAP.
-func throughRules(tap int, uplinks []Uplink) (rules [][]expr.Any) {
+// from says what else must hold for the name of the device where it came in.
+func throughRules(tap int, from []expr.Any) [][]expr.Any {
 	if tap == 0 {
 		return nil
 	}
 	to := join(meta(expr.MetaKeyOIF), equal(native(uint32(tap))))
-	for _, u := range uplinks {
-		rules = append(rules, join(to, meta(expr.MetaKeyIIF), equal(native(uint32(u.Index))), drop()))
+	if from != nil {
+		to = join(to, meta(expr.MetaKeyIIFNAME), from)
 	}
-	return append(rules, join(to, accept()), join(meta(expr.MetaKeyIIF), equal(native(uint32(tap))), accept()))
+	return [][]expr.Any{join(to, accept()), join(meta(expr.MetaKeyIIF), equal(native(uint32(tap))), accept())}
 }
 
-// untrackedRules match what is to leave by the TAP, and what is forwarded from there.
-func untrackedRules(tap string) [][]expr.Any {
-	return [][]expr.Any{
-		join(fromIPv4(), meta(expr.MetaKeyIIFNAME), notIn(setUplinks), []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIFNAME: true}},
-			equal(ifname(tap)), []expr.Any{&expr.Notrack{}}),
-		join(fromIPv4(), meta(expr.MetaKeyIIFNAME), equal(ifname(tap)),
-			[]expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true}}, compare(expr.CmpOpNeq, native(unix.RTN_LOCAL)), []expr.Any{&expr.Notrack{}}),
+// untrackedRules match what goes from one of the ports to the TAP, and back.
+func untrackedRules(tap string, ports []int) (rules [][]expr.Any) {
+	for _, port := range ports {
+		index := equal(native(uint32(port)))
+		rules = append(rules,
+			join(fromIPv4(), meta(expr.MetaKeyIIF), index, []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIFNAME: true}},
+				equal(ifname(tap)), []expr.Any{&expr.Notrack{}}),
+			join(fromIPv4(), meta(expr.MetaKeyIIFNAME), equal(ifname(tap)), []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIF: true}},
+				index, []expr.Any{&expr.Notrack{}}))
 	}
+	return rules
 }
 
 func untranslatedRule(a netip.Addr) []expr.Any {

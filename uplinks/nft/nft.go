@@ -21,8 +21,9 @@ type Wanted struct {
 	Uplinks []Uplink
 	Ports   []PortRange // outside ports the datapath owns on every uplink
 	LAN     bool        // there are hosts behind this one
-	// Untracked keeps connections between the LAN and the TAP out of conntrack, which would see but their first packets.
-	Untracked bool
+	// Untracked are the indexes of devices whose connections by the TAP stay out of conntrack, as it would see but some of
+	// their packets.
+	Untracked []int
 }
 
 // Uplink is the part of an uplink that the rules need. Leave it out while its device does not exist.

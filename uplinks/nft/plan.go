@@ -122,7 +122,7 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 	forward := forwardChain(ownedInet)
 	if len(captured.keys) > 0 {
 		p.sets = append(p.sets, captured)
-		forward.rules = append(throughRules(w.TAPID, uplinks), noTransitRule())
+		forward.rules = append(throughRules(w.TAPID, notIn(setUplinks)), noTransitRule())
 	}
 	p.guard(&forward, uplinks, fromIPv4())
 	if w.LAN {
@@ -130,10 +130,10 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 		forward.needs = "nft_ct, nf_conntrack and nft_fib_inet"
 	}
 	p.chains = append(p.chains, forward)
-	if w.Untracked {
+	if len(w.Untracked) > 0 {
 		p.chains = append(p.chains, chain{
 			table: ownedInet, name: "prerouting", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, priority: priorityRaw,
-			rules: untrackedRules(w.TAP), needs: "nft_ct and nft_fib_inet",
+			rules: untrackedRules(w.TAP, w.Untracked), needs: "nft_ct and nft_fib_inet",
 		})
 	}
 	if w.Address.Is4() {

@@ -23,7 +23,11 @@ func TestUntracked(t *testing.T) {
 			w.addAddress(w.sink, internet)
 			w.route(w.host, sinkAddr)
 			wanted := w.wanted()
-			wanted.Untracked = untracked
+			if untracked {
+				port, err := w.host.Index("lan0")
+				w.must(err)
+				wanted.Untracked = []int{port}
+			}
 			w.apply(wanted)
 			exchanges := []struct {
 				from, to *lab.Namespace
