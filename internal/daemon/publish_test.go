@@ -34,10 +34,10 @@ func TestSessionsLeaveWithTheirUplink(t *testing.T) {
 	address := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
 	left := &uplinks.Uplink{ID: 0, Name: "left", Addresses: address, Generation: 1}
 	stays := &uplinks.Uplink{ID: 1, Name: "stays", Addresses: address, Generation: 1}
-	d.publish(uplinks.NewSnapshot([]*uplinks.Uplink{left, stays}), nil)
+	labtest.Must(t, d.publish(uplinks.NewSnapshot([]*uplinks.Uplink{left, stays}), nil))
 	d.openSession(t, 0, 1001)
 	d.openSession(t, 1, 1002)
-	d.publish(uplinks.NewSnapshot([]*uplinks.Uplink{stays}), nil)
+	labtest.Must(t, d.publish(uplinks.NewSnapshot([]*uplinks.Uplink{stays}), nil))
 	if gone, kept := d.table.SessionsOn(0), d.table.SessionsOn(1); gone != 0 || kept != 1 {
 		t.Errorf("%d sessions of the uplink that left, want 0; %d of the other, want 1", gone, kept)
 	}
