@@ -164,8 +164,8 @@ func TestUnplug(t *testing.T) {
 func TestRename(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
-	before := labtest.Snapshot(t, w.Gateway)
 	onFirst := w.connect(w.lan, "wan1")
+	before := settledState(t, w.Gateway)
 	handle := w.Gateway.Handle()
 	link, err := handle.LinkByName("wan1")
 	labtest.Must(t, err)
@@ -176,6 +176,7 @@ func TestRename(t *testing.T) {
 		visits := keepVisiting(t, w.lan)
 		visits.by(w.Uplinks[0].Addr(), time.Now())
 		labtest.Must(t, onFirst.talk())
+		settledState(t, w.Gateway)
 	}
 	rename("fiber0")
 	rename("wan1")
@@ -183,6 +184,21 @@ func TestRename(t *testing.T) {
 		removed, added := lab.Diff(before, labtest.Snapshot(t, w.Gateway))
 		return len(removed)+len(added) == 0
 	})
+}
+
+// settledState is a host's state once a whole look of the daemon at everything has changed nothing.
+func settledState(t *testing.T, gateway *lab.Namespace) (state lab.State) {
+	t.Helper()
+	state = labtest.Snapshot(t, gateway)
+	since := time.Now()
+	eventually(t, "a state that rests", func() bool {
+		now := labtest.Snapshot(t, gateway)
+		if removed, added := lab.Diff(state, now); len(removed)+len(added) > 0 {
+			state, since = now, time.Now()
+		}
+		return time.Since(since) > time.Second
+	})
+	return state
 }
 
 // TestDefaultRouteGone: an uplink stays known when its default route is taken away, and follows a new one.
