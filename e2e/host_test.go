@@ -194,7 +194,7 @@ func (f forwarding) add(device string, proto byte, port uint16, to netip.AddrPor
 }
 
 // listedBound is by when the daemon has listed the ports of a new socket, twice a second when the machine is not busy.
-const listedBound = 2 * time.Second
+const listedBound = 5 * time.Second
 
 // TestSocketsInThePortRange: 1,000 local sockets have ports in a range that 20,000 mappings fill nearly up. No socket loses
 // a packet, no mapping gets a port that a socket has, and the host's stack never answers for a port that is mapped.

@@ -21,8 +21,8 @@ type services struct {
 	unknown bool     // the kernel cannot tell
 }
 
-// socketShare of the time at most goes into listing sockets, of which a busy server has many.
-const socketShare = 100
+// socketShare is how many times as long as a listing of sockets took passes until the next: a busy server has many.
+const socketShare = 20
 
 // findServices looks which ports and UDP services the host has, and reports whether the services changed. The sockets of the uplinks follow
 // with followPorts. What cannot be listed now is listed the next time.
