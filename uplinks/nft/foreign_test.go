@@ -117,34 +117,43 @@ func natTo(address ...byte) []expr.Any {
 
 func rules(list ...[]expr.Any) [][]expr.Any { return list }
 
+// bypassCase is a ruleset, and the chains of it that are bypassed.
+type bypassCase struct {
+	name   string
+	chains []testChain
+	want   []string // without "nftables: chain "
+}
+
+// has follows the name of a chain that is bypassed because of its rules.
+const has = " has rules for such packets"
+
+func expectBypassed(t *testing.T, cases []bypassCase) {
+	t.Helper()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			h := newForeignHost(t)
+			h.add(c.chains...)
+			want := slices.Clone(c.want)
+			for i := range want {
+				want[i] = "nftables: chain " + want[i]
+			}
+			h.expect(want...)
+		})
+	}
+}
+
+// TestBypassedRules: each kind of rule, of policy and of family.
 func TestBypassedRules(t *testing.T) {
 	pre, forward, post := nftables.ChainHookPrerouting, nftables.ChainHookForward, nftables.ChainHookPostrouting
-	const has = " has rules for such packets"
-	jumpOut, jumpEmpty := verdict(expr.VerdictJump, "out"), verdict(expr.VerdictJump, "empty")
 	letThrough := rules(join(from("lan0"), to("tapgw0"), accept()), join(from("tapgw0"), to("lan0"), accept()))
-	cases := []struct {
-		name   string
-		chains []testChain
-		want   []string
-	}{
+	expectBypassed(t, []bypassCase{
 		{"nothing", nil, nil},
 		{"forward rule", []testChain{{id: "inet filter forward", hook: forward, rules: rules(drop())}}, []string{"inet filter forward" + has}},
 		{"forward policy", []testChain{{id: "ip f forward", hook: forward, drops: true}}, []string{"ip f forward drops by default"}},
 		{"mark", []testChain{{id: "ip mangle pre", hook: pre, rules: rules(setMark())}}, []string{"ip mangle pre" + has}},
 		{"counter", []testChain{{id: "ip acct forward", hook: forward, rules: rules(count())}}, []string{"ip acct forward" + has}},
 		{"dnat", []testChain{{id: "ip nat pre", hook: pre, kind: "nat", rules: rules(natTo(10, 0, 0, 1))}}, []string{"ip nat pre" + has}},
-		{"port forward", []testChain{{id: "ip nat pre", hook: pre, kind: "nat", rules: rules(join(from("wan0"), natTo(10, 0, 0, 1)))}}, []string{"ip nat pre" + has}},
 		{"masquerade all", []testChain{{id: "ip nat post", hook: post, kind: "nat", rules: rules(masquerade())}}, []string{"ip nat post" + has}},
-		{"masquerade uplink", []testChain{{id: "ip nat post", hook: post, kind: "nat", rules: rules(join(to("wan0"), masquerade()))}}, nil},
-		{"masquerade TAP", []testChain{{id: "ip nat post", hook: post, kind: "nat", rules: rules(join(to("tapgw0"), masquerade()))}}, []string{"ip nat post" + has}},
-		{"device by prefix", []testChain{{id: "ip f forward", hook: forward, rules: rules(
-			join(meta(expr.MetaKeyOIFNAME), equal([]byte("wan")), drop()), join(meta(expr.MetaKeyIIFNAME), equal([]byte("la")), drop()))}}, []string{"ip f forward" + has}},
-		{"other device by prefix", []testChain{{id: "ip f forward", hook: forward, rules: rules(join(meta(expr.MetaKeyOIFNAME), equal([]byte("wan")), drop()))}}, nil},
-		{"device by index", []testChain{{id: "ip f forward", hook: forward, rules: rules(join(meta(expr.MetaKeyIIF), equal(native(math.MaxUint32)), drop()))}}, nil},
-		{"not that device", []testChain{{id: "ip f forward", hook: forward, rules: rules(
-			join(meta(expr.MetaKeyIIFNAME), compare(expr.CmpOpNeq, ifname("lan0")), meta(expr.MetaKeyIIFNAME), compare(expr.CmpOpNeq, ifname("tapgw0")), drop()))}}, nil},
-		{"counter before the device", []testChain{{id: "ip f forward", hook: forward, rules: rules(join(count(), from("wan0"), drop()))}}, []string{"ip f forward" + has}},
-		{"no output device yet", []testChain{{id: "ip f pre", hook: pre, rules: rules(join(to("tapgw0"), accept()), drop())}}, []string{"ip f pre" + has}},
 		{"IPv6 only", []testChain{{id: "inet f forward", hook: forward, rules: rules(join(meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV6}), drop()))}}, nil},
 		{"other families", []testChain{
 			{id: "ip6 f forward", hook: forward, drops: true, rules: rules(drop())},
@@ -164,6 +173,41 @@ func TestBypassedRules(t *testing.T) {
 			{id: "inet f forward", hook: forward, rules: letThrough},
 			{id: "inet g forward", hook: forward, rules: rules(drop())},
 		}, []string{"inet g forward" + has}},
+	})
+}
+
+// TestBypassedDevices: rules that name a device, and chains at one.
+func TestBypassedDevices(t *testing.T) {
+	pre, forward, post := nftables.ChainHookPrerouting, nftables.ChainHookForward, nftables.ChainHookPostrouting
+	expectBypassed(t, []bypassCase{
+		{"port forward", []testChain{{id: "ip nat pre", hook: pre, kind: "nat", rules: rules(join(from("wan0"), natTo(10, 0, 0, 1)))}}, []string{"ip nat pre" + has}},
+		{"masquerade uplink", []testChain{{id: "ip nat post", hook: post, kind: "nat", rules: rules(join(to("wan0"), masquerade()))}}, nil},
+		{"masquerade TAP", []testChain{{id: "ip nat post", hook: post, kind: "nat", rules: rules(join(to("tapgw0"), masquerade()))}}, []string{"ip nat post" + has}},
+		{"device by prefix", []testChain{{id: "ip f forward", hook: forward, rules: rules(
+			join(meta(expr.MetaKeyOIFNAME), equal([]byte("wan")), drop()), join(meta(expr.MetaKeyIIFNAME), equal([]byte("la")), drop()))}}, []string{"ip f forward" + has}},
+		{"other device by prefix", []testChain{{id: "ip f forward", hook: forward, rules: rules(join(meta(expr.MetaKeyOIFNAME), equal([]byte("wan")), drop()))}}, nil},
+		{"device by index", []testChain{{id: "ip f forward", hook: forward, rules: rules(join(meta(expr.MetaKeyIIF), equal(native(math.MaxUint32)), drop()))}}, nil},
+		{"not that device", []testChain{{id: "ip f forward", hook: forward, rules: rules(
+			join(meta(expr.MetaKeyIIFNAME), compare(expr.CmpOpNeq, ifname("lan0")), meta(expr.MetaKeyIIFNAME), compare(expr.CmpOpNeq, ifname("tapgw0")), drop()))}}, nil},
+		{"counter before the device", []testChain{{id: "ip f forward", hook: forward, rules: rules(join(count(), from("wan0"), drop()))}}, []string{"ip f forward" + has}},
+		{"no output device yet", []testChain{{id: "ip f pre", hook: pre, rules: rules(join(to("tapgw0"), accept()), drop())}}, []string{"ip f pre" + has}},
+		{"at devices", []testChain{
+			{id: "netdev n lan", hook: nftables.ChainHookIngress, device: "lan0", rules: rules(setMark())},
+			{id: "netdev n tap", hook: nftables.ChainHookIngress, device: "tapgw0", drops: true},
+			{id: "netdev n wan", hook: nftables.ChainHookIngress, device: "wan0", rules: rules(drop())},
+			{id: "netdev n harmless", hook: nftables.ChainHookIngress, device: "lan0", rules: rules(join(from("wan0"), drop()), join(
+				meta(expr.MetaKeyPROTOCOL), equal([]byte{0x86, 0xdd}), drop()))},
+			{id: "netdev n out", hook: nftables.ChainHookEgress, device: "lan0", rules: rules(join(to("lan0"), count()))},
+			{id: "netdev n in", hook: nftables.ChainHookEgress, device: "lan0", rules: rules(join(to("wan0"), count()))},
+		}, []string{"netdev n lan" + has, "netdev n tap drops by default", "netdev n out" + has}},
+	})
+}
+
+// TestBypassedChains: what jumps reach.
+func TestBypassedChains(t *testing.T) {
+	pre, forward, post := nftables.ChainHookPrerouting, nftables.ChainHookForward, nftables.ChainHookPostrouting
+	jumpOut, jumpEmpty := verdict(expr.VerdictJump, "out"), verdict(expr.VerdictJump, "empty")
+	expectBypassed(t, []bypassCase{
 		{"empty chains", []testChain{
 			{id: "inet firewalld empty"},
 			{id: "inet firewalld out", rules: rules(jumpEmpty, join(from("lan0"), verdict(expr.VerdictGoto, "empty")), jumpEmpty)},
@@ -200,27 +244,7 @@ func TestBypassedRules(t *testing.T) {
 				network(12, 4), mask([]byte{255, 255, 0, 0}), equal([]byte{172, 17, 0, 0}),
 				meta(expr.MetaKeyOIFNAME), compare(expr.CmpOpNeq, ifname("docker0")), count(), masquerade()))},
 		}, []string{"ip filter FORWARD" + has, "ip nat PREROUTING" + has, "ip nat POSTROUTING" + has}},
-		{"at devices", []testChain{
-			{id: "netdev n lan", hook: nftables.ChainHookIngress, device: "lan0", rules: rules(setMark())},
-			{id: "netdev n tap", hook: nftables.ChainHookIngress, device: "tapgw0", drops: true},
-			{id: "netdev n wan", hook: nftables.ChainHookIngress, device: "wan0", rules: rules(drop())},
-			{id: "netdev n harmless", hook: nftables.ChainHookIngress, device: "lan0", rules: rules(join(from("wan0"), drop()), join(
-				meta(expr.MetaKeyPROTOCOL), equal([]byte{0x86, 0xdd}), drop()))},
-			{id: "netdev n out", hook: nftables.ChainHookEgress, device: "lan0", rules: rules(join(to("lan0"), count()))},
-			{id: "netdev n in", hook: nftables.ChainHookEgress, device: "lan0", rules: rules(join(to("wan0"), count()))},
-		}, []string{"netdev n lan" + has, "netdev n tap drops by default", "netdev n out" + has}},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			h := newForeignHost(t)
-			h.add(c.chains...)
-			want := slices.Clone(c.want)
-			for i := range want {
-				want[i] = "nftables: chain " + want[i]
-			}
-			h.expect(want...)
-		})
-	}
+	})
 }
 
 // TestBypassedSets matches the output device against sets, before a drop.
