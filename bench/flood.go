@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/packet"
 )
 
 // floodLen is the length of the flood's packets, bytes of Ethernet: the least there is.
@@ -62,7 +63,7 @@ func newGenerator(f flows, verdict uint32, rate int) (*generator, error) {
 	}
 	p, err := loadPrograms(map[string]any{
 		"endpoints": uint32(f.endpoints), "remotes": uint32(f.remotes), "verdict": verdict, "interval": interval,
-		"source": hostOrder(lab.GatewayLANAddr.Next()), "server": hostOrder(lab.ServerAddrs[0]), "port_mac": lanMAC,
+		"source": packet.HostOrder(lab.GatewayLANAddr.Next()), "server": packet.HostOrder(lab.ServerAddrs[0]), "port_mac": lanMAC,
 	}, "generate")
 	if err != nil {
 		return nil, err

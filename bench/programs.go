@@ -1,10 +1,8 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -65,10 +63,4 @@ func (p *programs) close() error {
 	}
 	p.Close()
 	return errors.Join(errs...)
-}
-
-// hostOrder is an IPv4 address as a number.
-func hostOrder(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:])
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"tapgw/internal/lab"
+	"tapgw/internal/packet"
 )
 
 // lanMAC is the hardware address of the gateway's LAN port, as the laboratory sets it.
@@ -51,7 +52,7 @@ type way struct{ Index, NextHop uint32 }
 
 func loadRedirect(t *lab.Topology) (*programs, error) {
 	constants := map[string]any{
-		"lan": hostOrder(lanNet.Addr()), "lan_mask": binary.BigEndian.Uint32(net.CIDRMask(lanNet.Bits(), 32)),
+		"lan": packet.HostOrder(lanNet.Addr()), "lan_mask": binary.BigEndian.Uint32(net.CIDRMask(lanNet.Bits(), 32)),
 	}
 	index, err := t.Gateway.Index(lab.DeviceLAN)
 	if err != nil {

@@ -4,11 +4,11 @@
 package tapgw
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 
+	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/policy"
 	"tapgw/uplinks"
@@ -52,7 +52,7 @@ type Gateway struct {
 
 // New returns a gateway without uplinks; SetUplinks must follow.
 func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gateway {
-	g := &Gateway{cfg: cfg, tapIP: hostOrder(cfg.TAPIP), table: table, meters: meters, scheduler: s, remotes: newRemotes()}
+	g := &Gateway{cfg: cfg, tapIP: packet.HostOrder(cfg.TAPIP), table: table, meters: meters, scheduler: s, remotes: newRemotes()}
 	g.fromTAP = nat.NewFragments[fate](&g.drops[FragmentLost])
 	for id := range g.fromUplink {
 		g.fromUplink[id] = nat.NewFragments[fate](&g.drops[FragmentLost])
@@ -81,7 +81,7 @@ func (g *Gateway) SetUplinks(s *uplinks.Snapshot) {
 	}
 	for _, u := range s.Uplinks {
 		for _, a := range u.Addresses {
-			v.addresses[u.ID] = append(v.addresses[u.ID], hostOrder(a))
+			v.addresses[u.ID] = append(v.addresses[u.ID], packet.HostOrder(a))
 		}
 	}
 	g.view.Store(v)
@@ -126,14 +126,4 @@ func (r *rateLimit) allow(now nat.Tick) bool {
 			return true
 		}
 	}
-}
-
-// hostOrder is an IPv4 address as packets are decoded.
-func hostOrder(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:])
-}
-
-func addrOf(a uint32) netip.Addr {
-	return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
 }

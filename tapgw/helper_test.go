@@ -69,13 +69,13 @@ func newWorld(t testing.TB, change ...func(*nat.Config)) *world {
 		t.Fatal(err)
 	}
 	w.g = New(Config{
-		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: gatewayIP, TAPIP: addrOf(tapIP),
+		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: gatewayIP, TAPIP: packet.AddrOf(tapIP),
 		Held:   func(uint8, uint32, uint16) bool { return w.held },
 		Settle: func() { w.settle() },
 	}, table, meters, scheduler)
 	for i, a := range []uint32{wan1, wan2} {
 		w.ups[i] = uplinks.Uplink{
-			ID: uint8(i + 1), Name: "wan", Index: i + 10, State: uplinks.Up, Addresses: []netip.Addr{addrOf(a)},
+			ID: uint8(i + 1), Name: "wan", Index: i + 10, State: uplinks.Up, Addresses: []netip.Addr{packet.AddrOf(a)},
 			GatewayMAC: [6]byte{2, 1}, MTU: 1500, Weight: 1, Tier: i, Generation: 1,
 		}
 	}
@@ -215,7 +215,8 @@ func wordSum(b []byte) uint16 {
 
 // ip is an IPv4 header for build.
 func ip(src, dst uint32, proto layers.IPProtocol) *layers.IPv4 {
-	return &layers.IPv4{Version: 4, TTL: 63, Id: 77, Protocol: proto, SrcIP: addrOf(src).AsSlice(), DstIP: addrOf(dst).AsSlice()}
+	return &layers.IPv4{Version: 4, TTL: 63, Id: 77, Protocol: proto,
+		SrcIP: packet.AddrOf(src).AsSlice(), DstIP: packet.AddrOf(dst).AsSlice()}
 }
 
 // build makes a buffer: virtio header, Ethernet header, layers.

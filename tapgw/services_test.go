@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/uplinks"
 )
@@ -29,7 +30,7 @@ func (w *world) answer(service uint16) (port uint16, uplink uint8) {
 	b := udpFrame(w.t, tapIP, service, server, remoteAsked, "answer")
 	res := w.out(b)
 	s := w.sent(res, b, res.Uplink)
-	if src := s.ip.SrcIP.String(); src != addrOf(wan1).String() && res.Uplink == 1 {
+	if src := s.ip.SrcIP.String(); src != packet.AddrOf(wan1).String() && res.Uplink == 1 {
 		w.t.Errorf("source %s", src)
 	}
 	return outsidePort(s), res.Uplink
@@ -68,7 +69,7 @@ func TestNoResponse(t *testing.T) {
 		"no service any more": func(w *world) { asked(w); w.g.SetServices(nil, nil) },
 		"uplink down":         func(w *world) { asked(w); w.ups[1].State = uplinks.Down; w.publish() },
 		"uplink gone":         func(w *world) { asked(w); w.ups[1].ID = 0; w.publish() },
-		"another address":     func(w *world) { asked(w); w.ups[1].Addresses[0] = addrOf(router); w.publish() },
+		"another address":     func(w *world) { asked(w); w.ups[1].Addresses[0] = packet.AddrOf(router); w.publish() },
 		"not ready":           func(w *world) { asked(w); w.ups[1].GatewayMAC = [6]byte{}; w.publish() },
 		"long ago": func(w *world) {
 			w.g.Inbound(udpFrame(t, server, remoteAsked, wan2, seenByHost, "x"), 2, start-nat.TickOf(remoteLife+time.Second))
@@ -93,7 +94,7 @@ func TestServiceFragments(t *testing.T) {
 		if len(passed) != 3 || res.Uplink != 2 {
 			t.Fatalf("order %v: %d pieces by uplink %d", order, len(passed), res.Uplink)
 		}
-		if s := look(t, join(t, passed)); s.ip.SrcIP.String() != addrOf(wan2).String() || outsidePort(s) != seenByHost {
+		if s := look(t, join(t, passed)); s.ip.SrcIP.String() != packet.AddrOf(wan2).String() || outsidePort(s) != seenByHost {
 			t.Errorf("order %v: from %s:%d", order, s.ip.SrcIP, outsidePort(s))
 		}
 	}

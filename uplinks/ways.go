@@ -2,10 +2,11 @@ package uplinks
 
 import (
 	"cmp"
-	"encoding/binary"
 	"maps"
 	"net/netip"
 	"slices"
+
+	"tapgw/internal/packet"
 )
 
 // Hop is where packets to a part of the LAN go next.
@@ -38,7 +39,7 @@ func FindWays(f Facts, links []int) (w Ways) {
 		best[netip.PrefixFrom(a.Prefix.Addr(), 32)] = nil
 	}
 	for _, dst := range slices.SortedFunc(maps.Keys(best), longestFirst) {
-		p := part{first: ipv4(dst.Masked().Addr()), mask: ^uint32(0) << (32 - dst.Bits())}
+		p := part{first: packet.HostOrder(dst.Masked().Addr()), mask: ^uint32(0) << (32 - dst.Bits())}
 		if list := best[dst]; len(list) == 1 && slices.Contains(links, list[0].Index) {
 			p.hop = w.number(Hop{list[0].Index, list[0].Gateway})
 		}
@@ -67,11 +68,6 @@ func routesTo(routes []Route, links []int) map[netip.Prefix][]Route {
 
 func longestFirst(a, b netip.Prefix) int {
 	return cmp.Or(cmp.Compare(b.Bits(), a.Bits()), a.Addr().Compare(b.Addr()))
-}
-
-func ipv4(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:])
 }
 
 // number returns that of a hop, counted from 1; 0 when there are too many.

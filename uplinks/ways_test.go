@@ -3,6 +3,8 @@ package uplinks
 import (
 	"net/netip"
 	"testing"
+
+	"tapgw/internal/packet"
 )
 
 func way(dst string, index, metric int, gateway string) Route {
@@ -27,7 +29,7 @@ func TestWays(t *testing.T) {
 		"10.2.0.1": {}, "10.9.0.7": {Index: guests}, "192.168.0.1": {}, "8.8.8.8": {},
 	} {
 		got := Hop{}
-		if n := w.Hop(ipv4(netip.MustParseAddr(inside))); n > 0 {
+		if n := w.Hop(packet.HostOrder(netip.MustParseAddr(inside))); n > 0 {
 			got = w.Hops[n-1]
 		}
 		if got != want {
@@ -56,7 +58,7 @@ func TestManyHops(t *testing.T) {
 	if len(w.Hops) != maxHops {
 		t.Errorf("%d hops, want %d", len(w.Hops), maxHops)
 	}
-	if n := w.Hop(ipv4(routes[len(routes)-1].Dst.Addr())); n != 0 {
+	if n := w.Hop(packet.HostOrder(routes[len(routes)-1].Dst.Addr())); n != 0 {
 		t.Errorf("a hop beyond the possible number is %d, want 0", n)
 	}
 }

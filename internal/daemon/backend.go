@@ -58,9 +58,9 @@ var protocols = map[uint8]string{packet.ProtoTCP: "tcp", packet.ProtoUDP: "udp",
 func (b backend) session(i nat.Info, uplink string) api.Session {
 	return api.Session{
 		Proto:   protocols[i.Proto],
-		Inside:  netip.AddrPortFrom(ipv4(i.Inside), i.InsidePort),
-		Remote:  netip.AddrPortFrom(ipv4(i.Remote), i.RemotePort),
-		Outside: netip.AddrPortFrom(ipv4(i.Outside), i.OutsidePort),
+		Inside:  netip.AddrPortFrom(packet.AddrOf(i.Inside), i.InsidePort),
+		Remote:  netip.AddrPortFrom(packet.AddrOf(i.Remote), i.RemotePort),
+		Outside: netip.AddrPortFrom(packet.AddrOf(i.Outside), i.OutsidePort),
 		Uplink:  uplink, State: i.State.String(),
 		AgeS: seconds(b.pumps.clock.since(i.Created)), IdleS: seconds(b.pumps.clock.since(i.Seen)),
 		BytesOut: i.BytesOut, BytesIn: i.BytesIn,

@@ -8,6 +8,7 @@ import (
 
 	"tapgw/configs"
 	"tapgw/internal/metrics"
+	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/tapgw/fastpath"
 	"tapgw/uplinks"
@@ -51,7 +52,7 @@ func (d *Daemon) loadFastPath(n *nat.Config) error {
 	}
 	programs, err := fastpath.Load(fastpath.Config{
 		Seed: n.Seed, MaxSessions: n.MaxSessions, Secret: wire.GiveBackMAC(d.seed, 0),
-		TAPAddress: hostOrder(d.cfg().TAP.Address.Addr()), TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
+		TAPAddress: packet.HostOrder(d.cfg().TAP.Address.Addr()), TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
 	})
 	if err != nil {
 		return d.withoutFastPath(err)

@@ -1,10 +1,8 @@
 package daemon
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
-	"net/netip"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -260,7 +258,7 @@ func (h *heldPorts) listed(proto uint8, addr uint32, port uint16) bool {
 	s := h.sockets.Load()
 	switch {
 	case s == nil:
-		return wire.HeldBySocket(proto, ipv4(addr), port)
+		return wire.HeldBySocket(proto, packet.AddrOf(addr), port)
 	case proto == packet.ProtoTCP:
 		return s.TCP.Has(port)
 	}
@@ -269,14 +267,5 @@ func (h *heldPorts) listed(proto uint8, addr uint32, port uint16) bool {
 
 // recent may repeat an answer for a second: for packets, of which there can be a flood.
 func (h *heldPorts) recent(proto uint8, addr uint32, port uint16) bool {
-	return h.cache.Held(proto, ipv4(addr), port, time.Now())
-}
-
-func ipv4(a uint32) netip.Addr {
-	return netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
-}
-
-func hostOrder(a netip.Addr) uint32 {
-	b := a.As4()
-	return binary.BigEndian.Uint32(b[:])
+	return h.cache.Held(proto, packet.AddrOf(addr), port, time.Now())
 }

@@ -3,7 +3,6 @@ package arp
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 
+	headers "tapgw/internal/packet"
 	"tapgw/probe"
 	"tapgw/probe/bound"
 )
@@ -157,12 +157,11 @@ func (s *socket) wake(at time.Time) {
 // filter passes only Ethernet ARP replies whose sender is the gateway: nothing else on the segment wakes us.
 func filter(gateway netip.Addr) []bpf.RawInstruction {
 	const operation, sender = 14 + 6, 14 + 14
-	addr := gateway.As4()
 	program, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: operation, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(arp.OperationReply), SkipTrue: 3},
 		bpf.LoadAbsolute{Off: sender, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(addr[:]), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: headers.HostOrder(gateway), SkipTrue: 1},
 		bpf.RetConstant{Val: 65535},
 		bpf.RetConstant{Val: 0},
 	})

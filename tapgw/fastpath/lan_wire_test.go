@@ -151,7 +151,7 @@ func (w *world) innerHost(t *testing.T) *lab.Namespace {
 func (w *world) talk(t *testing.T, end lanEnd) (here, there net.Conn) {
 	t.Helper()
 	addr := netip.MustParseAddr(end.addr)
-	s := sample{src: binary.BigEndian.Uint32(addr.AsSlice()), dst: 0xcb007109, sport: end.port, dport: end.port, proto: packet.ProtoUDP}
+	s := sample{src: packet.HostOrder(addr), dst: 0xcb007109, sport: end.port, dport: end.port, proto: packet.ProtoUDP}
 	tr := w.table.Translation(w.open(t, s.key()))
 	w.table.Relabel(func(inside uint32) uint8 {
 		if inside>>16 == 0x0a09 {

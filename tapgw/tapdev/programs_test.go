@@ -77,7 +77,7 @@ func (c *carried) load(t *testing.T) {
 	labtest.Must(t, err)
 	u := fastpath.Uplink{Generation: 1, Index: c.wan, MAC: wanMAC, MTU: 1500, HeaderLess: c.headerless, Usable: true}
 	labtest.Must(t, p.SetUplink(uplinkID, u))
-	addr := binary.BigEndian.Uint32(wanAddr.AsSlice())
+	addr := packet.HostOrder(wanAddr)
 	labtest.Must(t, p.SetAddresses(uplinkID, []nat.PortArrays{{Outside: addr, TCP: 0, UDP: 1}}))
 	ports := p.Memory().Ports[nat.PortArrayBytes:]
 	binary.NativeEndian.PutUint32(ports[barrier*4:], 1<<30)

@@ -166,12 +166,12 @@ func rewrite(f []byte, from, to netip.Addr, source bool) bool {
 	if source {
 		at = int(p.L3) + 12
 	}
-	if p.Kind != packet.TCP && p.Kind != packet.UDP || word(eth[at:]) != addrWord(from) {
+	if p.Kind != packet.TCP && p.Kind != packet.UDP || word(eth[at:]) != packet.HostOrder(from) {
 		return false
 	}
 	var d packet.Delta
-	d.Replace32(word(eth[at:]), addrWord(to))
-	binary.BigEndian.PutUint32(eth[at:], addrWord(to))
+	d.Replace32(word(eth[at:]), packet.HostOrder(to))
+	binary.BigEndian.PutUint32(eth[at:], packet.HostOrder(to))
 	put16(eth[p.L3+10:], d.Apply)
 	sum := eth[p.ChecksumOffset():]
 	switch {
@@ -188,8 +188,6 @@ func put16(b []byte, change func(uint16) uint16) {
 }
 
 func word(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
-
-func addrWord(a netip.Addr) uint32 { b := a.As4(); return word(b[:]) }
 
 // rawSocket sends into and receives from a device, without a virtio header.
 func rawSocket(t testing.TB, ns *lab.Namespace, device string) (fd int) {

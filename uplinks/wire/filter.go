@@ -103,8 +103,7 @@ func (a *assembler) toAddress(addrs []netip.Addr, l3 uint32) {
 	a.add(bpf.LoadAbsolute{Off: l3 + 16, Size: 4})
 	for i, addr := range addrs {
 		rest := uint32(len(addrs)-i-1)*2 + 1 // further comparisons, and the refusal
-		b := addr.Unmap().As4()
-		a.when(bpf.JumpEqual, binary.BigEndian.Uint32(b[:]), bpf.Jump{Skip: rest})
+		a.when(bpf.JumpEqual, packet.HostOrder(addr), bpf.Jump{Skip: rest})
 	}
 	a.add(bpf.RetConstant{})
 }
