@@ -204,8 +204,8 @@ func interfaces(s *uplinks.Snapshot) (names []string) {
 // applyRules sets our nftables objects.
 func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 	w := nft.Wanted{
-		TAP: d.pumps.tap.Load().Name(), TAPID: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(), Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0,
-		Untracked: d.lan.ports,
+		TAP: d.pumps.tap.Load().Name(), TAPIndex: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(),
+		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0, Untracked: d.lan.ports,
 	}
 	for _, r := range d.pool {
 		w.Ports = append(w.Ports, nft.PortRange(r))

@@ -14,13 +14,13 @@ import (
 
 // Wanted is everything the ruleset depends on.
 type Wanted struct {
-	TAP     string     // capture device
-	TAPID   int        // its interface index, which is compared faster than a name; 0 while there is none
-	Address netip.Addr // of the host on it, invalid for none
-	Upcall  string     // give-back device, "" for none
-	Uplinks []Uplink
-	Ports   []PortRange // outside ports the datapath owns on every uplink
-	LAN     bool        // there are hosts behind this one
+	TAP      string     // capture device
+	TAPIndex int        // its interface index, which is compared faster than a name; 0 while there is none
+	Address  netip.Addr // of the host on it, invalid for none
+	Upcall   string     // give-back device, "" for none
+	Uplinks  []Uplink
+	Ports    []PortRange // outside ports the datapath owns on every uplink
+	LAN      bool        // there are hosts behind this one
 	// Untracked are the indexes of devices whose connections by the TAP stay out of conntrack, as it would see but some of
 	// their packets.
 	Untracked []int

@@ -122,7 +122,7 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 	forward := forwardChain(ownedInet)
 	if len(captured.keys) > 0 {
 		p.sets = append(p.sets, captured)
-		forward.rules = append(throughRules(w.TAPID, notIn(setUplinks)), noTransitRule())
+		forward.rules = append(throughRules(w.TAPIndex, notIn(setUplinks)), noTransitRule())
 	}
 	p.guard(&forward, uplinks, fromIPv4())
 	if w.LAN {
@@ -168,7 +168,7 @@ func (p *plan) fallBack(w Wanted, uplinks []Uplink, ports []PortRange) {
 	p.tables = append(p.tables, fallback)
 	p.sets = append(p.sets, uplinkSet(fallback, uplinks), transportSet(fallback))
 	forward := forwardChain(fallback)
-	forward.rules = throughRules(w.TAPID, nil)
+	forward.rules = throughRules(w.TAPIndex, nil)
 	p.guard(&forward, uplinks, nil)
 	forward.priority = priorityRefuse
 	forward.rules = append(append(forward.rules, resetRule()), leakRules(nil)...)

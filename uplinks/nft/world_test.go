@@ -88,7 +88,7 @@ func (w *world) wanted() Wanted {
 	tap, err := w.host.Index("tapgw0")
 	w.must(err)
 	return Wanted{
-		TAP: "tapgw0", TAPID: tap, Upcall: "tapgw0u", Ports: pool, LAN: true,
+		TAP: "tapgw0", TAPIndex: tap, Upcall: "tapgw0u", Ports: pool, LAN: true,
 		Uplinks: []Uplink{w.uplink("wan0", hostOnISP1), w.uplink("wan1", "203.0.113.1")},
 	}
 }
