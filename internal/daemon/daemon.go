@@ -193,7 +193,7 @@ func (d *Daemon) open() (err error) {
 	if _, err := removeFilters(d.kernel); err != nil {
 		d.log.Debug("filters of a killed daemon may be left", "error", err)
 	}
-	if err := d.openDevices(c, largestMTU(snapshot)); err != nil {
+	if err := d.openDevices(largestMTU(snapshot)); err != nil {
 		return err
 	}
 	d.foreign = nft.NewForeign()
@@ -234,8 +234,8 @@ func (d *Daemon) openTable(c *configs.Config) (err error) {
 }
 
 // openDevices makes the TAP and the give-back device; a second daemon fails here.
-func (d *Daemon) openDevices(c *configs.Config, mtu int) error {
-	tap, err := tapdev.Create(tapConfig(c, mtu))
+func (d *Daemon) openDevices(mtu int) error {
+	tap, err := tapdev.Create(d.tapConfig(mtu))
 	if err != nil {
 		return err
 	}
@@ -250,7 +250,7 @@ func (d *Daemon) openDevices(c *configs.Config, mtu int) error {
 func (d *Daemon) openUpcall() error {
 	c := d.cfg()
 	upcall, err := tapdev.CreateUpcall(tapdev.UpcallConfig{
-		Name: upcallName(c.TAP.Name), MAC: upcallMAC, Address: c.TAP.Address.Addr(), Seed: d.seed,
+		Name: upcallName(c.TAP.Name), MAC: upcallMAC, Address: c.TAP.Address.Addr(), Seed: d.seed, Queues: d.queues(),
 	})
 	if err == nil {
 		d.pumps.upcall.Store(upcall)

@@ -105,14 +105,16 @@ func (d *Daemon) attachUpcall() error {
 // startUpcall reads what the programs hand over, until the device is closed or gone.
 func (d *Daemon) startUpcall() {
 	upcall := d.pumps.upcall.Load()
-	provideProcessors(tapQueues + 1)
-	d.readers.Go(func() {
-		if err := d.pumps.runUpcall(upcall); err != nil {
-			err = fmt.Errorf("the upcall device cannot be read any more, start tapgw again: %w", err)
-			d.pumps.failure.Store(&err)
-			d.lookAgain()
-		}
-	})
+	provideProcessors(2 * len(upcall.Queues()))
+	for number := range upcall.Queues() {
+		d.readers.Go(func() {
+			if err := d.pumps.runUpcall(upcall, number); err != nil {
+				err = fmt.Errorf("the upcall device cannot be read any more, start tapgw again: %w", err)
+				d.pumps.failure.Store(&err)
+				d.lookAgain()
+			}
+		})
+	}
 }
 
 // setClock tells the kernel that the machine has slept.

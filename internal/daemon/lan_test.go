@@ -70,7 +70,7 @@ func newLANHost(t *testing.T) *lanHost {
 	labtest.Must(t, h.openTable(h.cfg()))
 	t.Cleanup(func() { labtest.Must(t, h.fast.Close()) })
 	labtest.Must(t, h.ns.Do(func() error {
-		tap, err := tapdev.Create(tapConfig(h.cfg(), 1500))
+		tap, err := tapdev.Create(h.tapConfig(1500))
 		h.pumps.tap.Store(tap)
 		return err
 	}))

@@ -8,19 +8,28 @@ import (
 	"sync/atomic"
 	"time"
 
-	"tapgw/configs"
 	"tapgw/tapgw/tapdev"
 	"tapgw/uplinks"
 	"tapgw/uplinks/wire"
 )
 
-// tapQueues is how many descriptors the TAP has. More did not pay on two cores, where hosts and daemon share them.
-const tapQueues = 1
+// maxQueues bounds the readers of a device.
+const maxQueues = 4
 
-func tapConfig(c *configs.Config, mtu int) tapdev.Config {
+// queues is how many descriptors our devices have. Where the kernel carries known sessions it is one for each processor. A
+// second reader for everything did not pay on two cores, where hosts and daemon share them.
+func (d *Daemon) queues() int {
+	if d.fast == nil {
+		return 1
+	}
+	return min(runtime.NumCPU(), maxQueues)
+}
+
+func (d *Daemon) tapConfig(mtu int) tapdev.Config {
+	c := d.cfg()
 	return tapdev.Config{
 		Name: c.TAP.Name, Address: c.TAP.Address, Gateway: c.TAP.Gateway(), MAC: tapMAC, GatewayMAC: gatewayMAC,
-		MTU: mtu, Queues: tapQueues,
+		MTU: mtu, Queues: d.queues(), ByProcessor: true,
 	}
 }
 
@@ -50,9 +59,9 @@ func provideProcessors(readers int) {
 // startTAP reads the device's queues until it is closed or gone. Any other end of a reader has the control loop end the
 // daemon: a host whose packets nobody reads is better off without the TAP.
 func (d *Daemon) startTAP(tap *tapdev.Device) {
-	for _, q := range tap.Queues() {
+	for number := range tap.Queues() {
 		d.readers.Go(func() {
-			if err := d.pumps.runTAP(q); err != nil {
+			if err := d.pumps.runTAP(tap, number); err != nil {
 				err = fmt.Errorf("the TAP cannot be read any more, start tapgw again: %w", err)
 				d.pumps.failure.Store(&err)
 				d.lookAgain()
@@ -72,7 +81,7 @@ func (d *Daemon) checkTAP(s *uplinks.Snapshot) error {
 		return errors.Join(err, d.attachTAP())
 	}
 	_ = tap.Close() // its descriptors lead nowhere
-	tap, err = tapdev.Create(tapConfig(d.cfg(), largestMTU(s)))
+	tap, err = tapdev.Create(d.tapConfig(largestMTU(s)))
 	if err != nil {
 		return fmt.Errorf("make the deleted TAP anew: %w", err)
 	}
@@ -219,7 +228,7 @@ func (d *Daemon) take(u *uplinks.Uplink) bool {
 
 // startPort reads what an uplink receives.
 func (d *Daemon) startPort(u *uplinks.Uplink, p *openPort) {
-	provideProcessors(tapQueues + len(d.ports) + 1)
+	provideProcessors(d.queues() + len(d.ports) + 1)
 	port, failed := p.Port, p.failed
 	d.readers.Go(func() {
 		if err := d.pumps.runUplink(u.ID, port); err != nil {

@@ -60,7 +60,7 @@ func isReader(index int) func(fd int) bool {
 
 // openInside gives a daemon everything of a namespace that its control loop needs.
 func (d *Daemon) openInside(t *testing.T) (err error) {
-	if err := d.openDevices(d.cfg(), 1500); err != nil {
+	if err := d.openDevices(1500); err != nil {
 		return err
 	}
 	d.tracker = uplinks.NewTracker(d.trackerConfig(d.cfg()))

@@ -46,7 +46,7 @@ func TestSessionsLeaveWithTheirUplink(t *testing.T) {
 func TestTAPIsMadeAnewAfterAFailure(t *testing.T) {
 	d := newTestDaemon(t)
 	labtest.Must(t, labtest.Namespace(t, "host").Do(func() error {
-		tap, err := tapdev.Create(tapConfig(d.cfg(), 1500))
+		tap, err := tapdev.Create(d.tapConfig(1500))
 		if err != nil {
 			return err
 		}

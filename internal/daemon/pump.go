@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"math/bits"
 	"net"
 	"runtime"
 	"sync/atomic"
@@ -19,9 +20,12 @@ import (
 	"tapgw/uplinks/wire/batchio"
 )
 
-// batch is how many frames a pump reads at once: enough to share one send among small packets, while large ones end a
-// batch by their bytes.
-const batch = 64
+// How many frames a reader takes at once: enough to share one send among small packets, while large ones end a batch by
+// their bytes. First packets are few.
+const (
+	batch      = 64
+	firstBatch = 16 // where the kernel carries known sessions
+)
 
 // pumps move frames between the TAP and the uplinks. Each reader has a goroutine and a thread of its own; nothing is
 // handed from one to another.
@@ -31,7 +35,7 @@ type pumps struct {
 	tap     atomic.Pointer[tapdev.Device]
 	upcall  atomic.Pointer[tapdev.Upcall]
 	ports   [uplinks.MaxUplinks]atomic.Pointer[wire.Port]
-	called  bool          // the fast path hands frames over by upcall
+	called  bool          // the kernel carries known sessions, and hands the others' frames over by upcall
 	lost    atomic.Uint64 // frames the TAP or the upcall device did not take
 
 	patience patience              // of settle
@@ -41,6 +45,7 @@ type pumps struct {
 // worker is what one reading goroutine needs; it allocates nothing after newWorker but a sender per new port.
 type worker struct {
 	*pumps
+	number  int // of the queues that it reads or writes
 	bufs    [][]byte
 	sizes   []int
 	senders [uplinks.MaxUplinks]*wire.Sender
@@ -49,8 +54,14 @@ type worker struct {
 	queued  [uplinks.MaxUplinks]bool
 }
 
-func (p *pumps) newWorker() *worker {
-	return &worker{pumps: p, bufs: batchio.Buffers(batch), sizes: make([]int, batch), used: make([]uint8, 0, uplinks.MaxUplinks)}
+func (p *pumps) newWorker(number int) *worker {
+	n := batch
+	if p.called {
+		n = firstBatch
+	}
+	return &worker{
+		pumps: p, number: number, bufs: batchio.Buffers(n), sizes: make([]int, n), used: make([]uint8, 0, uplinks.MaxUplinks),
+	}
 }
 
 // readerNice lets readers that carry everything run before ordinary programs, as the kernel's forwarding does. New
@@ -58,7 +69,7 @@ func (p *pumps) newWorker() *worker {
 // carries known sessions, they fell by a tenth.
 const readerNice = -10
 
-// ownThread gives the goroutine a thread that ends with it. Without CAP_SYS_NICE it runs like any other.
+// ownThread gives the goroutine of a reader a thread that ends with it. Without CAP_SYS_NICE it runs like any other.
 func (p *pumps) ownThread() {
 	runtime.LockOSThread()
 	if p.called {
@@ -70,10 +81,26 @@ func (p *pumps) ownThread() {
 	}
 }
 
+// stay binds the thread of a reader of first packets to the processors whose frames come to its queue, where waking it up
+// costs less than on another. Where none of them is allowed, it may run on all.
+func (p *pumps) stay(number, of int) {
+	var all, own unix.CPUSet
+	if !p.called || of == 1 || unix.SchedGetaffinity(0, &all) != nil {
+		return
+	}
+	for cpu := number; cpu < len(all)*bits.UintSize; cpu += of {
+		if all.IsSet(cpu) {
+			own.Set(cpu)
+		}
+	}
+	_ = unix.SchedSetaffinity(0, &own)
+}
+
 // runTAP carries frames from a queue of the TAP until the device is closed or gone.
-func (p *pumps) runTAP(q *tapdev.Queue) error {
+func (p *pumps) runTAP(tap *tapdev.Device, number int) error {
 	p.ownThread()
-	w := p.newWorker()
+	p.stay(number, len(tap.Queues()))
+	w, q := p.newWorker(number), tap.Queue(number)
 	for {
 		n, err := q.ReadBatch(w.bufs, w.sizes)
 		if err != nil {
@@ -131,7 +158,7 @@ func (w *worker) flush() {
 // its own where there are enough.
 func (p *pumps) runUplink(id uint8, port *wire.Port) error {
 	p.ownThread()
-	w := p.newWorker()
+	w := p.newWorker(int(id))
 	for {
 		n, err := port.ReadBatch(w.bufs, w.sizes)
 		if errors.Is(err, wire.ErrDown) {
@@ -164,9 +191,9 @@ func (w *worker) received(id uint8, res tapgw.Result, frame []byte) {
 	var err error
 	switch res.Verdict {
 	case tapgw.Deliver:
-		err = w.deliver(id, res.Hop, frame)
+		err = w.deliver(res.Hop, frame)
 	case tapgw.GiveBack:
-		err = w.upcall.Load().GiveBack(id, frame)
+		err = w.upcall.Load().GiveBack(w.number, id, frame)
 	case tapgw.Drop, tapgw.Send, tapgw.Ignore, tapgw.Hold:
 	}
 	if err != nil {
@@ -174,24 +201,24 @@ func (w *worker) received(id uint8, res tapgw.Result, frame []byte) {
 	}
 }
 
-func (w *worker) deliver(id, hop uint8, frame []byte) error {
+func (w *worker) deliver(hop uint8, frame []byte) error {
 	if hop != 0 {
-		return w.upcall.Load().ToLAN(hop, frame)
+		return w.upcall.Load().ToLAN(w.number, hop, frame)
 	}
 	tap := w.tap.Load()
 	if tap == nil {
 		return net.ErrClosed
 	}
-	queues := tap.Queues()
-	return queues[int(id)%len(queues)].Write(frame)
+	return tap.Queue(w.number).Write(frame)
 }
 
-// runUpcall carries frames that the fast path hands over, until the device is closed or gone.
-func (p *pumps) runUpcall(upcall *tapdev.Upcall) error {
+// runUpcall carries frames that the fast path hands over by a queue, until the device is closed or gone.
+func (p *pumps) runUpcall(upcall *tapdev.Upcall, number int) error {
 	p.ownThread()
-	w := p.newWorker()
+	p.stay(number, len(upcall.Queues()))
+	w, q := p.newWorker(number), upcall.Queue(number)
 	for {
-		n, err := upcall.ReadBatch(w.bufs, w.sizes)
+		n, err := q.ReadBatch(w.bufs, w.sizes)
 		if err != nil {
 			return ignoreClosed(err)
 		}
@@ -214,7 +241,7 @@ func (w *worker) upcalled(upcall *tapdev.Upcall, frame []byte, now nat.Tick) {
 		w.handed(id, res, frame)
 	case tapdev.FromLAN:
 		if tap := w.tap.Load(); tap != nil {
-			w.outbound(tap.Queues()[0], frame, now)
+			w.outbound(tap.Queue(w.number), frame, now)
 		}
 	case tapdev.Copy:
 		w.gateway.Request(frame, id, now)

@@ -129,9 +129,14 @@ func (p *pumps) settle() {
 			return
 		}
 	}
-	if !p.called || p.settled(p.upcall.Load(), begun) {
-		p.patience.restored()
+	if p.called {
+		for _, q := range p.upcall.Load().Queues() {
+			if !p.settled(q, begun) {
+				return
+			}
+		}
 	}
+	p.patience.restored()
 }
 
 // settled waits until a reader has handled what was there, and reports whether that was soon enough.

@@ -96,7 +96,7 @@ func (c *carried) load(t *testing.T) {
 func (c *carried) read() {
 	bufs, sizes := batchio.Buffers(16), make([]int, 16)
 	for {
-		n, err := c.upcall.ReadBatch(bufs, sizes)
+		n, err := c.upcall.Queue(0).ReadBatch(bufs, sizes)
 		if err != nil {
 			return
 		}
@@ -313,7 +313,7 @@ func TestProgramsGiveBack(t *testing.T) {
 			socket := listen(t, c.gw, barrier)
 			for _, text := range []string{"one", "two"} {
 				c.inject(t, datagram(server, wanAddr, barrier, text))
-				labtest.Must(t, c.upcall.GiveBack(uplinkID, c.next(t)))
+				labtest.Must(t, c.upcall.GiveBack(0, uplinkID, c.next(t)))
 				expectArrival(t, socket, arrived{payload: text, device: c.wan, ttl: 64})
 			}
 			if again := c.handed(t, func() {}); len(again) != 0 {
@@ -378,7 +378,7 @@ func TestProgramsToLAN(t *testing.T) {
 		binary.BigEndian.PutUint16(ip[10:], 0)
 		binary.BigEndian.PutUint16(ip[10:], ^packet.Fold(packet.Sum(0, ip[:20])))
 		frame := framed([6]byte{}, [6]byte{}, ip)
-		send := func() error { return c.upcall.ToLAN(p.hop, frame) }
+		send := func() error { return c.upcall.ToLAN(0, p.hop, frame) }
 		if p.toLAN {
 			labtest.Must(t, send())
 			expectArrival(t, client, arrived{payload: text, device: at, ttl: int(p.ttl) - 1})

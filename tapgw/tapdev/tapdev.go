@@ -33,6 +33,9 @@ type Config struct {
 	GatewayMAC [6]byte
 	MTU        int // bytes
 	Queues     int // descriptors to read from at the same time, at least 1
+	// ByProcessor lets queue n have what is sent on processors n, n+Queues and so on, so that who reads it there needs no
+	// wake-up of another processor. It needs BPF. Otherwise the flows are spread over the queues.
+	ByProcessor bool
 }
 
 // Device is a TAP device that exists as long as it is open.
@@ -108,7 +111,7 @@ func (d *Device) attach() error {
 		}
 		d.queues = append(d.queues, &Queue{file})
 	}
-	return nil
+	return d.steer()
 }
 
 func (d *Device) readIndex() error {
@@ -133,6 +136,9 @@ func (d *Device) Name() string {
 // Queues returns the descriptors of the device, as many as configured.
 func (d *Device) Queues() []*Queue { return d.queues }
 
+// Queue returns queue number modulo their number.
+func (d *Device) Queue(number int) *Queue { return d.queues[number%len(d.queues)] }
+
 // Close deletes the device. Readers return net.ErrClosed.
 func (d *Device) Close() error {
 	var errs []error
@@ -150,6 +156,9 @@ func (q *Queue) ReadBatch(bufs [][]byte, sizes []int) (int, error) {
 	n, err := q.file.ReadBatch(bufs, sizes, 0)
 	return n, ioError(err)
 }
+
+// Handled reports whether all frames that waited before the first call with p have been handled by who reads.
+func (q *Queue) Handled(p *batchio.Progress) bool { return q.file.Handled(p) }
 
 // Write hands a frame (virtio header, then Ethernet) to the host's stack. Any goroutine may call it, but each is fastest
 // with a queue of its own.

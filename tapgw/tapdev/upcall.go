@@ -14,7 +14,6 @@ import (
 	"tapgw/internal/packet"
 	"tapgw/uplinks"
 	"tapgw/uplinks/wire"
-	"tapgw/uplinks/wire/batchio"
 )
 
 // upcallMTU is that of the upcall device, bytes; nothing is routed there.
@@ -23,7 +22,7 @@ const upcallMTU = 1500
 // Upcall is a TAP device by which packets captured on an uplink are given back to the host's stack. A tc filter for each
 // uplink, on the secret source address of wire.GiveBackMAC, moves them to the ingress of that uplink, so that firewall
 // rules, port forwards and sockets see them as received there. Where package fastpath captures, its programs do that, and
-// hand what is ours over here: read it with ReadBatch.
+// hand what is ours over here, to be read from the queues.
 type Upcall struct {
 	*Device
 	secret [6]byte // source address of what passes here, where the last byte is a tag
@@ -39,11 +38,12 @@ type UpcallConfig struct {
 	// Address is one of our own: a device without any cannot receive where sources are checked (rp_filter).
 	Address netip.Addr
 	Seed    uint64 // the one given to wire.GiveBackMAC by whoever lets the frames pass
+	Queues  int    // as in Config, by processor
 }
 
 // CreateUpcall makes the device; errors are those of Create.
 func CreateUpcall(cfg UpcallConfig) (*Upcall, error) {
-	d, err := Create(Config{Name: cfg.Name, Address: netip.PrefixFrom(cfg.Address, 32), MAC: cfg.MAC, MTU: upcallMTU})
+	d, err := Create(Config{Name: cfg.Name, Address: netip.PrefixFrom(cfg.Address, 32), MAC: cfg.MAC, MTU: upcallMTU, Queues: cfg.Queues, ByProcessor: true})
 	if err != nil {
 		return nil, err
 	}
@@ -111,22 +111,14 @@ func (u *Upcall) filter(id uint8, index int) *netlink.U32 {
 	}
 }
 
-// ReadBatch is Queue.ReadBatch of the device's only queue.
-func (u *Upcall) ReadBatch(bufs [][]byte, sizes []int) (int, error) {
-	return u.queues[0].ReadBatch(bufs, sizes)
-}
-
-// Handled reports whether all frames that waited before the first call with p have been handled by who reads.
-func (u *Upcall) Handled(p *batchio.Progress) bool { return u.queues[0].file.Handled(p) }
-
 // GiveBack hands a frame received by uplink id (virtio header, Ethernet header, IPv4) to the host's stack as if it had not
-// been captured. The Ethernet addresses are overwritten.
-func (u *Upcall) GiveBack(id uint8, frame []byte) error {
+// been captured. The Ethernet addresses are overwritten. By which queue does not matter to it.
+func (u *Upcall) GiveBack(queue int, id uint8, frame []byte) error {
 	if len(frame) < packet.VnetLen+packet.EthernetLen {
 		return nil
 	}
 	u.address(frame, id)
-	return u.queues[0].Write(frame)
+	return u.Queue(queue).Write(frame)
 }
 
 // address makes the frame one of our own, with a tag as the last byte of the secret source address.
@@ -150,13 +142,13 @@ const (
 )
 
 // ToLAN hands a frame, translated and otherwise as GiveBack wants it, to the programs, which send it by a hop of the LAN.
-func (u *Upcall) ToLAN(hop uint8, frame []byte) error {
+func (u *Upcall) ToLAN(queue int, hop uint8, frame []byte) error {
 	if len(frame) < packet.VnetLen+packet.EthernetLen {
 		return nil
 	}
 	u.address(frame, tagLAN)
 	frame[packet.VnetLen+5] = hop
-	return u.queues[0].Write(frame)
+	return u.Queue(queue).Write(frame)
 }
 
 // Origin is where a frame read from the upcall device comes from.

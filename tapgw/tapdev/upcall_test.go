@@ -87,7 +87,7 @@ func (r *returning) giveBackAll() {
 			return
 		}
 		for i := range n {
-			if err := r.upcall.GiveBack(uplinkID, bufs[i][:sizes[i]]); err != nil && !errors.Is(err, net.ErrClosed) {
+			if err := r.upcall.GiveBack(0, uplinkID, bufs[i][:sizes[i]]); err != nil && !errors.Is(err, net.ErrClosed) {
 				panic(err)
 			}
 		}
@@ -258,8 +258,8 @@ func TestBindUplinkFollowsTheDevice(t *testing.T) {
 func TestGiveBackIgnoresScraps(t *testing.T) {
 	r := newReturning(t, true)
 	for n := range packet.VnetLen + packet.EthernetLen + 40 {
-		_ = r.upcall.GiveBack(uplinkID, make([]byte, n))
-		_ = r.upcall.ToLAN(1, make([]byte, n))
+		_ = r.upcall.GiveBack(0, uplinkID, make([]byte, n))
+		_ = r.upcall.ToLAN(0, 1, make([]byte, n))
 	}
 }
 
