@@ -165,7 +165,7 @@ func TestClsactTwoPrograms(t *testing.T) {
 	h := newDevice(t)
 	rig := newRig(t)
 	labtest.Must(t, h.ns.Do(func() error {
-		return errors.Join(rig.AttachUplink(uplinkID, h.index, false), rig.AttachLAN(h.index), rig.AttachUplink(uplinkID, h.index, false))
+		return errors.Join(rig.AttachUplink(uplinkID, h.index, true), rig.AttachLAN(h.index), rig.AttachUplink(uplinkID, h.index, false))
 	}))
 	h.expect(t, "both", "clsact", "2: 1/3 tapgw+clsact/uplink_ingress", "2: 1/2 tapgw+clsact/lan_ingress")
 	labtest.Must(t, rig.DetachLAN(h.index))

@@ -3,7 +3,6 @@ package fastpath
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 
@@ -32,16 +31,12 @@ type Programs struct {
 	shared              mapped
 	egress, lan, upcall *ebpf.Program
 
-	mu       sync.Mutex // guards what follows
-	attached map[place]io.Closer
-	own      [uplinks.MaxUplinks][]uint32 // addresses in the map of that name
-
-	known     [uplinks.MaxUplinks]Uplink // as the programs know them
+	mu        sync.Mutex // guards what follows
+	closed    bool
+	attached  map[place]attached
+	known     [uplinks.MaxUplinks]Uplink   // as the programs know them
+	own       [uplinks.MaxUplinks][]uint32 // addresses in the map of that name
 	addresses [uplinks.MaxUplinks][]nat.PortArrays
-
-	closed bool
-
-	tap, upcallIndex int // interface indexes, 0 while the programs are not attached there
 }
 
 // Load makes the arrays and programs, attached to nothing yet. Errors: ErrPermission, ErrUnsupported, ErrRefused,
@@ -54,7 +49,7 @@ func Load(cfg Config) (*Programs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fastpath: read the programs: %w", err)
 	}
-	p := &Programs{spec: spec, maps: map[string]*ebpf.Map{}, attached: map[place]io.Closer{}}
+	p := &Programs{spec: spec, maps: map[string]*ebpf.Map{}, attached: map[place]attached{}}
 	if err := p.load(); err != nil {
 		return nil, errors.Join(explain(err), p.Close(), p.shared.unmap())
 	}
@@ -160,8 +155,8 @@ func (p *Programs) Detach() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
-	for at, l := range p.attached {
-		errs = append(errs, l.Close())
+	for at, a := range p.attached {
+		errs = append(errs, a.link.Close())
 		delete(p.attached, at)
 	}
 	return errors.Join(errs...)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -116,6 +117,51 @@ func TestAttach(t *testing.T) {
 			t.Errorf("after Close: %v", err)
 		}
 	}
+}
+
+// TestAttachAgain: on the same device again nothing is attached anew, not even after another device was refused.
+func TestAttachAgain(t *testing.T) {
+	h := newDevice(t)
+	p, err := Load(small)
+	labtest.Must(t, err)
+	defer func() { labtest.Must(t, p.Close()) }()
+	attach := func() error {
+		return errors.Join(p.AttachTAP(h.index), p.AttachUpcall(h.index), p.AttachUplink(1, h.index, true), p.AttachLAN(h.index))
+	}
+	labtest.Must(t, h.ns.Do(func() error {
+		labtest.Must(t, attach())
+		before := links(t, h.index)
+		labtest.Must(t, attach())
+		if p.AttachTAP(1<<20) == nil || p.AttachUpcall(1<<20) == nil || p.AttachUplink(1, 1<<20, true) == nil || p.AttachLAN(1<<20) == nil {
+			t.Error("attached to a device that does not exist")
+		}
+		labtest.Must(t, attach())
+		if after := links(t, h.index); len(before) != 4 || !slices.Equal(after, before) {
+			t.Errorf("links %v, want those of before %v", after, before)
+		}
+		if w := p.shared.uplink(1); w.tap.Load() != uint32(h.index) || w.upcall.Load() != uint32(h.index) {
+			t.Error("the programs do not know their devices")
+		}
+		labtest.Must(t, p.AttachUplink(1, h.index, false))
+		if after := links(t, h.index); len(after) != 4 || slices.Equal(after, before) {
+			t.Errorf("links %v, want that of the uplink anew after %v: its packets have headers now", after, before)
+		}
+		return nil
+	}))
+}
+
+// links are those of a device.
+func links(t *testing.T, index int) (ids []link.ID) {
+	t.Helper()
+	for _, where := range []ebpf.AttachType{in, out} {
+		got, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: where})
+		labtest.Must(t, err)
+		for _, program := range got.Programs {
+			id, _ := program.LinkID()
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 func expectAttached(t *testing.T, index int, where ebpf.AttachType, want int) {

@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/cilium/ebpf"
 )
@@ -10,16 +11,8 @@ import (
 // device must be in the thread's network namespace, as with all that attach.
 func (p *Programs) AttachTAP(index int) error {
 	return p.whileOpen(func() error {
-		if p.tap == index {
-			return nil
-		}
-		p.tap = 0
 		p.shared.everyUplink(func(w *uplinkWords) { w.tap.Store(uint32(index)) })
-		if err := p.replace(place{program: tapEgress}, index, ebpf.AttachTCXEgress, p.egress); err != nil {
-			return err
-		}
-		p.tap = index
-		return nil
+		return p.attach(place{program: tapEgress}, device{index: index}, p.egress)
 	})
 }
 
@@ -27,32 +20,31 @@ func (p *Programs) AttachTAP(index int) error {
 // does nothing.
 func (p *Programs) AttachUpcall(index int) error {
 	return p.whileOpen(func() error {
-		if p.upcallIndex == index {
-			return nil
-		}
-		p.upcallIndex = 0
-		if err := p.replace(place{program: upcallIngress}, index, ebpf.AttachTCXIngress, p.upcall); err != nil {
+		if err := p.attach(place{program: upcallIngress}, device{index: index}, p.upcall); err != nil {
 			return err
 		}
 		p.shared.everyUplink(func(w *uplinkWords) { w.upcall.Store(uint32(index)) })
-		p.upcallIndex = index
 		return nil
 	})
 }
 
 // AttachUplink starts the fast path of replies that come in by a device, in place of what was attached for the uplink
-// before.
+// before; on the same again it does nothing.
 func (p *Programs) AttachUplink(id uint8, index int, headerless bool) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
 	return p.whileOpen(func() error {
+		at, to := place{uplinkIngress, int(id)}, device{index, headerless}
+		if p.has(at, to) {
+			return nil
+		}
 		program, err := p.ingressFor(id, headerless)
 		if err != nil {
 			return explain(err)
 		}
 		defer program.Close() // its link holds it
-		return p.replace(place{uplinkIngress, int(id)}, index, ebpf.AttachTCXIngress, program)
+		return p.attach(at, to, program)
 	})
 }
 
@@ -61,12 +53,7 @@ func (p *Programs) DetachUplink(id uint8) error { return p.detach(place{uplinkIn
 
 // AttachLAN lets packets of sessions whose hop is this device bypass the host's forwarding. Attaching again does nothing.
 func (p *Programs) AttachLAN(index int) error {
-	return p.whileOpen(func() error {
-		if at := (place{lanIngress, index}); p.attached[at] == nil {
-			return p.replace(at, index, ebpf.AttachTCXIngress, p.lan)
-		}
-		return nil
-	})
+	return p.whileOpen(func() error { return p.attach(place{lanIngress, index}, device{index: index}, p.lan) })
 }
 
 // DetachLAN ends that; nothing when it was not so.
@@ -91,16 +78,39 @@ type place struct {
 	number  int // uplink ID, or interface index
 }
 
-// replace attaches a program and then detaches what was in its place.
-func (p *Programs) replace(at place, index int, where ebpf.AttachType, program *ebpf.Program) error {
-	l, err := attach(program, index, where)
-	if err != nil {
-		return fmt.Errorf("fastpath: attach %s to device %d: %w", at.program, index, err)
+// device is where a program is attached, and what the program was made for.
+type device struct {
+	index      int
+	headerless bool // said of uplinks only
+}
+
+type attached struct {
+	device device
+	link   io.Closer
+}
+
+func (p *Programs) has(at place, to device) bool {
+	a, ok := p.attached[at]
+	return ok && a.device == to
+}
+
+// attach attaches a program unless it is there, and then detaches what was in its place.
+func (p *Programs) attach(at place, to device, program *ebpf.Program) error {
+	if p.has(at, to) {
+		return nil
 	}
-	old := p.attached[at]
-	p.attached[at] = l
-	if old != nil {
-		return old.Close()
+	where := ebpf.AttachTCXIngress
+	if at.program == tapEgress {
+		where = ebpf.AttachTCXEgress
+	}
+	l, err := attach(program, to.index, where)
+	if err != nil {
+		return fmt.Errorf("fastpath: attach %s to device %d: %w", at.program, to.index, err)
+	}
+	old, replaced := p.attached[at]
+	p.attached[at] = attached{to, l}
+	if replaced {
+		return old.link.Close()
 	}
 	return nil
 }
@@ -108,12 +118,12 @@ func (p *Programs) replace(at place, index int, where ebpf.AttachType, program *
 func (p *Programs) detach(at place) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := p.attached[at]
-	if l == nil {
+	a, ok := p.attached[at]
+	if !ok {
 		return nil
 	}
 	delete(p.attached, at)
-	return l.Close()
+	return a.link.Close()
 }
 
 // whileOpen does something that Close must not interrupt.
