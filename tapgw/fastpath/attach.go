@@ -30,11 +30,18 @@ const clsactHandle = 0xffff << 16
 // attachTCX is replaced where a test plays a kernel before 6.6.
 var attachTCX = link.AttachTCX
 
+// attachment is a program on a device.
+type attachment interface {
+	io.Closer
+	// alive reports whether the program still sees the device's packets; somebody may have detached it.
+	alive() (bool, error)
+}
+
 // attach puts a program before all others of a device: what it takes is nobody else's. It asks for tcx, whose links end
 // with the process, and where the kernel has none for clsact, whose filters do nothing without the process but stay until
 // RemoveLeftovers, or as long as the device. The device must be in the thread's network namespace; Close may be called in
 // any.
-func attach(program *ebpf.Program, index int, where ebpf.AttachType) (io.Closer, error) {
+func attach(program *ebpf.Program, index int, where ebpf.AttachType) (attachment, error) {
 	l, err := attachTCX(link.TCXOptions{Interface: index, Program: program, Attach: where, Anchor: link.Head()})
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		return attachClsact(program, index, where)
@@ -42,7 +49,17 @@ func attach(program *ebpf.Program, index int, where ebpf.AttachType) (io.Closer,
 	if err != nil {
 		return nil, explain(err)
 	}
-	return l, nil
+	return tcxLink{l}, nil
+}
+
+type tcxLink struct{ link.Link }
+
+func (l tcxLink) alive() (bool, error) {
+	info, err := l.Info()
+	if err != nil {
+		return false, err
+	}
+	return info.TCX().Ifindex != 0, nil // it is of no device once detached, or when its device has gone
 }
 
 // RemoveLeftovers removes what a killed process left attached to a device of the thread's network namespace, and tells
@@ -80,7 +97,7 @@ type filter struct {
 	latch  *ebpf.Map // lets the gate through
 }
 
-func attachClsact(program *ebpf.Program, index int, where ebpf.AttachType) (io.Closer, error) {
+func attachClsact(program *ebpf.Program, index int, where ebpf.AttachType) (attachment, error) {
 	info, err := program.Info()
 	if err != nil {
 		return nil, explain(err)
@@ -145,6 +162,11 @@ func (f *filter) Close() error {
 	defer f.handle.Close()
 	_, err := f.remove(func(k known) bool { return k.Id == f.gate })
 	return errors.Join(err, f.latch.Close())
+}
+
+func (f *filter) alive() (bool, error) {
+	ours, err := f.ours(f.parent)
+	return slices.ContainsFunc(ours, func(k known) bool { return k.Id == f.gate }), err
 }
 
 // install adds the filter, and the qdisc where there is none. What the same program was attached by before, or in a killed

@@ -21,7 +21,7 @@ import (
 )
 
 // withoutTCX plays a kernel before 6.6.
-func withoutTCX(t *testing.T) {
+func withoutTCX(t testing.TB) {
 	before := attachTCX
 	t.Cleanup(func() { attachTCX = before })
 	attachTCX = func(link.TCXOptions) (link.Link, error) { return nil, fmt.Errorf("tcx: %w", ebpf.ErrNotSupported) }
@@ -34,7 +34,7 @@ type hook struct {
 	index int
 }
 
-func newHook(t *testing.T, ns *lab.Namespace, device string) *hook {
+func newHook(t testing.TB, ns *lab.Namespace, device string) *hook {
 	t.Helper()
 	index, err := ns.Index(device)
 	labtest.Must(t, err)
@@ -44,7 +44,7 @@ func newHook(t *testing.T, ns *lab.Namespace, device string) *hook {
 	return h
 }
 
-func newDevice(t *testing.T) *hook {
+func newDevice(t testing.TB) *hook {
 	t.Helper()
 	ns := labtest.Namespace(t, "gateway")
 	_, err := lab.Connect(lab.End{NS: ns, Device: "up0"}, lab.End{NS: ns, Device: "far0"}, 0)

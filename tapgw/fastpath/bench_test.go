@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -76,5 +77,25 @@ func BenchmarkSweepMillion(b *testing.B) {
 	}
 	for b.Loop() {
 		table.Sweep(offset+1, 0)
+	}
+}
+
+// BenchmarkVerify is the time of looking after four programs on a device.
+func BenchmarkVerify(b *testing.B) {
+	for _, way := range []string{"tcx", "clsact"} {
+		b.Run(way, func(b *testing.B) {
+			if way == "clsact" {
+				withoutTCX(b)
+			}
+			h, rig := newDevice(b), newRig(b)
+			labtest.Must(b, h.ns.Do(func() error {
+				return errors.Join(rig.AttachTAP(h.index), rig.AttachUpcall(h.index), rig.AttachUplink(uplinkID, h.index, false), rig.AttachLAN(h.index))
+			}))
+			for b.Loop() {
+				if lost, err := rig.Verify(); len(lost) > 0 || err != nil {
+					b.Fatal(lost, err)
+				}
+			}
+		})
 	}
 }

@@ -112,7 +112,8 @@ func TestAttach(t *testing.T) {
 		expectAttached(t, up, ebpf.AttachTCXEgress, 0)
 		return nil
 	}))
-	for _, err := range []error{p.AttachTAP(up), p.AttachUplink(1, up, false), p.SetUplink(1, usable)} {
+	_, verified := p.Verify()
+	for _, err := range []error{p.AttachTAP(up), p.AttachUplink(1, up, false), p.SetUplink(1, usable), verified} {
 		if !errors.Is(err, errClosed) {
 			t.Errorf("after Close: %v", err)
 		}

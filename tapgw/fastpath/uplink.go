@@ -1,8 +1,9 @@
 package fastpath
 
 import (
+	"errors"
 	"fmt"
-	"io"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
@@ -59,6 +60,25 @@ func (p *Programs) AttachLAN(index int) error {
 // DetachLAN ends that; nothing when it was not so.
 func (p *Programs) DetachLAN(index int) error { return p.detach(place{lanIngress, index}) }
 
+// Verify lists the devices that somebody detached programs from, or that have gone, and forgets those programs: to attach
+// them is to attach them anew.
+func (p *Programs) Verify() (lost []int, err error) {
+	err = p.whileOpen(func() error {
+		var errs []error
+		for at, a := range p.attached {
+			if alive, err := a.link.alive(); alive || err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			delete(p.attached, at)
+			lost, errs = append(lost, a.device.index), append(errs, a.link.Close())
+		}
+		return errors.Join(errs...)
+	})
+	slices.Sort(lost)
+	return slices.Compact(lost), err
+}
+
 // LANProgram identifies the program of AttachLAN to the kernel.
 func (p *Programs) LANProgram() (id ebpf.ProgramID, err error) {
 	err = p.whileOpen(func() error {
@@ -86,7 +106,7 @@ type device struct {
 
 type attached struct {
 	device device
-	link   io.Closer
+	link   attachment
 }
 
 func (p *Programs) has(at place, to device) bool {
