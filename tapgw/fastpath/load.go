@@ -3,6 +3,8 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -33,6 +35,7 @@ type Programs struct {
 
 	mu        sync.Mutex // guards what follows
 	closed    bool
+	ingresses map[variant]*ebpf.Program // loaded when first attached, and kept
 	attached  map[place]attached
 	known     [uplinks.MaxUplinks]Uplink   // as the programs know them
 	own       [uplinks.MaxUplinks][]uint32 // addresses in the map of that name
@@ -49,7 +52,7 @@ func Load(cfg Config) (*Programs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fastpath: read the programs: %w", err)
 	}
-	p := &Programs{spec: spec, maps: map[string]*ebpf.Map{}, attached: map[place]attached{}}
+	p := &Programs{spec: spec, maps: map[string]*ebpf.Map{}, ingresses: map[variant]*ebpf.Program{}, attached: map[place]attached{}}
 	if err := p.load(); err != nil {
 		return nil, errors.Join(explain(err), p.Close(), p.shared.unmap())
 	}
@@ -111,7 +114,7 @@ func (p *Programs) load() (err error) {
 // rehearse lets a refusal be known before the first uplink.
 func (p *Programs) rehearse() error {
 	for _, headerless := range []bool{false, true} {
-		program, err := p.ingressFor(0, headerless)
+		program, err := p.loadIngress(variant{0, headerless})
 		if err != nil {
 			return err
 		}
@@ -138,13 +141,30 @@ func (p *Programs) program(spec *ebpf.CollectionSpec, name string) (*ebpf.Progra
 	return c.DetachProgram(name), nil
 }
 
-// ingressFor loads the program that handles what comes in by an uplink.
-func (p *Programs) ingressFor(id uint8, headerless bool) (*ebpf.Program, error) {
+// variant is what a program that handles what comes in by an uplink is made for.
+type variant struct {
+	uplink     uint8
+	headerless bool
+}
+
+// ingressFor loads a variant once: that takes the verifier long enough for a device's packets to notice.
+func (p *Programs) ingressFor(v variant) (*ebpf.Program, error) {
+	if program := p.ingresses[v]; program != nil {
+		return program, nil
+	}
+	program, err := p.loadIngress(v)
+	if err == nil {
+		p.ingresses[v] = program
+	}
+	return program, err
+}
+
+func (p *Programs) loadIngress(v variant) (*ebpf.Program, error) {
 	spec, name := p.spec.Copy(), uplinkIngress
-	if headerless {
+	if v.headerless {
 		name = uplinkIngressBare
 	}
-	if err := setConstants(spec, map[string]any{"uplink_id": uint32(id)}); err != nil {
+	if err := setConstants(spec, map[string]any{"uplink_id": uint32(v.uplink)}); err != nil {
 		return nil, err
 	}
 	return p.program(spec, name)
@@ -173,7 +193,7 @@ func (p *Programs) Close() error {
 		return nil
 	}
 	errs := []error{p.Detach()}
-	for _, program := range []*ebpf.Program{p.egress, p.lan, p.upcall} {
+	for _, program := range append(slices.Collect(maps.Values(p.ingresses)), p.egress, p.lan, p.upcall) {
 		errs = append(errs, program.Close())
 	}
 	for _, m := range p.maps {

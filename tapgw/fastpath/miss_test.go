@@ -171,7 +171,7 @@ func (r *rig) set(t *testing.T, u Uplink) {
 // TestOtherUplink: a reply by another uplink than the session's is no hit, even if all addresses and ports are equal.
 func TestOtherUplink(t *testing.T) {
 	rig := newRig(t)
-	other, err := rig.ingressFor(uplinkID+1, false)
+	other, err := rig.loadIngress(variant{uplinkID + 1, false})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func newRig(t testing.TB) *rig {
 			t.Error(err)
 		}
 	})
-	if r.ingress, err = p.ingressFor(uplinkID, false); err != nil {
+	if r.ingress, err = p.loadIngress(variant{uplinkID, false}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.ingress.Close() })

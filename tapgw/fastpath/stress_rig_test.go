@@ -64,7 +64,7 @@ func newStress(t *testing.T, witnesses int) *stress {
 	s.outward = s.egress
 	for u := range s.replies {
 		id := uplinkID + uint8(u)
-		program, err := s.ingressFor(id, false)
+		program, err := s.loadIngress(variant{id, false})
 		if err != nil {
 			t.Fatal(err)
 		}

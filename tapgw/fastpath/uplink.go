@@ -36,16 +36,11 @@ func (p *Programs) AttachUplink(id uint8, index int, headerless bool) error {
 		return err
 	}
 	return p.whileOpen(func() error {
-		at, to := place{uplinkIngress, int(id)}, device{index, headerless}
-		if p.has(at, to) {
-			return nil
-		}
-		program, err := p.ingressFor(id, headerless)
+		program, err := p.ingressFor(variant{id, headerless})
 		if err != nil {
 			return explain(err)
 		}
-		defer program.Close() // its link holds it
-		return p.attach(at, to, program)
+		return p.attach(place{uplinkIngress, int(id)}, device{index, headerless}, program)
 	})
 }
 
@@ -109,14 +104,10 @@ type attached struct {
 	link   attachment
 }
 
-func (p *Programs) has(at place, to device) bool {
-	a, ok := p.attached[at]
-	return ok && a.device == to
-}
-
 // attach attaches a program unless it is there, and then detaches what was in its place.
 func (p *Programs) attach(at place, to device, program *ebpf.Program) error {
-	if p.has(at, to) {
+	old, replaced := p.attached[at]
+	if replaced && old.device == to {
 		return nil
 	}
 	where := ebpf.AttachTCXIngress
@@ -127,7 +118,6 @@ func (p *Programs) attach(at place, to device, program *ebpf.Program) error {
 	if err != nil {
 		return fmt.Errorf("fastpath: attach %s to device %d: %w", at.program, to.index, err)
 	}
-	old, replaced := p.attached[at]
 	p.attached[at] = attached{to, l}
 	if replaced {
 		return old.link.Close()
