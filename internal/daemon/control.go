@@ -123,7 +123,8 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 		err = d.setClock()
 	}
 	missing, gone := d.rules.Check()
-	err = errors.Join(err, gone)
+	lost, unknown := d.verifyFastPath()
+	err = errors.Join(err, gone, unknown)
 	if missing {
 		d.repaired("nftables: rules deleted by someone")
 	}
@@ -131,9 +132,10 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 	if d.findServices() {
 		err = errors.Join(err, d.followPorts(d.snapshot.Load()))
 	}
-	if everything || woke || missing || d.unfinished {
+	if everything || woke || missing || len(lost) > 0 || d.unfinished {
 		err = errors.Join(err, d.converge(ctx))
 	}
+	d.tellDetached(lost)
 	return err
 }
 

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 
 	"tapgw/configs"
@@ -114,6 +116,34 @@ func (d *Daemon) startUpcall() {
 				d.lookAgain()
 			}
 		})
+	}
+}
+
+// verifyFastPath lists the devices that somebody detached programs from, and readies all that these served to be made anew:
+// the sockets of an uplink whose device was away for a moment are as dead as its program.
+func (d *Daemon) verifyFastPath() (lost []int, err error) {
+	if d.fast == nil {
+		return nil, nil
+	}
+	lost, err = d.fast.Verify()
+	errs := []error{err}
+	for id, p := range d.ports {
+		if p.taken && slices.Contains(lost, p.config.Index) {
+			errs = append(errs, d.closePort(id))
+		}
+	}
+	for _, index := range lost {
+		d.lan.forget(index)
+	}
+	return lost, errors.Join(errs...)
+}
+
+// tellDetached tells of programs that had to be attached anew, but not of devices that have gone.
+func (d *Daemon) tellDetached(lost []int) {
+	for _, index := range lost {
+		if device, err := net.InterfaceByIndex(index); err == nil {
+			d.repaired("fast path: detached from " + device.Name + " by someone")
+		}
 	}
 }
 

@@ -30,6 +30,11 @@ func (l *lanPath) status() (on bool, why string) {
 	return false, "the fast path is off"
 }
 
+// forget has the programs attached to a port again with the next look.
+func (l *lanPath) forget(index int) {
+	l.ports = slices.DeleteFunc(slices.Clone(l.ports), func(port int) bool { return port == index })
+}
+
 // lanPorts are the devices of the LAN whose packets have an Ethernet header.
 func (d *Daemon) lanPorts(f uplinks.Facts) (ports []uplinks.Link) {
 	for _, l := range f.Links {

@@ -6,11 +6,13 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"tapgw/api"
 	"tapgw/configs"
 	"tapgw/internal/hostconf"
 	"tapgw/internal/lab"
@@ -140,4 +142,51 @@ func TestShortcutFollowsTheLAN(t *testing.T) {
 	}
 	h.facts.Routes = nil
 	expect("without a route", 0, "")
+}
+
+// TestShortcutIsAttachedAnew: it comes back after somebody detached it, and only that is told of.
+func TestShortcutIsAttachedAnew(t *testing.T) {
+	h := newLANHost(t)
+	told, stop := h.journal.Subscribe()
+	defer stop()
+	verify := func() (lost []int) {
+		t.Helper()
+		labtest.Must(t, h.ns.Do(func() (err error) {
+			lost, err = h.verifyFastPath()
+			h.tellDetached(append(lost, 1<<20)) // a device that has gone
+			return err
+		}))
+		return lost
+	}
+	h.look(t)
+	h.facts.Neighbours = []uplinks.Neighbour{{Index: h.lan0, Addr: netip.MustParseAddr("192.168.1.1"), State: 2}}
+	h.look(t)
+	if lost := verify(); len(lost) > 0 {
+		t.Errorf("detached from %v, want nothing", lost)
+	}
+	labtest.Must(t, h.ns.Do(func() error { return detachLinks(h.lan0) }))
+	if lost := verify(); !slices.Equal(lost, []int{h.lan0}) || h.attached(t) {
+		t.Errorf("detached from %v, want %d", lost, h.lan0)
+	}
+	h.look(t) // says whether it is attached
+	if !slices.Equal(h.lan.candidates, []int{h.lan0}) || !slices.Equal(h.lan.ports, h.lan.candidates) {
+		t.Errorf("candidates %v, ports %v, want %d", h.lan.candidates, h.lan.ports, h.lan0)
+	}
+	if e := <-told; len(told) > 0 || e.Kind != api.EventRepair || !strings.Contains(e.Message, "lan0") {
+		t.Errorf("told of %+v and %d more, want one repair", e, len(told))
+	}
+}
+
+// detachLinks ends what receives on a device.
+func detachLinks(index int) error {
+	got, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+	for _, program := range got.Programs {
+		id, _ := program.LinkID()
+		l, missing := link.NewFromID(id)
+		if missing != nil {
+			return missing
+		}
+		err = errors.Join(err, l.Detach(), l.Close())
+	}
+	return err
 }
