@@ -116,20 +116,23 @@ func (g *Guard) Changes() (list []Change) {
 // RestoreAll puts back every value that is still what we set. What cannot be put back stays in the journal.
 func (g *Guard) RestoreAll() error {
 	g.lan = nil
-	next, err := g.journal.restore(func(entry) bool { return true })
+	next, err := g.journal.restore(func(entry) bool { return true }, func(entry) bool { return false })
 	return errors.Join(err, g.replace(next))
 }
 
 // restore undoes the entries that match, the last change first, and returns the journal without them. Until that is
-// written, undoing them again does nothing.
-func (j journal) restore(match func(entry) bool) (journal, error) {
+// written, undoing them again does nothing. An entry whose sysctl is gone goes with it, unless it is awaited.
+func (j journal) restore(match, awaited func(entry) bool) (journal, error) {
 	var errs []error
 	var kept []entry
 	for _, e := range slices.Backward(j.Sysctls) {
 		if !match(e) {
 			kept = append(kept, e)
-		} else if err := e.undo(); err != nil {
-			errs, kept = append(errs, err), append(kept, e)
+			continue
+		}
+		err := e.undo()
+		if failed := unlessGone(err); failed != nil || err != nil && awaited(e) {
+			errs, kept = append(errs, failed), append(kept, e)
 		}
 	}
 	slices.Reverse(kept)
@@ -137,16 +140,13 @@ func (j journal) restore(match func(entry) bool) (journal, error) {
 	return j, errors.Join(errs...)
 }
 
-// undo leaves alone what somebody else has changed since, or what is gone with its device.
+// undo leaves alone what somebody else has changed since. It fails with fs.ErrNotExist when the sysctl is gone.
 func (e entry) undo() error {
 	value, err := readSysctl(e.Path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil || value != e.New {
 		return err
 	}
-	return unlessGone(writeSysctl(e.Path, e.Old))
+	return writeSysctl(e.Path, e.Old)
 }
 
 // Put keeps a record of another owner in the journal, under a name of up to 64 bytes; nil removes it.

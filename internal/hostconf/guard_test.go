@@ -67,6 +67,12 @@ func (r *router) untouched() {
 	r.expect("wan0", "rp_filter", "0")
 	r.expect("wan1", "rp_filter", "1")
 	r.expect("tapgw0", "rp_filter", "1")
+	r.emptied()
+}
+
+// emptied checks that the journal is gone.
+func (r *router) emptied() {
+	r.t.Helper()
 	if _, err := os.Stat(r.journal); !errors.Is(err, os.ErrNotExist) {
 		r.t.Errorf("the journal is still there: %v", err)
 	}

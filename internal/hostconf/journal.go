@@ -52,6 +52,12 @@ const confDir = "net/ipv4/conf"
 // sysctlPath is the path of an interface's setting below /proc/sys.
 func sysctlPath(iface, setting string) string { return confDir + "/" + iface + "/" + setting }
 
+// split separates the interface from the name of its setting.
+func (e entry) split() (iface, key string) {
+	iface, key, _ = strings.Cut(strings.TrimPrefix(e.Path, confDir+"/"), "/")
+	return iface, key
+}
+
 // allowed refuses every path and value but those this program sets.
 func allowed(path, value string) error {
 	rest, ok := strings.CutPrefix(path, confDir+"/")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 
 	"tapgw/uplinks"
 )
@@ -103,8 +102,12 @@ func (g *Guard) Apply(w Wanted) error {
 	next, lan := follow(renames(g.names, names), g.journal, g.lan)
 	lan = LANInterfaces(w, lan)
 	wanted := settings(w, lan, next.withoutUs)
-	next, restoring := next.restore(func(e entry) bool {
+	unwanted := func(e entry) bool {
 		return !slices.ContainsFunc(wanted, func(s setting) bool { return s.path == e.Path })
+	}
+	next, restoring := next.restore(unwanted, func(e entry) bool {
+		iface, _ := e.split()
+		return slices.Contains(slices.Collect(maps.Values(names)), iface) // renamed since: the next facts tell its name
 	})
 	next, changes, planning := next.plan(wanted)
 	if err := g.replace(next); err != nil { // before anything is set, so that whoever cleans up after a crash knows of it
@@ -150,7 +153,7 @@ func follow(renamed map[string]string, j journal, lan []string) (journal, []stri
 	}
 	var moved []entry
 	for _, e := range j.Sysctls {
-		iface, key, _ := strings.Cut(strings.TrimPrefix(e.Path, confDir+"/"), "/")
+		iface, key := e.split()
 		e.Path = sysctlPath(cmp.Or(renamed[iface], iface), key)
 		if _, is := renamed[iface]; is || !slices.Contains(taken, iface) { // else it is of a device that is gone
 			moved = append(moved, e)

@@ -7,28 +7,40 @@ import (
 	"tapgw/uplinks"
 )
 
+// apply gives the guard facts with these names.
+func (r *router) apply(g *Guard, wan0, wan1, lan string) {
+	r.t.Helper()
+	w := r.wanted(true)
+	w.Uplinks = []string{wan0, wan1}
+	w.Facts.Links = []uplinks.Link{{Index: 2, Name: wan0, Up: true}, {Index: 3, Name: wan1, Up: true}, {Index: 7, Name: lan, Up: true}}
+	r.do(func() error { return g.Apply(w) })
+}
+
+func (r *router) rename(old, now string) {
+	r.t.Helper()
+	link, err := r.ns.Handle().LinkByName(old)
+	r.must(err)
+	r.must(r.ns.Handle().LinkSetName(link, now))
+}
+
 // TestRenamedInterfaces: two interfaces get other names, one of them that of the other; what was ours is known to be ours.
 func TestRenamedInterfaces(t *testing.T) {
+	for name, stale := range map[string]bool{"facts of now": false, "once facts of before": true} {
+		t.Run(name, func(t *testing.T) { testRenamedInterfaces(t, stale) })
+	}
+}
+
+func testRenamedInterfaces(t *testing.T, stale bool) {
 	r := newRouter(t)
 	g := r.open()
-	apply := func(wan0, wan1, lan string) {
-		t.Helper()
-		w := r.wanted(true)
-		w.Uplinks = []string{wan0, wan1}
-		w.Facts.Links = []uplinks.Link{{Index: 2, Name: wan0, Up: true}, {Index: 3, Name: wan1, Up: true}, {Index: 7, Name: lan, Up: true}}
-		r.do(func() error { return g.Apply(w) })
+	r.apply(g, "wan0", "wan1", "lan0")
+	r.rename("wan0", "fiber0")
+	r.rename("wan1", "wan0")
+	r.rename("lan0", "home0")
+	if stale {
+		r.apply(g, "wan0", "wan1", "lan0")
 	}
-	rename := func(old, now string) {
-		t.Helper()
-		link, err := r.ns.Handle().LinkByName(old)
-		r.must(err)
-		r.must(r.ns.Handle().LinkSetName(link, now))
-	}
-	apply("wan0", "wan1", "lan0")
-	rename("wan0", "fiber0")
-	rename("wan1", "wan0")
-	rename("lan0", "home0")
-	apply("fiber0", "wan0", "home0")
+	r.apply(g, "fiber0", "wan0", "home0")
 	if !g.Forwarding("fiber0") || !g.Forwarding("wan0") || g.Forwarding("wan1") || len(g.LAN()) == 0 {
 		t.Error("what was ours is not ours any more")
 	}
@@ -38,6 +50,28 @@ func TestRenamedInterfaces(t *testing.T) {
 	r.expect("wan0", "forwarding", "0")
 	r.expect("wan0", "rp_filter", "1")
 	r.expect("home0", "forwarding", "0")
+	r.emptied()
+}
+
+// TestGoneInterface: what was written down for an interface leaves the journal when the facts do not name it any more.
+func TestGoneInterface(t *testing.T) {
+	r := newRouter(t)
+	g := r.open()
+	r.apply(g, "wan0", "wan1", "lan0")
+	link, err := r.ns.Handle().LinkByName("wan1")
+	r.must(err)
+	r.must(r.ns.Handle().LinkDel(link))
+	r.apply(g, "wan0", "wan1", "lan0")
+	if !g.Forwarding("wan1") {
+		t.Error("forgotten while the facts name it")
+	}
+	w := r.wanted(true)
+	r.do(func() error { return g.Apply(w) })
+	if g.Forwarding("wan1") {
+		t.Error("still known")
+	}
+	r.do(g.RestoreAll)
+	r.emptied()
 }
 
 // TestNameOfAGoneInterface: what was written down for it does not mix with what is known of the one that has its name now.
