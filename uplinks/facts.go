@@ -36,13 +36,14 @@ type Address struct {
 	Peer   netip.Addr // other end of a point-to-point link, or invalid
 }
 
-// Route is one IPv4 unicast route. The same type describes routes found and routes wanted.
+// Route is one IPv4 route. The same type describes routes found and routes wanted. One that is found but leads to no link
+// (blackhole, unreachable, prohibit, throw, local) has index 0 and no gateway; none such is ever wanted.
 type Route struct {
 	Table    int
 	Dst      netip.Prefix // 0.0.0.0/0 for a default route
 	Gateway  netip.Addr   // invalid when on-link
 	Source   netip.Addr   // preferred source, or invalid
-	Index    int          // of the output link
+	Index    int          // of the output link, or 0
 	Metric   int
 	Protocol int
 	OnLink   bool // the gateway is reachable on the link although no prefix covers it

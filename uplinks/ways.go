@@ -31,8 +31,8 @@ type part struct {
 const maxHops = 255
 
 // FindWays derives the ways to the LAN behind the links from the routes of table main. Of equal prefixes the lowest metric
-// counts; several hops for one of them, hops beyond the possible number, and the host's own addresses are left to the
-// kernel.
+// counts; several hops for one of them, routes that lead to no link, hops beyond the possible number, and the host's own
+// addresses are left to the kernel.
 func FindWays(f Facts, links []int) (w Ways) {
 	best := routesTo(f.Routes, links)
 	for _, a := range f.Addresses {

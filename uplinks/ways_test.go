@@ -2,6 +2,7 @@ package uplinks
 
 import (
 	"net/netip"
+	"reflect"
 	"testing"
 
 	"tapgw/internal/packet"
@@ -41,6 +42,37 @@ func TestWays(t *testing.T) {
 	}
 	if other := FindWays(Facts{Routes: routes[:2]}, []int{lan}); other.Equal(w) {
 		t.Error("different ways are equal")
+	}
+}
+
+// TestWaysThatLeadNowhere: what the host's routing refuses within the LAN is left to it, unless a better route precedes.
+func TestWaysThatLeadNowhere(t *testing.T) {
+	const lan, nowhere = 3, 0
+	w := FindWays(Facts{Routes: []Route{
+		way("10.0.0.0/24", lan, 0, ""), way("10.0.0.64/28", nowhere, 0, ""), way("10.0.0.70/32", lan, 5, ""),
+		way("10.0.0.128/28", nowhere, 20, ""), way("10.0.0.128/28", lan, 10, "10.0.0.9"),
+		way("10.0.0.192/28", nowhere, 10, ""), way("10.0.0.192/28", lan, 20, ""),
+		way("10.0.0.0/16", nowhere, 0, ""), way("0.0.0.0/0", nowhere, 0, ""),
+	}}, []int{lan})
+	for inside, want := range map[string]Hop{
+		"10.0.0.2": {Index: lan}, "10.0.0.65": {}, "10.0.0.70": {Index: lan}, "10.0.0.130": {lan, addr("10.0.0.9")},
+		"10.0.0.193": {}, "10.0.9.9": {},
+	} {
+		got := Hop{}
+		if n := w.Hop(packet.HostOrder(addr(inside))); n > 0 {
+			got = w.Hops[n-1]
+		}
+		if got != want {
+			t.Errorf("%s goes by %+v, want %+v", inside, got, want)
+		}
+	}
+}
+
+// TestRefusedDefault: a default route that leads nowhere is no uplink, and ours need not precede it.
+func TestRefusedDefault(t *testing.T) {
+	want := planOf(twoISPs(), tap)
+	if got := planOf(twoISPs().via(0, "", 0), tap); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
 

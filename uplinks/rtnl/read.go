@@ -10,7 +10,7 @@ import (
 	"tapgw/uplinks"
 )
 
-// Read reads everything anew: devices, IPv4 addresses of global scope, unicast routes of table main, ARP entries.
+// Read reads everything anew: devices, IPv4 addresses of global scope, routes of table main, ARP entries.
 func (k *Kernel) Read() (uplinks.Facts, error) {
 	var f uplinks.Facts
 	links, err := dump("devices", k.h.LinkList)
@@ -30,7 +30,7 @@ func (k *Kernel) Read() (uplinks.Facts, error) {
 		return f, err
 	}
 	for i := range routes {
-		f.Routes = append(f.Routes, fromRoute(&routes[i])...)
+		f.Routes = append(f.Routes, found(&routes[i])...)
 	}
 	neighbours, err := dump("neighbours", func() ([]netlink.Neigh, error) { return k.h.NeighList(0, unix.AF_INET) })
 	if err != nil {
@@ -108,9 +108,9 @@ func toAddr(ip net.IP) (netip.Addr, bool) {
 	return a, ok
 }
 
-// routes lists the unicast IPv4 routes of a table, or of all with RT_TABLE_UNSPEC.
+// routes lists the IPv4 routes of a table, of all types, or of all tables with RT_TABLE_UNSPEC.
 func (k *Kernel) routes(table int) ([]netlink.Route, error) {
-	filter := &netlink.Route{Table: table, Type: unix.RTN_UNICAST}
+	filter := &netlink.Route{Table: table}
 	return dump("routes", func() ([]netlink.Route, error) {
 		return k.h.RouteListFiltered(unix.AF_INET, filter, netlink.RT_FILTER_TABLE)
 	})
@@ -135,6 +135,14 @@ func fromRoute(r *netlink.Route) []uplinks.Route {
 		out = append(out, one)
 	}
 	return out
+}
+
+// found converts a route. No link of one that is not unicast counts, because nothing that follows it is forwarded there.
+func found(r *netlink.Route) []uplinks.Route {
+	if r.Type == unix.RTN_UNICAST {
+		return fromRoute(r)
+	}
+	return []uplinks.Route{{Table: r.Table, Dst: toPrefix(r.Dst), Metric: r.Priority, Protocol: int(r.Protocol)}}
 }
 
 func toPrefix(n *net.IPNet) netip.Prefix {

@@ -70,6 +70,34 @@ func TestPeerAddressAndMultipath(t *testing.T) {
 	}
 }
 
+// TestRoutesThatLeadNowhere: all kinds are told when they come and go, and nothing leads to a part of the LAN then.
+func TestRoutesThatLeadNowhere(t *testing.T) {
+	w := newWorld(t)
+	lan := w.veth("lan0", "10.0.0.1", "")
+	notify := w.watch()
+	part := netip.MustParsePrefix("10.0.0.64/28")
+	leads := func(want bool) func(uplinks.Facts) bool {
+		return func(f uplinks.Facts) bool {
+			ways := uplinks.FindWays(f, []int{lan})
+			return ways.Hop(10<<24|2) > 0 && (ways.Hop(10<<24|65) > 0) == want
+		}
+	}
+	for _, kind := range []int{unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW, unix.RTN_LOCAL} {
+		w.await(notify, "a way", leads(true))
+		r := &netlink.Route{Dst: toIPNet(part), Type: kind, Table: unix.RT_TABLE_MAIN, Priority: 7, Protocol: unix.RTPROT_STATIC}
+		if kind == unix.RTN_LOCAL {
+			r.LinkIndex, r.Scope = lan, unix.RT_SCOPE_HOST
+		}
+		w.must(w.h.RouteAdd(r))
+		f := w.await(notify, "no way", leads(false))
+		want := uplinks.Route{Table: uplinks.TableMain, Dst: part, Metric: 7, Protocol: unix.RTPROT_STATIC}
+		if !slices.Contains(f.Routes, want) {
+			t.Errorf("type %d: routes %+v", kind, f.Routes)
+		}
+		w.must(w.h.RouteDel(r))
+	}
+}
+
 func TestWatcherTellsCarrierLossAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.veth("wan0", "192.0.2.10", "192.0.2.1")
