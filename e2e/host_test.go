@@ -193,17 +193,19 @@ func (f forwarding) add(device string, proto byte, port uint16, to netip.AddrPor
 	}})
 }
 
-// listedBound is by when the daemon has listed the ports of a new socket, twice a second when the machine is not busy.
-const listedBound = 5 * time.Second
-
 // TestSocketsInThePortRange: 1,000 local sockets have ports in a range that 20,000 mappings fill nearly up. No socket loses
-// a packet, no mapping gets a port that a socket has, and the host's stack never answers for a port that is mapped.
+// a packet, no mapping gets a port that a socket has, and the host's stack never answers for a port that is mapped. The
+// sockets are there before the daemon, because no event tells when it has listed later ones.
 func TestSocketsInThePortRange(t *testing.T) {
 	t.Parallel()
 	const first, last, datagrams, streams = 20000, 30999, 19000, 1000
-	w := begin(t, lab.Options{}, fmt.Sprintf("%snat: {max_sessions: 30000, ports: [%d-%d]}\n", inTurn, first, last))
-	services := openServices(t, w, first, 1000)
-	<-time.After(listedBound) // no event tells that they are known
+	topology := labtest.Build(t, lab.Options{})
+	labtest.Servers(t, topology)
+	services := openServices(t, topology, first, 1000)
+	g := start(t, topology.Gateway, fmt.Sprintf("%snat: {max_sessions: 30000, ports: [%d-%d]}\n", inTurn, first, last))
+	g.awaitUp(topology)
+	w := world{g, topology, topology.Hosts[0].Namespace, nil}
+	w.meetLAN()
 	for _, u := range w.Uplinks {
 		watch(t, w.Gateway, u.Device, "from the host's stack about a mapped port", func(p *lab.Packet) bool {
 			return p.Outgoing && (answersForMapped(p, services) || p.IP != nil && p.Src.Addr() != u.Addr())
@@ -242,7 +244,7 @@ func TestSocketsInThePortRange(t *testing.T) {
 
 // openServices binds sockets inside the port range: a quarter UDP by each uplink, half TCP on all addresses. It returns
 // their endpoints by protocol.
-func openServices(t *testing.T, w world, first, count int) map[string]map[netip.AddrPort]bool {
+func openServices(t *testing.T, w *lab.Topology, first, count int) map[string]map[netip.AddrPort]bool {
 	t.Helper()
 	services := map[string]map[netip.AddrPort]bool{"udp": {}, "tcp": {}}
 	for i := range count / 2 {
