@@ -118,7 +118,7 @@ func TestLargeDatagramsToTheHost(t *testing.T) {
 }
 
 // serveUDP sends each datagram back until the test ends.
-func serveUDP(t testing.TB, ns *lab.Namespace, at netip.AddrPort) {
+func serveUDP(t testing.TB, ns *lab.Namespace, at netip.AddrPort) (conn net.PacketConn) {
 	t.Helper()
 	conn, err := listenUDP(ns, at)
 	labtest.Must(t, err)
@@ -134,6 +134,7 @@ func serveUDP(t testing.TB, ns *lab.Namespace, at netip.AddrPort) {
 			_, _ = conn.WriteTo(buf[:n], from) // what is lost, the client misses
 		}
 	}()
+	return conn
 }
 
 func listenUDP(ns *lab.Namespace, at netip.AddrPort) (conn net.PacketConn, err error) {

@@ -42,6 +42,7 @@ func TestInbound(t *testing.T) {
 			}
 			t.Run("service", func(t *testing.T) { testServices(t, w) })
 			t.Run("service on any address", func(t *testing.T) { testServicesAnywhere(t, w) })
+			t.Run("service that asks", func(t *testing.T) { testServiceThatAsks(t, w) })
 			t.Run("port forward", func(t *testing.T) { testPortForwards(t, w) })
 			online(t, w.lan)
 			online(t, w.Gateway)
@@ -93,6 +94,33 @@ func testServicesAnywhere(t *testing.T, w world) {
 			labtest.Must(t, askService(ctx, w.Internet, service, 100+i*100))
 			eventually(t, "an answer by the other uplink", func() bool { return askFrom(t, client, service) == service })
 		}
+	}
+}
+
+// testServiceThatAsks: a UDP server that has spoken to a client by one uplink answers it by the other, once asked there.
+func testServiceThatAsks(t *testing.T, w world) {
+	for _, port := range []uint16{portBelow, portInside, portEphemeral} {
+		service := serveUDP(t, w.Gateway, netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+		client, err := w.Internet.ListenPacket("udp4", lab.ServerAddrs[0].String()+":0")
+		labtest.Must(t, err)
+		defer client.Close()
+		_, err = service.WriteTo([]byte("hello"), client.LocalAddr())
+		labtest.Must(t, err)
+		labtest.Must(t, client.SetReadDeadline(time.Now().Add(patience)))
+		_, spoken, err := client.ReadFrom(make([]byte, 100))
+		labtest.Must(t, err)
+		first := netip.MustParseAddrPort(spoken.String())
+		for range 10 {
+			if from := askFrom(t, client, first); from != first {
+				t.Errorf("asked at %s, answered from %s", first, from)
+			}
+		}
+		other := w.Uplinks[0].Addr()
+		if other == first.Addr() {
+			other = w.Uplinks[1].Addr()
+		}
+		second := netip.AddrPortFrom(other, port)
+		eventually(t, "an answer by the other uplink", func() bool { return askFrom(t, client, second) == second })
 	}
 }
 

@@ -44,6 +44,19 @@ func (t *Table) retire(r uint32, now Tick) {
 	t.conclude(r, t.hide(r), seen, now)
 }
 
+// End ends the session of k, if there is one.
+func (t *Table) End(k Key, now Tick) {
+	if t.FindOut(k) == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r := uint32(t.FindOut(k)); r != 0 {
+		t.hide(r)
+		t.finish(r, now, abandoned)
+	}
+}
+
 // conclude finishes a hidden session, or shows it again when it was refreshed after seen.
 func (t *Table) conclude(r uint32, s slots, seen, now Tick) {
 	if t.lastSeen(r) != seen {

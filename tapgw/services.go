@@ -32,13 +32,15 @@ func (g *Gateway) SetServices(visible, hidden []uint16) {
 	g.services.Store(s)
 }
 
-// request notes by which uplink a remote spoke to a service; visible is whether the host has the packet already.
+// request notes by which uplink a remote spoke to a service; visible is whether the host has the packet already. A session
+// of the two ends, or the kernel would go on to send the answers by that.
 func (g *Gateway) request(p *packet.Packet, uplink uint8, now nat.Tick) (visible bool) {
 	s := g.services.Load()
 	if p.Kind != packet.UDP || !s.all.Has(p.DstPort) {
 		return false
 	}
 	g.remotes.note(client{p.Src, p.SrcPort, p.DstPort}, spoken{p.Dst, uplink, now})
+	g.table.End(nat.Key{Inside: g.tapIP, Remote: p.Src, InsidePort: p.DstPort, RemotePort: p.SrcPort, Proto: p.Proto}, now)
 	return s.visible.Has(p.DstPort)
 }
 
