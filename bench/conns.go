@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	connWorkers  = 8
+	connWorkers  = 2                    // threads
 	serverCount  = 250                  // addresses of serverNet that are asked in turn
 	latencyPause = 2 * time.Millisecond // between two connections when latency is measured
 	maxFailures  = 0.001                // share of failed connections above which the measurement is void
@@ -31,15 +31,8 @@ func connections(ctx context.Context, p *peer, s settings) ([]float64, error) {
 	for worker := range connWorkers {
 		tasks.Go(func() {
 			err := p.host().Do(func() error {
-				for i := worker; ctx.Err() == nil; i += connWorkers {
-					if _, err := request(i); err != nil {
-						bad.Add(1)
-						last.Store(&err)
-						continue
-					}
-					good.Add(1)
-				}
-				return nil
+				a := asker{next: worker, step: connWorkers, good: func() { good.Add(1) }, bad: func(err error) { bad.Add(1); last.Store(&err) }}
+				return a.run(ctx)
 			})
 			if err != nil {
 				last.Store(&err)
@@ -63,10 +56,8 @@ func request(i int) (first time.Duration, err error) {
 	if err := limitWaiting(fd); err != nil {
 		return 0, err
 	}
-	server := serverNet.Addr().As4()
-	server[3] = byte(1 + i%serverCount)
 	begin := time.Now()
-	if err := again(func() error { return unix.Connect(fd, &unix.SockaddrInet4{Port: portHTTP, Addr: server}) }); err != nil {
+	if err := again(func() error { return unix.Connect(fd, serverAddr(i)) }); err != nil {
 		return 0, fmt.Errorf("connect: %w", err)
 	}
 	if _, err := unix.Write(fd, httpRequest); err != nil {

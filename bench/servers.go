@@ -23,8 +23,8 @@ const (
 
 	bulkBuffer  = 256 << 10
 	echoLen     = 18 // bytes, which make the least Ethernet frame
-	httpWorkers = 16 // more than clients, so that none waits for another's connection to end
-	ioTimeout   = 3  // seconds, of one blocking call
+	httpWorkers = 2
+	ioTimeout   = 3 // seconds, of one blocking call
 )
 
 // The smallest exchange that is HTTP.
@@ -112,10 +112,14 @@ func receiveAll(conn net.Conn, buf []byte, count *atomic.Uint64) {
 	}
 }
 
-// listenHTTP uses plain blocking sockets: the runtime's poller would cost more than the exchange.
+// listenHTTP uses plain sockets, as the runtime's poller would cost more than the exchange, and wants to hear of a
+// connection once it has the request.
 func (s *servers) listenHTTP() (err error) {
-	if s.http, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+	if s.http, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		return err
+	}
+	if err := unix.SetsockoptInt(s.http, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, ioTimeout); err != nil {
+		return errors.Join(err, unix.Close(s.http))
 	}
 	if err = unix.Bind(s.http, &unix.SockaddrInet4{Port: portHTTP}); err == nil {
 		err = unix.Listen(s.http, 4096)
@@ -158,6 +162,9 @@ func (s *servers) serveHTTP() {
 		fd, _, err := unix.Accept4(s.http, unix.SOCK_CLOEXEC)
 		if errors.Is(err, unix.EINVAL) { // shut down
 			return
+		}
+		if errors.Is(err, unix.EAGAIN) {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(s.http), Events: unix.POLLIN}}, -1)
 		}
 		if err != nil {
 			continue
