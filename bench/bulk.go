@@ -15,8 +15,8 @@ import (
 const bulkConnections = 4
 
 // bulk measures TCP payload that arrives, in Gbit/s: down from the Internet, or up to it; by a LAN host, or by the gateway
-// host itself.
-func bulk(down, fromHost bool) measure {
+// host itself; with ends that are ordinary programs, or light ones.
+func bulk(down, fromHost, light bool) measure {
 	return func(ctx context.Context, p *peer, s settings) ([]float64, error) {
 		client := p.host().Namespace
 		if fromHost {
@@ -25,6 +25,9 @@ func bulk(down, fromHost bool) measure {
 		mode, count := byte(modeReceive), &p.servers.received
 		if down {
 			mode, count = modeSend, &atomic.Uint64{}
+		}
+		if light {
+			mode |= modeLight
 		}
 		var conns []net.Conn
 		var tasks sync.WaitGroup
@@ -61,11 +64,11 @@ func dialBulk(ctx context.Context, client *lab.Namespace, mode byte, number int)
 	return conn, nil
 }
 
+// transferBulk is what the client does while the server does as mode says.
 func transferBulk(conn net.Conn, mode byte, count *atomic.Uint64) {
-	buf := make([]byte, bulkBuffer)
-	if mode == modeSend {
-		receiveAll(conn, buf, count)
+	if mode&^modeLight == modeSend {
+		receive(conn, mode, count)
 		return
 	}
-	sendAll(conn, buf)
+	send(conn, mode)
 }

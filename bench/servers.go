@@ -20,8 +20,8 @@ const (
 
 	modeSend    = 'S' // the server sends until the client leaves
 	modeReceive = 'R' // the server receives and counts
+	modeLight   = 32  // | as light ends do
 
-	bulkBuffer  = 256 << 10
 	echoLen     = 18 // bytes, which make the least Ethernet frame
 	httpWorkers = 2
 	ioTimeout   = 3 // seconds, of one blocking call
@@ -83,33 +83,15 @@ func (s *servers) serveBulk() {
 // transfer runs until the client closes the connection.
 func (s *servers) transfer(conn net.Conn) {
 	defer conn.Close()
-	buf := make([]byte, bulkBuffer)
-	if _, err := conn.Read(buf[:1]); err != nil {
+	var mode [1]byte
+	if _, err := conn.Read(mode[:]); err != nil {
 		return
 	}
-	if buf[0] == modeSend {
-		sendAll(conn, buf)
+	if mode[0]&^modeLight == modeSend {
+		send(conn, mode[0])
 		return
 	}
-	receiveAll(conn, buf, &s.received)
-}
-
-func sendAll(conn net.Conn, buf []byte) {
-	for {
-		if _, err := conn.Write(buf); err != nil {
-			return
-		}
-	}
-}
-
-func receiveAll(conn net.Conn, buf []byte, count *atomic.Uint64) {
-	for {
-		n, err := conn.Read(buf)
-		count.Add(uint64(n))
-		if err != nil {
-			return
-		}
-	}
+	receive(conn, mode[0], &s.received)
 }
 
 // listenHTTP uses plain sockets, as the runtime's poller would cost more than the exchange, and wants to hear of a
