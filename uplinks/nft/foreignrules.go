@@ -81,14 +81,16 @@ func (f *Foreign) readIfChanged() (current bool, err error) {
 	if f.known && generation == f.generation {
 		return true, nil
 	}
-	// A transaction has a new generation before its rules show, and an empty one waits until it is over.
-	if err := f.socket.commit(nil); err != nil {
+	if err := f.socket.settle(); err != nil {
 		return false, err
 	}
 	f.rules, err = f.socket.readRuleset()
 	f.known, f.generation = err == nil, generation
 	return false, err
 }
+
+// settle waits until all of a transaction shows, which has a new generation before: an empty one waits until it is over.
+func (s *socket) settle() error { return s.commit(nil) }
 
 func (s *socket) readGeneration() (uint32, error) {
 	data, err := s.query(generation())

@@ -45,6 +45,8 @@ type Rules struct {
 	socket  *socket
 	applied plan
 	current bool // the kernel holds applied
+
+	generation uint32 // of the whole ruleset when Changed last looked
 }
 
 // Open connects to nf_tables. It fails with ErrOwned while another process runs, so that whoever opens first of all need
@@ -98,6 +100,20 @@ func (r *Rules) Check() (missing bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// Changed reports whether anybody, we included, has changed the ruleset since it was asked last. All of a change that it
+// reports can be read from then on.
+func (r *Rules) Changed() (bool, error) {
+	generation, err := r.socket.readGeneration()
+	if err != nil || generation == r.generation {
+		return false, err
+	}
+	if err := r.socket.settle(); err != nil {
+		return false, err
+	}
+	r.generation = generation
+	return true, nil
 }
 
 // Left names the tables in the kernel that Close would remove.
