@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// checkEvery is how often sessions age, and how soon nftables rules that others deleted are put back.
+	// checkEvery is how often sessions age, and how soon what no message tells of is noticed.
 	checkEvery = 4 * lookEvery
 	// convergeEvery many checks everything is looked at, whether or not netlink told of a change.
 	convergeEvery = 20
@@ -71,6 +71,8 @@ func (d *Daemon) control(ctx context.Context) error {
 			return nil
 		case <-d.changed:
 			err = d.converge(ctx)
+		case <-d.rulesChanged:
+			err = d.takeRules(ctx)
 		case v := <-d.verdicts:
 			err = d.takeVerdict(ctx, v)
 		case c := <-d.commands:
@@ -122,17 +124,14 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 		d.prober.follow(ctx, d.snapshot.Load(), true)
 		err = d.setClock()
 	}
-	missing, gone := d.rules.Check()
+	missing, gone := d.checkRules(time.Now())
 	lost, unknown := d.verifyFastPath()
 	err = errors.Join(err, gone, unknown)
-	if missing {
-		d.repaired("nftables: rules deleted by someone")
-	}
-	d.reconsiderLAN()
+	stale := d.shortcutIsStale()
 	if d.findServices() {
 		err = errors.Join(err, d.followPorts(d.snapshot.Load()))
 	}
-	if everything || woke || missing || len(lost) > 0 || d.unfinished {
+	if everything || woke || missing || stale || len(lost) > 0 || d.unfinished {
 		err = errors.Join(err, d.converge(ctx))
 	}
 	d.tellDetached(lost)

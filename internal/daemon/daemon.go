@@ -64,6 +64,7 @@ type Daemon struct {
 	fast    *fastpath.Programs // nil while userspace carries all packets; shared
 	noFast  noFastPath         // why, fixed once everything is open
 	lan     lanPath
+	ruleset ruleset
 	gateway *tapgw.Gateway
 	meters  tapgw.Meters
 	pumps   *pumps
@@ -82,13 +83,14 @@ type Daemon struct {
 	unfinished bool                          // the last look left something to do
 	renewed    [uplinks.MaxUplinks]time.Time // when a silent gateway was last asked for its MAC address anew
 
-	tasks    *errgroup.Group
-	readers  sync.WaitGroup // of frames; they end when what they read from is closed
-	changed  chan struct{}  // the kernel's facts may have changed
-	checkDue chan struct{}  // the periodic look
-	verdicts chan verdict
-	commands chan command
-	stopped  chan struct{} // closed when the control loop has ended
+	tasks        *errgroup.Group
+	readers      sync.WaitGroup // of frames; they end when what they read from is closed
+	changed      chan struct{}  // the kernel's facts may have changed
+	checkDue     chan struct{}  // the periodic look
+	rulesChanged chan struct{}  // somebody changed rules of nftables
+	verdicts     chan verdict
+	commands     chan command
+	stopped      chan struct{} // closed when the control loop has ended
 }
 
 // Run is the gateway until ctx ends; then it returns nil with the host as it was before.
@@ -136,7 +138,7 @@ func oneLine(errs ...error) error {
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
 	d := &Daemon{
 		opts: o, log: o.Logger, started: time.Now(), journal: newJournal(o.Logger), seed: rand.Uint64(),
-		ports: make(map[uint8]openPort), changed: make(chan struct{}, 1), checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
+		ports: make(map[uint8]openPort), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1), checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		commands: make(chan command), stopped: make(chan struct{}),
 	}
 	d.config.Store(c)
@@ -272,6 +274,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		return err
 	}
 	d.tasks.Go(func() error { return d.watcher.Run(running, d.changed) })
+	d.tasks.Go(func() error { return d.watchRules(running) })
 	d.tasks.Go(func() error { return d.control(running) })
 	d.tasks.Go(func() error { return d.measure(running) })
 	d.tasks.Go(func() error { return d.reloadOnHangup(running) })

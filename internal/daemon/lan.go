@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"tapgw/configs"
 	"tapgw/tapgw/fastpath"
@@ -19,7 +20,7 @@ type lanPath struct {
 	ways       uplinks.Ways
 	hops       []fastpath.Hop         // the kernel's
 	why        atomic.Pointer[string] // shared
-	unread     int                    // looks at the firewall in a row that failed
+	unread     time.Time              // since when the firewall cannot be read
 }
 
 // status reports whether the shortcut is on, and if not why.
@@ -55,10 +56,13 @@ func (d *Daemon) whyNoShortcut(ports []int) string {
 	}
 	bypassed, err := d.bypassed(ports)
 	if err == nil {
-		d.lan.unread = 0
+		d.lan.unread = time.Time{}
 		return strings.Join(bypassed, "; ")
 	}
-	if d.lan.unread++; d.lan.unread < unreadLimit {
+	if d.lan.unread.IsZero() {
+		d.lan.unread = time.Now()
+	}
+	if time.Since(d.lan.unread) < unreadLimit {
 		if on, why := d.lan.status(); on || why != "" {
 			return why // rules that change while they are read are readable soon
 		}
@@ -67,8 +71,8 @@ func (d *Daemon) whyNoShortcut(ports []int) string {
 	return "the firewall cannot be read"
 }
 
-// unreadLimit is how many looks at the firewall in a row may fail.
-const unreadLimit = 3
+// unreadLimit is how long looks at the firewall may fail.
+const unreadLimit = 2 * checkEvery
 
 // bypassed lists what of the host's acts on packets that the shortcut would take past it.
 func (d *Daemon) bypassed(ports []int) ([]string, error) {
@@ -83,14 +87,13 @@ func (d *Daemon) bypassed(ports []int) ([]string, error) {
 	return list, nil
 }
 
-// reconsiderLAN has everything looked at again when a firewall rule came or went.
-func (d *Daemon) reconsiderLAN() {
+// shortcutIsStale reports whether the firewall speaks another word on the shortcut than followLAN heard last.
+func (d *Daemon) shortcutIsStale() bool {
 	if d.fast == nil || len(d.lan.candidates) == 0 {
-		return
+		return false
 	}
-	if _, before := d.lan.status(); d.whyNoShortcut(d.lan.candidates) != before {
-		d.lookAgain()
-	}
+	_, before := d.lan.status()
+	return d.whyNoShortcut(d.lan.candidates) != before
 }
 
 // followLAN makes the shortcut follow routes, devices and firewall rules. Packets of its sessions take the host's way, in

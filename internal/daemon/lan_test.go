@@ -37,7 +37,9 @@ func TestHopsHaveTheMTUOfTheirLink(t *testing.T) {
 
 func TestNoShortcutInUserspace(t *testing.T) {
 	d := newTestDaemon(t)
-	d.reconsiderLAN()
+	if d.shortcutIsStale() {
+		t.Error("stale")
+	}
 	if err := errors.Join(d.followLAN(uplinks.Facts{}), d.setClock(), d.attachDevices()); err != nil {
 		t.Error(err)
 	}
@@ -88,7 +90,9 @@ func (h *lanHost) look(t *testing.T) (hop uint8, why string) {
 	t.Helper()
 	labtest.Must(t, h.ns.Do(func() error {
 		err := errors.Join(h.host.Apply(hostconf.Wanted{Facts: h.facts}), h.followLAN(h.facts))
-		h.reconsiderLAN()
+		if h.shortcutIsStale() {
+			t.Error("stale")
+		}
 		return err
 	}))
 	ref := h.table.FindOut(nat.Key{Inside: 0xc0a80101, Remote: 0xcb007101, InsidePort: 1, RemotePort: 443, Proto: packet.ProtoTCP})
