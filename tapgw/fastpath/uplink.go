@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -77,14 +78,34 @@ func (p *Programs) Verify() (lost []int, err error) {
 // LANProgram identifies the program of AttachLAN to the kernel.
 func (p *Programs) LANProgram() (id ebpf.ProgramID, err error) {
 	err = p.whileOpen(func() error {
-		info, err := p.lan.Info()
-		if err != nil {
-			return fmt.Errorf("fastpath: identify %s: %w", lanIngress, err)
-		}
-		id, _ = info.ID()
-		return nil
+		id, err = identify(p.lan)
+		return err
 	})
 	return id, err
+}
+
+// IDs identifies to the kernel all programs that are attached or were.
+func (p *Programs) IDs() (list []ebpf.ProgramID, err error) {
+	err = p.whileOpen(func() error {
+		for _, program := range append(slices.Collect(maps.Values(p.ingresses)), p.egress, p.lan, p.upcall) {
+			id, err := identify(program)
+			if err != nil {
+				return err
+			}
+			list = append(list, id)
+		}
+		return nil
+	})
+	return list, err
+}
+
+func identify(program *ebpf.Program) (ebpf.ProgramID, error) {
+	info, err := program.Info()
+	if err != nil {
+		return 0, fmt.Errorf("fastpath: identify a program: %w", err)
+	}
+	id, _ := info.ID()
+	return id, nil
 }
 
 // place is where a program can be attached: of uplinks and devices of the LAN there are several.
