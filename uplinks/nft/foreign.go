@@ -17,12 +17,14 @@ import (
 // ErrRulesetChanges means that the ruleset was changed all the time while it was read; reading it again later cures it.
 var ErrRulesetChanges = errors.New("the ruleset keeps changing")
 
-// Foreign finds what other programs have put into the way of forwarded packets, where a shortcut past the host's own
-// forwarding would bypass it. Its methods are not for concurrent use.
+// Foreign finds what other programs have put into the way of packets that BPF programs would take past it: of forwarded
+// packets, where a shortcut past the host's own forwarding would bypass it (Bypassed), and of all packets of known sessions
+// at the uplinks and the TAP (PastChains, PastQueues). Its methods are not for concurrent use.
 //
-// It knows nftables, legacy iptables, IPsec policies, and tc and tcx at the ingress of devices. What acts on every packet
-// of a bridge, and queues and filters at the egress of devices, still meet packets that are redirected there. Not found are
-// routing rules and BPF programs of the type netfilter.
+// It knows nftables, legacy iptables, IPsec policies, and tc and tcx. What need not be looked for as it still meets packets
+// that are redirected: tc and tcx filters and queues at the egress of uplinks and of the LAN, but not of the TAP; chains of
+// nftables at the egress of the TAP, but of no other device, and there only without the shortcut; and what acts on every
+// packet of a bridge. Not found are routing rules and BPF programs of the type netfilter.
 type Foreign struct {
 	socket     *socket // nil until the kernel has nf_tables
 	rules      ruleset
@@ -100,22 +102,18 @@ func findDevices(indexes []int) (list []device, err error) {
 
 // ingressBypassed lists what would handle packets that come in by the device after our program, which is the first.
 func (d device) ingressBypassed(own []ebpf.ProgramID) (list []string, err error) {
-	at := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: d.index}}
-	filters, err := netlink.FilterList(at, netlink.HANDLE_MIN_INGRESS)
+	filtered, err := d.hasFilters(ingress, own)
 	if err != nil {
-		return nil, fmt.Errorf("forwarding: read the tc filters of %s: %w", d.name, err)
+		return nil, fmt.Errorf("forwarding: %w", err)
 	}
-	if slices.ContainsFunc(filters, func(f netlink.Filter) bool { return !isOwn(f, own) }) {
+	if filtered {
 		list = append(list, line("tc: %s has ingress filters", d.name))
 	}
-	programs, err := link.QueryPrograms(link.QueryOptions{Target: d.index, Attach: ebpf.AttachTCXIngress})
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported) {
-		return list, nil // before Linux 6.6 there is no tcx
-	}
+	programs, err := d.programs(ingress)
 	if err != nil {
-		return nil, fmt.Errorf("forwarding: read the tcx programs of %s: %w", d.name, err)
+		return nil, fmt.Errorf("forwarding: %w", err)
 	}
-	if slices.ContainsFunc(programs.Programs, func(p link.AttachedProgram) bool { return !slices.Contains(own, p.ID) }) {
+	if slices.ContainsFunc(programs, func(p link.AttachedProgram) bool { return !slices.Contains(own, p.ID) }) {
 		list = append(list, line("tcx: %s has other ingress programs", d.name))
 	}
 	return list, nil
