@@ -14,6 +14,7 @@ type Status struct {
 	Version           string   `json:"version"`
 	Datapath          string   `json:"datapath"`            // DatapathUserspace or DatapathKernel
 	DatapathReason    string   `json:"datapath_reason"`     // one clause: why it is not DatapathKernel, "" when it is
+	DatapathBypasses  []string `json:"datapath_bypasses"`   // what others have in the kernel that known sessions pass by; never null
 	LANShortcut       bool     `json:"lan_shortcut"`        // known sessions bypass the host's own forwarding from and to the LAN
 	LANShortcutReason string   `json:"lan_shortcut_reason"` // one clause: why they do not, "" when they do
 	UptimeS           int64    `json:"uptime_s"`            // seconds since the daemon started
@@ -103,6 +104,9 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status
 	if s.Uplinks == nil {
 		s.Uplinks = []Uplink{}
+	}
+	if s.DatapathBypasses == nil {
+		s.DatapathBypasses = []string{}
 	}
 	return json.Marshal(plain(s))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -77,6 +78,9 @@ func (a *app) printStatus(s api.Status) error {
 	if err := t.print(a.Stdout); err != nil {
 		return err
 	}
+	if err := printBypasses(a.Stdout, s); err != nil {
+		return err
+	}
 	return printProblems(a.Stdout, now, s)
 }
 
@@ -113,6 +117,23 @@ func datapath(s api.Status) string {
 		text += ": " + reason
 	}
 	return clip(wrap(clean(text), columns, "  "), datapathLines)
+}
+
+// bypassLines is how many lines of a status may list what known sessions bypass; the rest is in the JSON.
+const bypassLines = 3
+
+// printBypasses says what known sessions bypass, and what helps.
+func printBypasses(w io.Writer, s api.Status) error {
+	if len(s.DatapathBypasses) == 0 {
+		return nil
+	}
+	text := "! Known sessions bypass " + strings.Join(s.DatapathBypasses, "; ")
+	advice := "Filter in nftables' forward and input, shape at the egress of the LAN or the uplinks."
+	if s.Datapath == api.DatapathKernel {
+		advice += " Or set datapath.mode to userspace, which is no help at the ingress of uplinks."
+	}
+	_, err := fmt.Fprintf(w, "%s\n  %s\n", clip(wrap(clean(text), columns, "  "), bypassLines), wrap(advice, columns-2, "  "))
+	return err
 }
 
 // printProblems says of every uplink that is not simply up what is wrong and what helps.

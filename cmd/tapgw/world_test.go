@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +132,20 @@ func guarded() *fakeDaemon {
 	return d
 }
 
+// bypassed has filters and queues that the kernel's datapath passes by.
+func bypassed() *fakeDaemon {
+	d := healthy()
+	d.State.DatapathBypasses = []string{"nftables: chain netdev filter wan at the ingress of enp3s0", "tc: queue cake at the egress of tapgw0"}
+	return d
+}
+
+// bypassedInUserspace has a policer that neither datapath meets in time.
+func bypassedInUserspace() *fakeDaemon {
+	d := slow()
+	d.State.DatapathBypasses = []string{"tc: filters at the ingress of enp3s0"}
+	return d
+}
+
 // slow has no kernel datapath, for a reason that takes two lines.
 func slow() *fakeDaemon {
 	d := healthy()
@@ -160,7 +175,7 @@ func hostile() *fakeDaemon {
 	evil := "\x1b[2Jev\u009b31mil\r\n\t\u202egnol\u200b漢字\u0301\x7f" + strings.Repeat("x", 100)
 	long := netip.MustParseAddr("2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff")
 	d := &fakeDaemon{Daemon: apitest.Daemon{State: api.Status{
-		Version: evil, Datapath: evil, DatapathReason: strings.Repeat(evil+" ", 9), LANShortcutReason: evil, UptimeS: 1 << 62, Sessions: 1 << 62,
+		Version: evil, Datapath: evil, DatapathReason: strings.Repeat(evil+" ", 9), LANShortcutReason: evil, DatapathBypasses: slices.Repeat([]string{evil}, 9), UptimeS: 1 << 62, Sessions: 1 << 62,
 	}}}
 	for _, state := range []string{api.StateUp, api.StateDown, api.StateDisabled, evil} {
 		d.State.Uplinks = append(d.State.Uplinks, api.Uplink{

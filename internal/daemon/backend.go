@@ -22,6 +22,7 @@ func (b backend) Status() api.Status {
 		Sessions: b.table.Stats().Sessions, Uplinks: []api.Uplink{}, DatapathReason: b.noFast.text,
 	}
 	s.LANShortcut, s.LANShortcutReason = b.lan.status()
+	s.DatapathBypasses = b.bypass.status()
 	for _, u := range b.snapshot.Load().Uplinks {
 		s.Uplinks = append(s.Uplinks, b.uplink(u))
 	}

@@ -135,6 +135,9 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 		err = errors.Join(err, d.converge(ctx))
 	}
 	d.tellDetached(lost)
+	if everything {
+		err = errors.Join(err, d.followBypass(true))
+	}
 	return err
 }
 

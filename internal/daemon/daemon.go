@@ -65,6 +65,7 @@ type Daemon struct {
 	noFast  noFastPath         // why, fixed once everything is open
 	lan     lanPath
 	ruleset ruleset
+	bypass  bypass
 	gateway *tapgw.Gateway
 	meters  tapgw.Meters
 	pumps   *pumps
@@ -273,6 +274,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 		d.watcher.Close()
 		return err
 	}
+	d.complain(d.followBypass(true))
 	d.tasks.Go(func() error { return d.watcher.Run(running, d.changed) })
 	d.tasks.Go(func() error { return d.watchRules(running) })
 	d.tasks.Go(func() error { return d.control(running) })

@@ -48,7 +48,7 @@ func (d *Daemon) takeRules(ctx context.Context) error {
 	if missing || stale {
 		err = errors.Join(err, d.converge(ctx))
 	}
-	return err
+	return errors.Join(err, d.followBypass(false))
 }
 
 // checkRules reports whether rules of ours are missing. To put them back is the next converge's, and no more often than
