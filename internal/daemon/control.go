@@ -169,9 +169,10 @@ const noGeneration = 0
 // publish gives everyone the new view, and ends the sessions of addresses and uplinks that are gone: a later uplink may get
 // the same ID.
 func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) error {
+	errs := []error{d.announceAddresses(s)}
 	old := d.snapshot.Swap(s)
 	d.gateway.SetUplinks(s)
-	errs := []error{d.setUplinks(old, s)}
+	errs = append(errs, d.setUplinks(old, s))
 	now := d.pumps.clock.tick()
 	for _, before := range old.Uplinks {
 		switch u := s.ByID(before.ID); {

@@ -176,6 +176,23 @@ func (d *Daemon) setUplinks(old, s *uplinks.Snapshot) error {
 	return errors.Join(errs...)
 }
 
+// announceAddresses lets the kernel know the uplinks' addresses before the first session uses one, or the host's stack would
+// answer the replies.
+func (d *Daemon) announceAddresses(s *uplinks.Snapshot) error {
+	if d.fast == nil {
+		return nil
+	}
+	var errs []error
+	for _, u := range s.Uplinks {
+		outside := make([]uint32, len(u.Addresses))
+		for i, a := range u.Addresses {
+			outside[i] = packet.HostOrder(a)
+		}
+		errs = append(errs, d.fast.AddAddresses(u.ID, outside))
+	}
+	return errors.Join(errs...)
+}
+
 // preparePorts makes the port arrays of an uplink, so that no first packet has to wait for them, and shows them to the
 // kernel.
 func (d *Daemon) preparePorts(u *uplinks.Uplink) error {

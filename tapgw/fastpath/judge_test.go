@@ -317,6 +317,24 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestAnnouncedAddress: what comes to an address that is announced goes to Go; the addresses known before stay as they are.
+func TestAnnouncedAddress(t *testing.T) {
+	j := newJudging(t)
+	before := to(packet.ProtoTCP, neighbour, unsent)
+	expect := func(frame []byte, want whose) {
+		t.Helper()
+		code, _ := run(t, j.ingress, frame, 0)
+		if got := code == codeHit; got != (want == ours) {
+			t.Errorf("handed to Go: %v", got)
+		}
+	}
+	expect(before, others)
+	labtest.Must(t, j.AddAddresses(uplinkID, []uint32{outside, neighbour}))
+	expect(before, ours)
+	expect(to(packet.ProtoTCP, outside, unsent), others)
+	expect(to(packet.ProtoTCP, outside, j.tcp.OutsidePort), ours)
+}
+
 func (j *judging) judge(t *testing.T, a arrival) {
 	clients := j.maps[fastpathMapClients]
 	_ = clients.Delete(fastpathClient{Addr: stranger, Local: outside, Port: 7, Service: service, Uplink: uplinkID}) // there may be none

@@ -69,8 +69,8 @@ func networkOrder(a netip.Addr) uint32 {
 	return binary.NativeEndian.Uint32(b[:])
 }
 
-// SetUplink tells the kernel what an uplink is now; it takes effect with the next packet. A new generation or an uplink
-// that is not usable is published first, so that no packet leaves by a half-written uplink that had been usable before.
+// SetUplink tells the kernel what an uplink is now; it takes effect with the next packet. While it is written the uplink is
+// of no use, so that hardly a packet leaves by a half-written one: only those that were looked up just before.
 func (p *Programs) SetUplink(id uint8, u Uplink) error {
 	if err := checkID(id); err != nil {
 		return err
@@ -123,25 +123,44 @@ func (p *Programs) SetAddresses(id uint8, list []nat.PortArrays) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
+	return p.whileOpen(func() error { return p.setAddresses(id, list) })
+}
+
+// AddAddresses has Go judge all packets to further outside addresses of an uplink, until SetAddresses says where their ports
+// are.
+func (p *Programs) AddAddresses(id uint8, outside []uint32) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
 	return p.whileOpen(func() error {
-		if slices.Equal(p.addresses[id], list) {
-			return nil
+		list := slices.Clone(p.addresses[id])
+		for _, addr := range outside {
+			if !slices.ContainsFunc(list, func(a nat.PortArrays) bool { return a.Outside == addr }) {
+				list = append(list, nat.PortArrays{Outside: addr, TCP: -1, UDP: -1})
+			}
 		}
-		p.addresses[id] = nil // not all known until the end
-		w := &array[addressWords](p.shared.outside)[id]
-		if err := p.setOwn(id, list); err != nil {
-			return err
-		}
-		list = list[:min(len(list), MaxAddresses)]
-		for i, a := range list {
-			w.list[i].tcp.Store(uint32(a.TCP)) // −1 is NO_PORTS
-			w.list[i].udp.Store(uint32(a.UDP))
-			w.list[i].addr.Store(a.Outside)
-		}
-		w.count.Store(uint32(len(list)))
-		p.addresses[id] = slices.Clone(list)
-		return nil
+		return p.setAddresses(id, list)
 	})
+}
+
+func (p *Programs) setAddresses(id uint8, list []nat.PortArrays) error {
+	if slices.Equal(p.addresses[id], list) {
+		return nil
+	}
+	p.addresses[id] = nil // not all known until the end
+	w := &array[addressWords](p.shared.outside)[id]
+	if err := p.setOwn(id, list); err != nil {
+		return err
+	}
+	list = list[:min(len(list), MaxAddresses)]
+	for i, a := range list {
+		w.list[i].tcp.Store(uint32(a.TCP)) // −1 is NO_PORTS
+		w.list[i].udp.Store(uint32(a.UDP))
+		w.list[i].addr.Store(a.Outside)
+	}
+	w.count.Store(uint32(len(list)))
+	p.addresses[id] = slices.Clone(list)
+	return nil
 }
 
 // setOwn has packets with these sources leave by the uplink as they are, and none with those it had before.
