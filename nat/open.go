@@ -6,7 +6,7 @@ type Binding struct {
 	Generation uint32   // changes whenever sessions made before can no longer work; up to MaxGeneration
 	Addresses  []uint32 // outside addresses, one pool
 	Reason     uint8
-	Hop        uint8 // of the way to the inside endpoint, a number that only the kernel program looks at
+	Hop        uint8 // of the way to the inside endpoint: 0 for none of its own, HopDevice, or a number of the caller's
 }
 
 // Open makes the session of k on the uplink of b and returns it. Where k already has a session under the same uplink and

@@ -82,6 +82,10 @@ func (s State) Live() bool { return s >= Active }
 // finished reports whether both ends know that the session is over, so that its port may be used again at once.
 func (s State) finished() bool { return s == TCPClosed || s == TCPReset }
 
+// HopDevice is the hop of a session whose inside is a socket of the host that is bound to the TAP: it takes replies from
+// there only.
+const HopDevice = 255
+
 // Translation is a session's key and what it is translated to. All but State and Hop is fixed for the life of the session.
 type Translation struct {
 	Key

@@ -20,7 +20,7 @@ func TestRelabel(t *testing.T) {
 			t.Errorf("opened with hop %d, want %d", got, b.Hop)
 		}
 	}
-	for _, way := range []func(uint32) uint8{func(a uint32) uint8 { return hops[a] }, func(uint32) uint8 { return 255 }, func(uint32) uint8 { return 0 }} {
+	for _, way := range []func(uint32) uint8{func(a uint32) uint8 { return hops[a] }, func(uint32) uint8 { return HopDevice - 1 }, func(uint32) uint8 { return 0 }} {
 		for _, r := range refs {
 			want := table.Translation(r)
 			want.Hop = way(want.Inside)
@@ -32,6 +32,11 @@ func TestRelabel(t *testing.T) {
 				t.Errorf("%+v is not found any more", want)
 			}
 		}
+	}
+	table.SetHop(refs[2], HopDevice)
+	table.Relabel(func(uint32) uint8 { return 0 })
+	if got := table.Translation(refs[2]).Hop; got != HopDevice {
+		t.Errorf("the session of a bound socket got hop %d", got)
 	}
 	over := table.Translation(refs[0])
 	table.Purge(isp1, 1, after(0))
@@ -54,5 +59,21 @@ func TestHopOfANewSession(t *testing.T) {
 		if got := table.Translation(mustOpen(t, table, k, c.binding, after(0))).Hop; got != c.want {
 			t.Errorf("hop %d of a session opened with %d, want %d", got, c.hop, c.want)
 		}
+	}
+}
+
+// TestEnd: only the session of that key ends, and its port rests.
+func TestEnd(t *testing.T) {
+	table := newTable(t, nil)
+	one, other := key(protoUDP, 1, web, 53), key(protoUDP, 2, web, 53)
+	tr := table.Translation(mustOpen(t, table, one, bind1, after(0)))
+	mustOpen(t, table, other, bind1, after(0))
+	table.End(one, after(0))
+	table.End(key(protoUDP, 3, web, 53), after(0))
+	if table.FindOut(one) != 0 || table.FindIn(tr.InKey()) != 0 || table.FindOut(other) == 0 {
+		t.Error("not just that session ended")
+	}
+	if got := table.Owned(tr.Uplink, protoUDP, tr.Outside, tr.OutsidePort); got != Resting {
+		t.Errorf("its port is %v, want resting", got)
 	}
 }

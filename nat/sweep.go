@@ -159,7 +159,7 @@ func (t *Table) Purge(uplink uint8, generation uint32, now Tick) {
 	t.dropSpaces(uplink)
 }
 
-// Relabel gives every live session the hop that its inside address has now.
+// Relabel gives every live session the hop that its inside address has now, but those of bound sockets.
 func (t *Table) Relabel(hop func(inside uint32) uint8) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -169,8 +169,20 @@ func (t *Table) Relabel(hop func(inside uint32) uint8) {
 			continue
 		}
 		outside := id.outside.Load()
+		if uint8(outside>>hopShift) == HopDevice {
+			continue
+		}
 		if now := outside&^hopMask | uint64(hop(uint32(id.addrs.Load()>>32)))<<hopShift; now != outside {
 			id.outside.Store(now)
 		}
+	}
+}
+
+// SetHop gives a live session another hop.
+func (t *Table) SetHop(r Ref, hop uint8) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if id := &t.records[r]; ownState(id.own.Load()).Live() {
+		id.outside.Store(id.outside.Load()&^hopMask | uint64(hop)<<hopShift)
 	}
 }

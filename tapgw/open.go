@@ -9,12 +9,15 @@ import (
 )
 
 // open binds a new session to an uplink: the one its endpoint is mapped on, else the scheduler's choice.
-func (g *Gateway) open(key nat.Key, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
+func (g *Gateway) open(key nat.Key, bound bool, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	v := g.view.Load()
 	g.listCandidates(v)
 	hop := g.ways.Hop(key.Inside)
+	if bound {
+		hop = nat.HopDevice
+	}
 	if id, ok := g.table.Bound(key.Proto, key.Inside, key.InsidePort); ok && g.isCandidate(id) {
 		u := v.ByID(id)
 		ref, err := g.table.Open(key, v.binding(u, policy.ReasonMapping, hop), now)

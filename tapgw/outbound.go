@@ -52,7 +52,17 @@ func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Resu
 	if u == nil || u.Generation != tr.Generation || g.movable(u, &tr, p) {
 		return g.outboundMiss(b, p, key, now)
 	}
+	if tr.Hop != nat.HopDevice && g.isBound(b) {
+		g.table.SetHop(ref, nat.HopDevice)
+	}
 	return g.sendTranslated(b, p, ref, &tr, u, now)
+}
+
+// isBound reports whether a frame comes from a socket that is bound to the TAP: package fastpath tells by the last bit of
+// the destination address.
+func (g *Gateway) isBound(b []byte) bool {
+	const last = packet.VnetLen + 5
+	return b[last] == g.cfg.GatewayMAC[5]^1
 }
 
 // movable reports whether a session of an uplink that is not usable may be bound anew: everything but TCP that has been
@@ -118,7 +128,7 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 	if tr, u := g.lateResponse(p, now); u != nil {
 		return g.respond(b, p, &tr, u, now)
 	}
-	ref, u, why := g.open(key, now)
+	ref, u, why := g.open(key, g.isBound(b), now)
 	if why != NoReason {
 		return g.refuse(why, b, p, 0, now)
 	}

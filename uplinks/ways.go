@@ -27,8 +27,8 @@ type part struct {
 	hop         uint8
 }
 
-// maxHops is how many there can be, as sessions have eight bits for theirs.
-const maxHops = 255
+// maxHops is how many there can be, as sessions have eight bits for theirs, and 255 is nat.HopDevice.
+const maxHops = 254
 
 // FindWays derives the ways to the LAN behind the links from the routes of table main. Of equal prefixes the lowest metric
 // counts; several hops for one of them, routes that lead to no link, hops beyond the possible number, and the host's own

@@ -202,7 +202,7 @@ func (w *worker) received(id uint8, res tapgw.Result, frame []byte) {
 }
 
 func (w *worker) deliver(hop uint8, frame []byte) error {
-	if hop != 0 {
+	if hop != 0 && hop != nat.HopDevice {
 		return w.upcall.Load().ToLAN(w.number, hop, frame)
 	}
 	tap := w.tap.Load()

@@ -51,7 +51,7 @@ type Hop struct {
 }
 
 // MaxHops is how many hops there can be, numbered from 1.
-const MaxHops = 255
+const MaxHops = nat.HopDevice - 1
 
 // ErrUplink is what SetUplink, SetHops and AttachUplink say of the impossible.
 var ErrUplink = errors.New("fastpath: impossible uplink or hop")

@@ -124,15 +124,37 @@ static __noinline int leave_as_it_is(struct __sk_buff *skb)
 	return u->flags & UPLINK_HEADERLESS ? bpf_redirect(u->ifindex, 0) : send(u->ifindex, u->gateway, bpf_ntohl(ip.daddr));
 }
 
+// is_bound reports whether a packet comes from a socket that is bound to the device and takes replies from nowhere else.
+static __always_inline int is_bound(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	return sk && sk->bound_dev_if == skb->ifindex;
+}
+
+// tap_miss leaves to Go what is neither a hit nor leaves as it is, and tells of bound sockets by the last bit of the
+// destination address.
+static __always_inline int tap_miss(struct __sk_buff *skb)
+{
+	int done = leave_as_it_is(skb);
+	__u8 last = gateway_mac.b[ETH_ALEN - 1] ^ 1;
+
+	if (done == TC_ACT_UNSPEC && is_bound(skb))
+		bpf_skb_store_bytes(skb, ETH_ALEN - 1, &last, sizeof(last), 0);
+	return done;
+}
+
 SEC("tc") int tap_egress(struct __sk_buff *skb)
 {
 	struct packet p;
 	__u32 n = 0;
 
 	if (parse(skb, ETH_HLEN, &p))
-		return leave_as_it_is(skb);
+		return tap_miss(skb);
 	struct identity *id = find(&index_out, outbound_key(&p), OUTBOUND, &n);
-	return id ? forward(skb, &p, id, n, 0) : leave_as_it_is(skb);
+	if (!id || (HOP(id) != HOP_DEVICE && is_bound(skb)))
+		return tap_miss(skb);
+	return forward(skb, &p, id, n, 0);
 }
 
 // lan_upcall hands a packet of the LAN to Go as the host's own forwarding would have.
@@ -315,7 +337,7 @@ static __always_inline int received(struct __sk_buff *skb, __u32 l2)
 	if (done != TC_ACT_OK)
 		return done;
 	count(c, &p, gso, u->clock);
-	if (!h && e.to_addr == tap_addr)
+	if (!h && e.to_addr == tap_addr && HOP(id) != HOP_DEVICE)
 		return TC_ACT_OK;
 	if (!l2 && bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return TC_ACT_SHOT;

@@ -8,7 +8,8 @@
 
 #define SLOTS 8        // words in a bucket
 #define UPLINKS 32     // uplink IDs
-#define HOPS 256       // numbers of next hops towards the LAN; 0 is none
+#define HOPS 255       // numbers of next hops towards the LAN; 0 is none
+#define HOP_DEVICE 255 // instead of one: the inside is a socket that is bound to the TAP, where its replies must go
 #define ADDRESSES 64   // outside addresses of an uplink
 #define PORTS 65536
 
