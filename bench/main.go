@@ -102,6 +102,7 @@ func (o options) makers() (all []maker, program string, err error) {
 	known := map[string]maker{}
 	for _, m := range []maker{
 		kernelMaker(nameKernel, false), kernelMaker(nameKernelRules, true), {nameRedirect, newRedirect}, {nameRouted, newRouted},
+		{nameRoutedRules, newRoutedRules},
 	} {
 		known[m.name] = m
 	}

@@ -45,6 +45,7 @@ const (
 	nameUserspace   = "tapgw-userspace" // without the kernel datapath
 	nameRedirect    = "redirect"        // a BPF program that redirects and does nothing else
 	nameRouted      = "routed"          // the kernel forwarding, without any translation
+	nameRoutedRules = "routed-rules"    // the same with tracking and rules for what is forwarded
 )
 
 // newPeer builds a laboratory, lets start make its gateway one, and waits until it forwards.

@@ -27,6 +27,13 @@ func newRouted(ctx context.Context, _ int) (*peer, error) {
 	})
 }
 
+// newRoutedRules makes it one that tracks what it forwards, and has the rules of kernel-rules.
+func newRoutedRules(ctx context.Context, _ int) (*peer, error) {
+	return newPeer(ctx, nameRoutedRules, func(p *peer) error {
+		return errors.Join(routeLAN(p.lab), p.lab.Gateway.Sysctl("net/ipv4/ip_forward", "1"), addForwardRules(p.lab.Gateway))
+	})
+}
+
 // newRedirect makes the gateway redirect packets between the LAN and the uplinks and nothing else, which is as fast as a BPF
 // program there can be.
 func newRedirect(ctx context.Context, _ int) (*peer, error) {

@@ -85,7 +85,7 @@ var comparisons = []comparison{
 }
 
 // reportOrder is that of the peers in the report.
-var reportOrder = []string{nameKernel, nameShortcut, nameUserspace, nameKernelRules, namePlain, nameRedirect, nameRouted}
+var reportOrder = []string{nameKernel, nameShortcut, nameUserspace, nameKernelRules, namePlain, nameRedirect, nameRouted, nameRoutedRules}
 
 // write prints a block for each line, at most 80 columns wide, and returns how many bars were missed.
 func (r *results) write(w io.Writer) (missed int) {

@@ -101,7 +101,7 @@ var tasks = []task{
 	{"udp-1", onLAN, busyRoom, false, flood(1), []line{{label: "UDP 60 B, 1 flow", unit: "Mpkt/s", bars: packets}}},
 	{"udp-1000", onLAN, busyRoom, false, flood(1000), []line{{label: "UDP 60 B, 1,000 flows", unit: "Mpkt/s", bars: someFlows}}},
 	{"udp-30000", onLAN, busyRoom, false, flood(30_000), []line{{label: "UDP 60 B, 30,000 flows", unit: "Mpkt/s", bars: packets}}},
-	{"connections", onAll, busyRoom, false, connections, []line{{label: "new connections", unit: "1/s", bars: newConns}}},
+	{"connections", append([]string{nameRoutedRules}, onAll...), busyRoom, false, connections, []line{{label: "new connections", unit: "1/s", bars: newConns}}},
 	{"latency", onAll, busyRoom, false, latency, []line{
 		{label: "connect+byte p50", unit: "µs", less: true}, {label: "connect+byte p99", unit: "µs", less: true}}},
 	{"echo", onAll, busyRoom, false, echo, []line{
