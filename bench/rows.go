@@ -23,7 +23,7 @@ type settings struct {
 
 var (
 	thorough = settings{rounds: 5, warmUp: 300 * time.Millisecond, bulk: 2 * time.Second, flood: 1500 * time.Millisecond,
-		connections: 3 * time.Second, samples: 400, echoes: 1000,
+		connections: 3 * time.Second, samples: 400, echoes: 5000,
 		few: flows{100_000, 1}, crowd: flows{20_000, 50}, many: flows{20_000, 100}}
 	quick = settings{rounds: 1, warmUp: 50 * time.Millisecond, bulk: 200 * time.Millisecond, flood: 200 * time.Millisecond,
 		connections: 200 * time.Millisecond, samples: 20, echoes: 50,

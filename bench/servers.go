@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,8 @@ const (
 	echoLen     = 18 // bytes, which make the least Ethernet frame
 	httpWorkers = 2
 	ioTimeout   = 3 // seconds, of one blocking call
+
+	echoAwake = 5 * time.Millisecond // without a packet
 )
 
 // The smallest exchange that is HTTP.
@@ -122,17 +125,24 @@ func (s *servers) listenEcho() (err error) {
 	return err
 }
 
-// serveEcho sends back what it gets until the socket is shut down, which shows as an empty packet.
+// serveEcho sends back what it gets until the socket is shut down, which shows as an empty packet. It sleeps only when
+// nothing has come for a while.
 func (s *servers) serveEcho() {
 	buf := make([]byte, 64)
-	for {
-		n, from, err := unix.Recvfrom(s.echo, buf, 0)
+	for last := time.Now(); ; {
+		flags := unix.MSG_DONTWAIT
+		if time.Since(last) > echoAwake {
+			flags = 0
+		}
+		n, from, err := unix.Recvfrom(s.echo, buf, flags)
 		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil || n == 0:
+		case err == nil && n > 0:
+			_ = unix.Sendto(s.echo, buf[:n], 0, from) // a client that left is its own to notice
+			last = time.Now()
+		case !waits(err):
 			return
 		default:
-			_ = unix.Sendto(s.echo, buf[:n], 0, from) // a client that left is its own to notice
+			yield()
 		}
 	}
 }
