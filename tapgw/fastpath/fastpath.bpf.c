@@ -46,10 +46,8 @@ static __always_inline __u32 tick(__u64 clock)
 }
 
 // count notes a packet, or the segments of a super-packet. Go counts in the same words, so all is atomic.
-static __always_inline void count(struct counters *c, const struct packet *p, __u32 gso_size, __u64 clock)
+static __always_inline void count(struct counters *c, const struct packet *p, __u32 gso_size, __u32 now)
 {
-	__u32 now = tick(clock);
-
 	__sync_fetch_and_add(&c->bytes, p->len);
 	__sync_fetch_and_add(&c->packets, gso_size ? (p->len + gso_size - 1) / gso_size : 1);
 	if (p->proto == IPPROTO_TCP)
@@ -58,15 +56,14 @@ static __always_inline void count(struct counters *c, const struct packet *p, __
 		*(volatile __u32 *)&c->seen = now;
 }
 
-// current returns the uplink of a session when both are as they were when the session was opened, and Go wants it used.
-static __always_inline struct uplink *current(const struct identity *id)
+// is_current reports whether a session and its uplink are as they were when the session was opened, and Go wants it used.
+static __always_inline int is_current(const struct identity *id, const struct uplink *u)
 {
 	__u32 state = id->own & STATE_MASK;
-	struct uplink *u = uplink_of(id->ports & 0xff);
 
-	if (!u || *(volatile __u32 *)&u->generation != GENERATION(id) || !(u->flags & UPLINK_USABLE))
+	if (*(volatile __u32 *)&u->generation != GENERATION(id) || !(u->flags & UPLINK_USABLE))
 		return 0;
-	return state >= STATE_FIRST && state <= STATE_LAST ? u : 0;
+	return state >= STATE_FIRST && state <= STATE_LAST;
 }
 
 // size is that of the largest packet that a packet becomes on the wire.
@@ -91,20 +88,46 @@ static __always_inline struct key outbound_key(const struct packet *p)
 	return k;
 }
 
-// forward sends a packet of a session by its uplink: TC_ACT_UNSPEC when Go must see it, which is as it was then.
+// way is the device by which the host would forward a packet between two addresses, 0 for none.
+static __always_inline __u32 way(struct __sk_buff *skb, const struct iphdr *ip, __be32 src, __be32 dst)
+{
+	struct bpf_fib_lookup l = {
+		.family = AF_INET, .l4_protocol = ip->protocol, .ifindex = skb->ifindex, .tos = ip->tos,
+		.ipv4_src = src, .ipv4_dst = dst,
+	};
+	long found = bpf_fib_lookup(skb, &l, sizeof(l), 0);
+
+	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH ? l.ifindex : 0;
+}
+
+// goes_astray reports whether the host would no longer forward a packet of a session to the TAP.
+static __noinline int goes_astray(struct __sk_buff *skb, __u32 tap)
+{
+	struct iphdr ip;
+
+	return bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || way(skb, &ip, ip.saddr, ip.daddr) != tap;
+}
+
+// forward sends a packet of a session by its uplink: TC_ACT_UNSPEC when Go must see it, which is as it was then. Where
+// these programs are the router, once in a tick of the session: TC_ACT_OK when the host would not forward to the TAP.
 static __always_inline int forward(struct __sk_buff *skb, const struct packet *p, const struct identity *id, __u32 n, __u8 hops)
 {
 	__u32 gso = skb->gso_size;
-	struct uplink *u = current(id);
+	struct uplink *u = uplink_of(id->ports & 0xff);
 	struct counters *c = bpf_map_lookup_elem(&counts_out, &n);
 
-	if (!c || !u || size(p, gso) > u->mtu)
+	if (!c || !u)
+		return TC_ACT_UNSPEC;
+	__u32 now = tick(u->clock);
+	if (hops && *(volatile __u32 *)&c->seen != now && goes_astray(skb, u->tap))
+		return TC_ACT_OK;
+	if (!is_current(id, u) || size(p, gso) > u->mtu)
 		return TC_ACT_UNSPEC;
 	struct edit e = {p->src, id->outside >> 32, p->sport, id->ports >> 16, hops};
 	int done = rewrite(skb, ETH_HLEN, p, e, OUTBOUND);
 	if (done != TC_ACT_OK)
 		return done;
-	count(c, p, gso, u->clock);
+	count(c, p, gso, now);
 	return u->flags & UPLINK_HEADERLESS ? bpf_redirect(u->ifindex, 0) : send(u->ifindex, u->gateway, p->dst);
 }
 
@@ -171,18 +194,6 @@ static __always_inline int lan_upcall(struct __sk_buff *skb)
 	return upcall(skb, ETH_HLEN, TAG_LAN);
 }
 
-// way is the device by which the host would forward a packet between two addresses, 0 for none.
-static __always_inline __u32 way(struct __sk_buff *skb, const struct iphdr *ip, __be32 src, __be32 dst)
-{
-	struct bpf_fib_lookup l = {
-		.family = AF_INET, .l4_protocol = ip->protocol, .ifindex = skb->ifindex, .tos = ip->tos,
-		.ipv4_src = src, .ipv4_dst = dst,
-	};
-	long found = bpf_fib_lookup(skb, &l, sizeof(l), 0);
-
-	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH ? l.ifindex : 0;
-}
-
 // to_tap reports whether the host would forward a packet to the TAP, and answers to it back to where it came from.
 static __always_inline int to_tap(struct __sk_buff *skb, const struct iphdr *ip)
 {
@@ -198,20 +209,6 @@ static __always_inline int is_shortcut(const struct identity *id, __u32 ifindex)
 	struct hop *h = bpf_map_lookup_elem(&hops, &n);
 
 	return h && *(volatile __u32 *)&h->ifindex == ifindex;
-}
-
-// goes_astray looks once in a tick of a session whether the host would still forward its packets to the TAP.
-static __noinline int goes_astray(struct __sk_buff *skb, __u32 n)
-{
-	struct counters *c = bpf_map_lookup_elem(&counts_out, &n);
-	struct uplink *any = uplink_of(0);
-	struct iphdr ip;
-
-	if (!c || !any)
-		return 1;
-	if (*(volatile __u32 *)&c->seen == tick(any->clock))
-		return 0;
-	return bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || way(skb, &ip, ip.saddr, ip.daddr) != any->tap;
 }
 
 // lan_miss hands to Go what is no hit of a session whose other packets bypass the host, or may begin one, or is a fragment
@@ -252,10 +249,12 @@ SEC("tc") int lan_ingress(struct __sk_buff *skb)
 	struct identity *id = find(&index_out, outbound_key(&p), OUTBOUND, &n);
 	if (!id)
 		return lan_miss(skb);
-	if (p.ttl <= 1 || !is_shortcut(id, skb->ifindex) || goes_astray(skb, n))
+	if (p.ttl <= 1 || !is_shortcut(id, skb->ifindex))
 		return TC_ACT_UNSPEC;
 	int done = forward(skb, &p, id, n, 1);
-	return done == TC_ACT_UNSPEC ? lan_upcall(skb) : done;
+	if (done == TC_ACT_UNSPEC)
+		return lan_upcall(skb);
+	return done == TC_ACT_OK ? TC_ACT_UNSPEC : done;
 }
 
 // deliver gives a packet with an Ethernet header to the host as if the imaginary router behind the TAP had sent it.
@@ -324,9 +323,9 @@ static __always_inline int received(struct __sk_buff *skb, __u32 l2)
 		(__u64)p.sport << 32 | (__u64)p.dport << 16 | (__u64)p.proto << 8 | uplink_id,
 	};
 	struct identity *id = find(&index_in, k, INBOUND, &n);
-	struct uplink *u = id ? current(id) : 0;
+	struct uplink *u = uplink_of(uplink_id);
 	struct counters *c = bpf_map_lookup_elem(&counts_in, &n);
-	if (!u || !c)
+	if (!id || !u || !c || !is_current(id, u))
 		return not_a_hit(skb, l2);
 	__u32 tap = u->tap;
 	struct hop *h = hop_of(HOP(id));
@@ -336,7 +335,7 @@ static __always_inline int received(struct __sk_buff *skb, __u32 l2)
 	int done = rewrite(skb, l2, &p, e, INBOUND);
 	if (done != TC_ACT_OK)
 		return done;
-	count(c, &p, gso, u->clock);
+	count(c, &p, gso, tick(u->clock));
 	if (!h && e.to_addr == tap_addr && HOP(id) != HOP_DEVICE)
 		return TC_ACT_OK;
 	if (!l2 && bpf_skb_change_head(skb, ETH_HLEN, 0))
