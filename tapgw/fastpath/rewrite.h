@@ -12,6 +12,8 @@
 
 #include "table.h"
 
+#define VLAN_ID 0xfff  // in a tag
+
 #define TCP_FIN 1
 #define TCP_SYN 2
 #define TCP_RST 4
@@ -56,10 +58,17 @@ static __always_inline int parse_udp(struct packet *p, const __u8 *l4)
 	return p->len < p->headers || len < UDP_MIN || len > room ? -1 : 0;
 }
 
+// untag takes off a tag with a priority and no VLAN (IEEE 802.1Q), which some providers give all they send, as the host's
+// stack does behind us. Packets of VLANs stay the host's.
+static __always_inline int untag(struct __sk_buff *skb)
+{
+	return skb->vlan_tci & VLAN_ID || bpf_skb_vlan_pop(skb) ? -1 : 0;
+}
+
 // parse fills p from what can be a hit: not 0 for anything unusual, which is Go's. l2 is the length of the link header.
 static __always_inline int parse(struct __sk_buff *skb, __u32 l2, struct packet *p)
 {
-	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present)
+	if (skb->protocol != bpf_htons(ETH_P_IP) || (skb->vlan_present && untag(skb)))
 		return -1;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	if (data + l2 + HEADERS_MAX > end) {
