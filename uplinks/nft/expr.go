@@ -23,12 +23,20 @@ const (
 // fragmentMask selects the more-fragments bit and the offset (RFC 791).
 const fragmentMask = 0x3fff
 
+// vlanMask selects the VLAN of a tag.
+const vlanMask = 0x0fff
+
+var etherIPv4 = binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)
+
 // hideRules drop the packets of one uplink that belong, or may belong, to the datapath.
 func hideRules(u Uplink, addresses string) (rules [][]expr.Any) {
 	if u.GiveBackMAC != [6]byte{} {
 		rules = append(rules, givenBackRule(u.GiveBackMAC))
 	}
-	ours := join(ethertype(u), equal(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)), network(16, 4), in(addresses))
+	if !u.HeaderLess {
+		rules = append(rules, ofVLANRule())
+	}
+	ours := join(meta(expr.MetaKeyPROTOCOL), equal(etherIPv4), network(16, 4), in(addresses))
 	fragment := join(network(6, 2), mask(binary.BigEndian.AppendUint16(nil, fragmentMask)))
 	return append(rules,
 		join(ours, meta(expr.MetaKeyL4PROTO), in(setTransport), fragment, equal([]byte{0, 0}),
@@ -43,13 +51,12 @@ func givenBackRule(mac [6]byte) []expr.Any {
 	return join(payload(expr.PayloadBaseLLHeader, 6, 6), equal(mac[:]), accept())
 }
 
-// ethertype loads the EtherType on the wire: frames of a VLAN above this device, whose tag the hardware took off, are not
-// for this uplink.
-func ethertype(u Uplink) []expr.Any {
-	if u.HeaderLess {
-		return meta(expr.MetaKeyPROTOCOL)
-	}
-	return payload(expr.PayloadBaseLLHeader, 12, 2)
+// ofVLANRule lets pass frames of a VLAN above this device, which are not for this uplink. The kernel has taken the tag off and
+// shows it nevertheless. One with a priority and no VLAN (IEEE 802.1Q) makes no difference.
+func ofVLANRule() []expr.Any {
+	return join(payload(expr.PayloadBaseLLHeader, 12, 2), compare(expr.CmpOpNeq, etherIPv4),
+		payload(expr.PayloadBaseLLHeader, 14, 2), mask(binary.BigEndian.AppendUint16(nil, vlanMask)),
+		compare(expr.CmpOpNeq, []byte{0, 0}), accept())
 }
 
 func noTransitRule() []expr.Any {

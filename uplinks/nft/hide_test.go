@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
+	"tapgw/internal/packet"
 )
 
 func TestPoolPortsAreHiddenFromTheHost(t *testing.T) {
@@ -155,6 +157,77 @@ func TestManyPortRanges(t *testing.T) {
 	w.apply(wanted)
 	w.unanswered(w.syn(w.isp1, hostOnISP1, 65534), w.isp1, hostOnISP1)
 	w.reach(w.isp1, hostOnISP1, 65535, w.listen(w.host, 65535))
+}
+
+// TestTags: a tag with a priority and no VLAN hides nothing from the rules, in the frame or beside it; they leave frames of
+// VLANs alone.
+func TestTags(t *testing.T) {
+	w := newWorld(t)
+	w.apply(w.wanted())
+	seen, err := w.host.StartStackCapture("wan0", nil)
+	w.must(err)
+	t.Cleanup(func() { _, _ = seen.Stop() })
+	far, near := w.links(w.isp1, "wan0")
+	for _, c := range []struct {
+		tag    []byte
+		hidden bool
+	}{
+		{nil, true}, {[]byte{0x81, 0, 0, 0}, true}, {[]byte{0x81, 0, 0xf0, 0}, true}, {[]byte{0x88, 0xa8, 0x60, 0}, true},
+		{[]byte{0x81, 0, 0, 5}, false}, {[]byte{0x81, 0, 0xe1, 0}, false}, {[]byte{0x88, 0xa8, 0, 5}, false},
+	} {
+		for _, more := range []uint16{0, 0x2000} { // fragments
+			frame := slices.Insert(datagram(far, near, poolPort, more), 12, c.tag...)
+			before := seen.Report().UDP + seen.Report().Fragments
+			w.inject(w.isp1, frame)
+			passed := datagram(far, near, otherPort, 0)
+			_, err := seen.AwaitAfter(labtest.Context(t), func(p *lab.Packet) bool { return p.Dst.Port() == otherPort },
+				func() error { w.inject(w.isp1, passed); return nil })
+			w.must(err)
+			if n := seen.Report().UDP + seen.Report().Fragments - before; (n == 1) != c.hidden {
+				t.Errorf("tag %x, fragment %#x: the stack got %d datagrams", c.tag, more, n)
+			}
+		}
+	}
+	w.must(w.isp1.TagPriority("eth0", 5))
+	w.unanswered(w.syn(w.isp1, hostOnISP1, poolPort), w.isp1, hostOnISP1)
+	w.reach(w.isp1, hostOnISP1, otherPort, w.listen(w.host, otherPort))
+}
+
+// links are the addresses of the two ends of a cable.
+func (w *world) links(ns *lab.Namespace, device string) (far, near net.HardwareAddr) {
+	w.t.Helper()
+	f, err := ns.Handle().LinkByName("eth0")
+	w.must(err)
+	n, err := w.host.Handle().LinkByName(device)
+	w.must(err)
+	return f.Attrs().HardwareAddr, n.Attrs().HardwareAddr
+}
+
+// datagram is a frame to the host from its first provider, without a UDP checksum.
+func datagram(from, to net.HardwareAddr, port int, fragment uint16) []byte {
+	f := append(slices.Clone(to), from...)
+	f = append(f, 8, 0, 0x45, 0, 0, 36, 0, 7)
+	f = binary.BigEndian.AppendUint16(f, fragment)
+	f = append(f, 64, unix.IPPROTO_UDP, 0, 0)
+	f = append(append(f, netip.MustParseAddr(isp1Addr).AsSlice()...), netip.MustParseAddr(hostOnISP1).AsSlice()...)
+	binary.BigEndian.PutUint16(f[24:], ^packet.Fold(packet.Sum(0, f[14:34])))
+	f = binary.BigEndian.AppendUint16(append(f, 0, 53), uint16(port))
+	return append(f, 0, 16, 0, 0, 'd', 'a', 't', 'a', 'g', 'r', 'a', 'm')
+}
+
+// inject sends a frame as it is.
+func (w *world) inject(ns *lab.Namespace, frame []byte) {
+	w.t.Helper()
+	index, err := ns.Index("eth0")
+	w.must(err)
+	w.must(ns.Do(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index})
+	}))
 }
 
 // sniff opens a socket that sees every frame of a device of the host before the rules do.

@@ -39,6 +39,7 @@ var icmpOurs = []uint32{packet.ICMPEchoReply, packet.ICMPTimestampReply, packet.
 
 const (
 	etherIPv4 = 0x0800
+	vlanID    = 0x0fff  // in a tag
 	accept    = 0x40000 // more bytes than any packet has
 )
 
@@ -75,12 +76,18 @@ func (a *assembler) when(cond bpf.JumpTest, val uint32, then bpf.Instruction) {
 	a.add(bpf.JumpIf{Cond: cond, Val: val, SkipFalse: 1}, then)
 }
 
-// forHost leaves out other machines' packets (promiscuous mode) and those of VLANs above the device.
+// forHost leaves out other machines' packets (promiscuous mode) and those of VLANs above the device. A tag with a priority
+// and no VLAN (IEEE 802.1Q), which the kernel has taken off the frame, makes no difference.
 func (a *assembler) forHost() {
 	a.add(bpf.LoadExtension{Num: bpf.ExtType})
 	a.require(unix.PACKET_HOST)
-	a.add(bpf.LoadExtension{Num: bpf.ExtVLANTagPresent})
-	a.require(0)
+	a.add(
+		bpf.LoadExtension{Num: bpf.ExtVLANTagPresent},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 3},
+		bpf.LoadExtension{Num: bpf.ExtVLANTag},
+		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: vlanID, SkipTrue: 1},
+		bpf.RetConstant{},
+	)
 	a.add(bpf.LoadExtension{Num: bpf.ExtProto})
 	a.require(etherIPv4)
 }
