@@ -150,12 +150,13 @@ func (d *Daemon) converge(ctx context.Context) error {
 }
 
 func (d *Daemon) follow(ctx context.Context) error {
+	rerouted := d.setRerouted()
 	facts, err := d.kernel.Read()
 	if err != nil {
-		return err
+		return errors.Join(rerouted, err)
 	}
 	snapshot, events := d.tracker.Update(time.Now(), facts)
-	errs := []error{d.followPorts(snapshot), d.publish(snapshot, events)}
+	errs := []error{rerouted, d.followPorts(snapshot), d.publish(snapshot, events)}
 	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.followLAN(facts),
 		d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
 	d.keepNeighbours(snapshot)

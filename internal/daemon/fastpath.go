@@ -155,6 +155,14 @@ func (d *Daemon) setClock() error {
 	return d.fast.SetClock(d.pumps.clock.fromMonotonic())
 }
 
+// setRerouted has the kernel look again where packets of LAN sessions would go without it.
+func (d *Daemon) setRerouted() error {
+	if d.fast == nil {
+		return nil
+	}
+	return d.fast.SetRerouted(d.pumps.clock.tick())
+}
+
 // setUplinks tells the kernel at once what the uplinks are now; sessions of another generation, or of an uplink that
 // others replace, are Go's from then on.
 func (d *Daemon) setUplinks(old, s *uplinks.Snapshot) error {

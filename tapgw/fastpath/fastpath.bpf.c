@@ -109,7 +109,8 @@ static __noinline int goes_astray(struct __sk_buff *skb, __u32 tap)
 }
 
 // forward sends a packet of a session by its uplink: TC_ACT_UNSPEC when Go must see it, which is as it was then. Where
-// these programs are the router, once in a tick of the session: TC_ACT_OK when the host would not forward to the TAP.
+// these programs are the router, TC_ACT_OK when the host would not forward to the TAP any more: that is looked at with the
+// first packet after routes changed.
 static __always_inline int forward(struct __sk_buff *skb, const struct packet *p, const struct identity *id, __u32 n, __u8 hops)
 {
 	__u32 gso = skb->gso_size;
@@ -119,7 +120,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	if (!c || !u)
 		return TC_ACT_UNSPEC;
 	__u32 now = tick(u->clock);
-	if (hops && *(volatile __u32 *)&c->seen != now && goes_astray(skb, u->tap))
+	if (hops && (__s32)(*(volatile __u32 *)&c->seen - *(volatile __u32 *)&u->rerouted) <= 0 && goes_astray(skb, u->tap))
 		return TC_ACT_OK;
 	if (!is_current(id, u) || size(p, gso) > u->mtu)
 		return TC_ACT_UNSPEC;

@@ -90,7 +90,7 @@ type fastpathUplink struct {
 	Upcall     uint32
 	Mac        [6]uint8
 	Unused     uint16
-	_          [4]byte
+	Rerouted   uint32
 	Clock      uint64
 }
 

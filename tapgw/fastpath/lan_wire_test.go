@@ -9,12 +9,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
+	"tapgw/nat"
 )
 
 // runOn runs a program as if the frame had come in by a device of a namespace.
@@ -178,4 +182,37 @@ func (w *world) mustPass(t *testing.T, c *lab.Capture, from, to net.Conn, ttl ui
 	if n, err := to.Read(got); err != nil || !bytes.Equal(got[:n], payload) {
 		t.Errorf("read %q, error %v", got[:n], err)
 	}
+}
+
+// TestLANReroute: a session goes on past the host's forwarding until somebody says that routes changed, and after that only
+// where the host would still send it into the TAP.
+func TestLANReroute(t *testing.T) {
+	w := newWorld(t, lab.Connect, false, nil)
+	w.bypass(t)
+	link, err := w.gateway.Handle().LinkByName("lan0")
+	labtest.Must(t, err)
+	s := sample{src: 0x0a000002, dst: 0xcb007109, sport: 5000, dport: 5000, proto: packet.ProtoUDP, payload: 16}
+	w.open(t, s.key())
+	w.table.Relabel(func(uint32) uint8 { return 1 })
+	expect := func(when string, want uint32) {
+		t.Helper()
+		f := s.build()
+		copy(f, link.Attrs().HardwareAddr)
+		if code, _ := runOn(t, w.gateway, "lan0", w.lan, f); code != want {
+			t.Errorf("%s: code %d, want %d", when, int32(code), int32(want))
+		}
+	}
+	now, err := kernelTick()
+	labtest.Must(t, err)
+	labtest.Must(t, w.SetRerouted(now))
+	expect("at first", codeHit)
+	prohibit := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4(203, 0, 113, 9), Mask: net.CIDRMask(32, 32)}, Type: unix.RTN_PROHIBIT}
+	labtest.Must(t, w.SetRerouted(now-1))
+	labtest.Must(t, w.gateway.Handle().RouteAdd(prohibit))
+	expect("not told yet", codeHit)
+	labtest.Must(t, w.SetRerouted(now+nat.TickOf(time.Hour)))
+	expect("told", codeNext)
+	expect("and so it stays", codeNext)
+	labtest.Must(t, w.gateway.Handle().RouteDel(prohibit))
+	expect("as before", codeHit)
 }

@@ -167,11 +167,18 @@ func nap(least, most int64) {
 
 // clock is the programs' own.
 func (s *stress) clock() nat.Tick {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &now); err != nil {
+	now, err := kernelTick()
+	if err != nil {
 		s.fail("read the clock: %v", err)
 	}
-	return offset + nat.TickOf(time.Duration(now.Nano()))
+	return now
+}
+
+// kernelTick is the present tick as the programs know it.
+func kernelTick() (nat.Tick, error) {
+	var now unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &now)
+	return offset + nat.TickOf(time.Duration(now.Nano())), err
 }
 
 // open makes the session of a witness on an uplink, or moves it there.

@@ -45,7 +45,8 @@ struct uplink {
 	__u32 upcall;  // interface index
 	__u8 mac[6];   // of the device
 	__u16 unused;
-	__u64 clock;  // nanoseconds from CLOCK_MONOTONIC to the clock of the sessions
+	__u32 rerouted;  // tick of when the host's routes may have changed last
+	__u64 clock;     // nanoseconds from CLOCK_MONOTONIC to the clock of the sessions
 };
 
 // hop is where packets to a part of the LAN go next. 0 when they take the way through the host's stack.

@@ -30,6 +30,7 @@ type uplinkWords struct {
 	tap, upcall atomic.Uint32
 	mac         [6]byte
 	_           uint16
+	rerouted    atomic.Uint32
 	clock       atomic.Uint64
 }
 
@@ -187,6 +188,14 @@ func (p *Programs) setOwn(id uint8, list []nat.PortArrays) error {
 func (p *Programs) SetClock(offset time.Duration) error {
 	return p.whileOpen(func() error {
 		p.shared.everyUplink(func(w *uplinkWords) { w.clock.Store(uint64(offset)) })
+		return nil
+	})
+}
+
+// SetRerouted says when the host's routes may have changed: what was seen later still goes the way that it went.
+func (p *Programs) SetRerouted(now nat.Tick) error {
+	return p.whileOpen(func() error {
+		p.shared.everyUplink(func(w *uplinkWords) { w.rerouted.Store(uint32(now)) })
 		return nil
 	})
 }
