@@ -155,6 +155,7 @@ func (d *Daemon) follow(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(rerouted, err)
 	}
+	d.noteLost(facts.Addresses)
 	snapshot, events := d.tracker.Update(time.Now(), facts)
 	errs := []error{rerouted, d.followPorts(snapshot), d.publish(snapshot, events)}
 	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.followLAN(facts),
@@ -162,6 +163,16 @@ func (d *Daemon) follow(ctx context.Context) error {
 	d.keepNeighbours(snapshot)
 	d.prober.follow(ctx, snapshot, len(events) > 0)
 	return errors.Join(errs...)
+}
+
+// noteLost notes whose addresses are gone since the last look: with them the kernel removes routes.
+func (d *Daemon) noteLost(present []uplinks.Address) {
+	for _, a := range d.addresses {
+		if !slices.Contains(present, a) {
+			d.watcher.Shake(a.Index)
+		}
+	}
+	d.addresses = present
 }
 
 // noGeneration is one that no uplink ever has.

@@ -79,6 +79,7 @@ type Daemon struct {
 	held     heldPorts                        // shared
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
+	addresses  []uplinks.Address             // of the host at the last look
 	complaints complaints                    // that were logged
 	rivalry    rivalry                       // with whoever removes our routes
 	unfinished bool                          // the last look left something to do

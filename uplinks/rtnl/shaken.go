@@ -33,16 +33,23 @@ func (w *Watcher) Shaken(index int) bool {
 	return ok && time.Since(at) < shakenFor
 }
 
+// Shake notes that a device lost an address, which who reads the facts may see before the message comes.
+func (w *Watcher) Shake(index int) { w.shaken.add(index) }
+
 // note takes a message about a device or an address.
 func (s *shaken) note(m syscall.NetlinkMessage) {
 	if index := shakenBy(m); index != 0 {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.at == nil || len(s.at) >= maxShaken {
-			s.at = make(map[int]time.Time)
-		}
-		s.at[index] = time.Now()
+		s.add(index)
 	}
+}
+
+func (s *shaken) add(index int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at == nil || len(s.at) >= maxShaken {
+		s.at = make(map[int]time.Time)
+	}
+	s.at[index] = time.Now()
 }
 
 // shakenBy is the device that m takes routes from, 0 for none.
