@@ -175,6 +175,13 @@ func (d *Daemon) noteLost(present []uplinks.Address) {
 	d.addresses = present
 }
 
+// noteLostMeanwhile is noteLost for addresses that left after the facts were read.
+func (d *Daemon) noteLostMeanwhile() {
+	if facts, err := d.kernel.Read(); err == nil {
+		d.noteLost(facts.Addresses)
+	}
+}
+
 // noGeneration is one that no uplink ever has.
 const noGeneration = 0
 
@@ -257,6 +264,9 @@ func (d *Daemon) applyRoutes(s *uplinks.Snapshot, f uplinks.Facts) error {
 // tellLost tells of what somebody had removed, and not the kernel itself with a device or an address.
 func (d *Daemon) tellLost(report rtnl.Report) {
 	var lost []string
+	if len(report.LostRoutes) > 0 {
+		d.noteLostMeanwhile()
+	}
 	for _, r := range report.LostRoutes {
 		if !d.watcher.Shaken(r.Index) {
 			lost = append(lost, fmt.Sprintf("route %s of table %d", r.Dst, r.Table))
