@@ -98,9 +98,15 @@ func (p *pumps) stay(number, of int) {
 
 // runTAP carries frames from a queue of the TAP until the device is closed or gone.
 func (p *pumps) runTAP(tap *tapdev.Device, number int) error {
+	q := tap.Queue(number)
+	return p.runQueue(tap, number, func(w *worker, frame []byte, now nat.Tick) { w.outbound(q, frame, now) })
+}
+
+// runQueue reads a queue of a device of ours until that is closed or gone.
+func (p *pumps) runQueue(device *tapdev.Device, number int, take func(w *worker, frame []byte, now nat.Tick)) error {
 	p.ownThread()
-	p.stay(number, len(tap.Queues()))
-	w, q := p.newWorker(number), tap.Queue(number)
+	p.stay(number, len(device.Queues()))
+	w, q := p.newWorker(number), device.Queue(number)
 	for {
 		n, err := q.ReadBatch(w.bufs, w.sizes)
 		if err != nil {
@@ -108,7 +114,7 @@ func (p *pumps) runTAP(tap *tapdev.Device, number int) error {
 		}
 		now := w.clock.tick()
 		for i := range n {
-			w.outbound(q, w.bufs[i][:w.sizes[i]], now)
+			take(w, w.bufs[i][:w.sizes[i]], now)
 		}
 		w.flush()
 	}
@@ -214,20 +220,7 @@ func (w *worker) deliver(hop uint8, frame []byte) error {
 
 // runUpcall carries frames that the fast path hands over by a queue, until the device is closed or gone.
 func (p *pumps) runUpcall(upcall *tapdev.Upcall, number int) error {
-	p.ownThread()
-	p.stay(number, len(upcall.Queues()))
-	w, q := p.newWorker(number), upcall.Queue(number)
-	for {
-		n, err := q.ReadBatch(w.bufs, w.sizes)
-		if err != nil {
-			return ignoreClosed(err)
-		}
-		now := w.clock.tick()
-		for i := range n {
-			w.upcalled(upcall, w.bufs[i][:w.sizes[i]], now)
-		}
-		w.flush()
-	}
+	return p.runQueue(upcall.Device, number, func(w *worker, frame []byte, now nat.Tick) { w.upcalled(upcall, frame, now) })
 }
 
 // upcalled handles a frame of which nobody else has a copy, but those that are marked so.
