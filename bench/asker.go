@@ -74,7 +74,7 @@ func (a *asker) begin(slot int) {
 		a.end(slot, fmt.Errorf("connect: %w", err))
 		return
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET&0xffffffff, Fd: int32(slot)}
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET, Fd: int32(slot)}
 	if err := unix.EpollCtl(a.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 		a.end(slot, fmt.Errorf("epoll: %w", err))
 	}

@@ -14,40 +14,44 @@ import (
 // bulkConnections is how many connections share the work.
 const bulkConnections = 4
 
-// bulk measures TCP payload that arrives, in Gbit/s: down from the Internet, or up to it; by a LAN host, or by the gateway
-// host itself; with ends that are ordinary programs, or light ones.
-func bulk(down, fromHost, light bool) measure {
-	return func(ctx context.Context, p *peer, s settings) ([]float64, error) {
-		client := p.host().Namespace
-		if fromHost {
-			client = p.lab.Gateway
-		}
-		mode, count := byte(modeReceive), &p.servers.received
-		if down {
-			mode, count = modeSend, &atomic.Uint64{}
-		}
-		if light {
-			mode |= modeLight
-		}
-		var conns []net.Conn
-		var tasks sync.WaitGroup
-		defer func() {
-			for _, c := range conns {
-				c.Close()
-			}
-			tasks.Wait()
-		}()
-		for i := range bulkConnections {
-			conn, err := dialBulk(ctx, client, mode, i)
-			if err != nil {
-				return nil, err
-			}
-			conns = append(conns, conn)
-			tasks.Go(func() { transferBulk(conn, mode, count) })
-		}
-		rate, err := counted(ctx, s.warmUp, s.bulk, func() (uint64, error) { return count.Load(), nil })
-		return []float64{rate * 8 / 1e9}, err
+// bulk is a way of TCP in bulk.
+type bulk struct {
+	down     bool // from the Internet, else to it
+	fromHost bool // by the gateway itself, else by a LAN host
+	light    bool // with ends that leave the time to the gateway, else with ordinary programs
+}
+
+// measure returns the payload that arrives, in Gbit/s.
+func (b bulk) measure(ctx context.Context, p *peer, s settings) ([]float64, error) {
+	client := p.host().Namespace
+	if b.fromHost {
+		client = p.lab.Gateway
 	}
+	mode, count := byte(modeReceive), &p.servers.received
+	if b.down {
+		mode, count = modeSend, &atomic.Uint64{}
+	}
+	if b.light {
+		mode |= modeLight
+	}
+	var conns []net.Conn
+	var tasks sync.WaitGroup
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+		tasks.Wait()
+	}()
+	for i := range bulkConnections {
+		conn, err := dialBulk(ctx, client, mode, i)
+		if err != nil {
+			return nil, err
+		}
+		conns = append(conns, conn)
+		tasks.Go(func() { transferBulk(conn, mode, count) })
+	}
+	rate, err := counted(ctx, s.warmUp, s.bulk, func() (uint64, error) { return count.Load(), nil })
+	return []float64{rate * 8 / 1e9}, err
 }
 
 func dialBulk(ctx context.Context, client *lab.Namespace, mode byte, number int) (net.Conn, error) {

@@ -60,6 +60,7 @@ var (
 	onTapgw     = []string{nameShortcut, namePlain, nameUserspace}
 	onGateways  = append([]string{nameKernel, nameKernelRules}, onTapgw...)
 	onKernel    = []string{nameKernel, nameKernelRules, nameShortcut, namePlain}
+	onLight     = append([]string{nameRedirect}, onKernel...)
 	onLAN       = append([]string{nameRedirect}, onGateways...)
 	onAll       = append([]string{nameRouted}, onLAN...)
 	onMemory    = []string{nameKernel, nameShortcut, nameUserspace}
@@ -90,18 +91,23 @@ var tasks = []task{
 	{"memory", onMemory, fewRoom, true, sessionBytes, []line{{label: "session, added", unit: "B"}, {label: "session, of all memory", unit: "B"}}},
 	{"whole-memory", onAllMemory, manyRoom, true, wholeMemory,
 		[]line{{label: "2,000,000 sessions", unit: "MiB", bars: wholeMiB, less: true, absolute: true}}},
-	{"bulk-lan-up", onLAN, busyRoom, false, bulk(false, false, false), []line{{label: "TCP LAN→Internet", unit: "Gbit/s", bars: bulkCopied}}},
-	{"bulk-lan-down", onLAN, busyRoom, false, bulk(true, false, false), []line{{label: "TCP Internet→LAN", unit: "Gbit/s", bars: bulkCopied}}},
-	{"bulk-host-up", onGateways, busyRoom, false, bulk(false, true, false), []line{{label: "TCP host→Internet", unit: "Gbit/s", bars: bulkCopied}}},
-	{"bulk-host-down", onGateways, busyRoom, false, bulk(true, true, false), []line{{label: "TCP Internet→host", unit: "Gbit/s", bars: bulkCopied}}},
-	{"light-lan-up", append(onKernel, nameRedirect), busyRoom, false, bulk(false, false, true), []line{{label: "TCP LAN→Internet, light ends", unit: "Gbit/s", bars: bulkLAN}}},
-	{"light-lan-down", append(onKernel, nameRedirect), busyRoom, false, bulk(true, false, true), []line{{label: "TCP Internet→LAN, light ends", unit: "Gbit/s", bars: bulkLAN}}},
-	{"light-host-up", onKernel, busyRoom, false, bulk(false, true, true), []line{{label: "TCP host→Internet, light ends", unit: "Gbit/s", bars: bulkHost}}},
-	{"light-host-down", onKernel, busyRoom, false, bulk(true, true, true), []line{{label: "TCP Internet→host, light ends", unit: "Gbit/s", bars: bulkHost}}},
+	{"bulk-lan-up", onLAN, busyRoom, false, bulk{}.measure, []line{{label: "TCP LAN→Internet", unit: "Gbit/s", bars: bulkCopied}}},
+	{"bulk-lan-down", onLAN, busyRoom, false, bulk{down: true}.measure, []line{{label: "TCP Internet→LAN", unit: "Gbit/s", bars: bulkCopied}}},
+	{"bulk-host-up", onGateways, busyRoom, false, bulk{fromHost: true}.measure, []line{{label: "TCP host→Internet", unit: "Gbit/s", bars: bulkCopied}}},
+	{"bulk-host-down", onGateways, busyRoom, false, bulk{down: true, fromHost: true}.measure, []line{{label: "TCP Internet→host", unit: "Gbit/s", bars: bulkCopied}}},
+	{"light-lan-up", onLight, busyRoom, false, bulk{light: true}.measure,
+		[]line{{label: "TCP LAN→Internet, light ends", unit: "Gbit/s", bars: bulkLAN}}},
+	{"light-lan-down", onLight, busyRoom, false, bulk{down: true, light: true}.measure,
+		[]line{{label: "TCP Internet→LAN, light ends", unit: "Gbit/s", bars: bulkLAN}}},
+	{"light-host-up", onKernel, busyRoom, false, bulk{fromHost: true, light: true}.measure,
+		[]line{{label: "TCP host→Internet, light ends", unit: "Gbit/s", bars: bulkHost}}},
+	{"light-host-down", onKernel, busyRoom, false, bulk{down: true, fromHost: true, light: true}.measure,
+		[]line{{label: "TCP Internet→host, light ends", unit: "Gbit/s", bars: bulkHost}}},
 	{"udp-1", onLAN, busyRoom, false, flood(1), []line{{label: "UDP 60 B, 1 flow", unit: "Mpkt/s", bars: packets}}},
 	{"udp-1000", onLAN, busyRoom, false, flood(1000), []line{{label: "UDP 60 B, 1,000 flows", unit: "Mpkt/s", bars: someFlows}}},
 	{"udp-30000", onLAN, busyRoom, false, flood(30_000), []line{{label: "UDP 60 B, 30,000 flows", unit: "Mpkt/s", bars: packets}}},
-	{"connections", append([]string{nameRoutedRules}, onAll...), busyRoom, false, connections, []line{{label: "new connections", unit: "1/s", bars: newConns}}},
+	{"connections", append([]string{nameRoutedRules}, onAll...), busyRoom, false, connections,
+		[]line{{label: "new connections", unit: "1/s", bars: newConns}}},
 	{"latency", onAll, busyRoom, false, latency, []line{
 		{label: "connect+byte p50", unit: "µs", less: true}, {label: "connect+byte p99", unit: "µs", less: true}}},
 	{"echo", onAll, busyRoom, false, echo, []line{

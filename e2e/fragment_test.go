@@ -207,8 +207,8 @@ func TestFragmentsOutOfOrder(t *testing.T) {
 }
 
 // TestFragmentFlood is fault 37: orphans and datagrams without end, to the uplink's address from many sources, do not cost
-// sessions that the kernel carries a packet; what Go must see waits among the fragments and may be lost; afterwards large datagrams pass as before, as soon as the host's
-// own stack has given up what it could not reassemble.
+// sessions that the kernel carries a packet; what Go must see waits among the fragments and may be lost; afterwards large
+// datagrams pass as before, as soon as the host's own stack has given up what it could not reassemble.
 func TestFragmentFlood(t *testing.T) {
 	topology := labtest.Build(t, lab.Options{Uplinks: make([]lab.UplinkOptions, 1)})
 	labtest.Servers(t, topology)

@@ -80,15 +80,10 @@ func (g *Gateway) SetUplinks(s *uplinks.Snapshot) {
 		v.capacity[id] = float64(max(c.Up, c.Down))
 	}
 	for _, u := range s.Uplinks {
-		for _, a := range u.Addresses {
-			v.addresses[u.ID] = append(v.addresses[u.ID], packet.HostOrder(a))
-		}
+		v.addresses[u.ID] = u.Outside()
 	}
 	g.view.Store(v)
 }
-
-// Addresses returns the outside addresses of an uplink in host order, which nobody may change.
-func (g *Gateway) Addresses(uplink uint8) []uint32 { return g.view.Load().addresses[uplink] }
 
 // SetScheduler replaces the way uplinks are chosen for new sessions.
 func (g *Gateway) SetScheduler(s policy.Scheduler) {

@@ -49,7 +49,15 @@ func (g *Gateway) deliverTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr 
 	}
 	g.table.CountIn(ref, now, int(p.Len), segments(vnet, p), p)
 	g.address(b)
-	return Result{Verdict: Deliver, Hop: tr.Hop}
+	return Result{Verdict: Deliver, Hop: lanHop(tr)}
+}
+
+// lanHop is the session's way to the LAN, 0 when that is the TAP.
+func lanHop(tr *nat.Translation) uint8 {
+	if tr.Hop == nat.HopDevice {
+		return 0
+	}
+	return tr.Hop
 }
 
 // inboundMiss decides about a packet without a session: dropped when the port is ours, else the host's.
@@ -84,7 +92,7 @@ func (g *Gateway) inboundError(b []byte, p *packet.Packet, uplink uint8) Result 
 		return g.drop(BadICMP)
 	}
 	g.address(b)
-	return Result{Verdict: Deliver, Hop: tr.Hop}
+	return Result{Verdict: Deliver, Hop: lanHop(&tr)}
 }
 
 // address makes the frame one that the imaginary router sends to the TAP.

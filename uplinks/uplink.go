@@ -5,6 +5,8 @@ package uplinks
 import (
 	"net/netip"
 	"time"
+
+	"tapgw/internal/packet"
 )
 
 // MaxUplinks bounds uplink IDs (0 … MaxUplinks-1), so that tables may be plain arrays. Devices beyond it are not used.
@@ -58,6 +60,14 @@ type Uplink struct {
 // Ready reports whether packets can leave by u right now, whatever its health.
 func (u *Uplink) Ready() bool {
 	return u.Index != 0 && len(u.Addresses) > 0 && (u.HeaderLess || u.GatewayMAC != [6]byte{})
+}
+
+// Outside returns the addresses of u as headers are decoded, in host order.
+func (u *Uplink) Outside() (list []uint32) {
+	for _, a := range u.Addresses {
+		list = append(list, packet.HostOrder(a))
+	}
+	return list
 }
 
 // Snapshot is the whole set of uplinks at one moment, shared read-only between goroutines.

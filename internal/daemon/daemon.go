@@ -140,7 +140,8 @@ func oneLine(errs ...error) error {
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
 	d := &Daemon{
 		opts: o, log: o.Logger, started: time.Now(), journal: newJournal(o.Logger), seed: rand.Uint64(),
-		ports: make(map[uint8]openPort), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1), checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
+		ports: make(map[uint8]openPort), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
+		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		commands: make(chan command), stopped: make(chan struct{}),
 	}
 	d.config.Store(c)

@@ -192,11 +192,7 @@ func (d *Daemon) announceAddresses(s *uplinks.Snapshot) error {
 	}
 	var errs []error
 	for _, u := range s.Uplinks {
-		outside := make([]uint32, len(u.Addresses))
-		for i, a := range u.Addresses {
-			outside[i] = packet.HostOrder(a)
-		}
-		errs = append(errs, d.fast.AddAddresses(u.ID, outside))
+		errs = append(errs, d.fast.AddAddresses(u.ID, u.Outside()))
 	}
 	return errors.Join(errs...)
 }
@@ -204,7 +200,7 @@ func (d *Daemon) announceAddresses(s *uplinks.Snapshot) error {
 // preparePorts makes the port arrays of an uplink, so that no first packet has to wait for them, and shows them to the
 // kernel.
 func (d *Daemon) preparePorts(u *uplinks.Uplink) error {
-	arrays := d.table.Prepare(u.ID, d.gateway.Addresses(u.ID))
+	arrays := d.table.Prepare(u.ID, u.Outside())
 	if d.fast == nil {
 		return nil
 	}

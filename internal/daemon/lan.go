@@ -76,11 +76,11 @@ const unreadLimit = 2 * checkEvery
 
 // bypassed lists what of the host's acts on packets that the shortcut would take past it.
 func (d *Daemon) bypassed(ports []int) ([]string, error) {
-	own, err := d.fast.LANProgram()
+	own, err := d.fast.IDs()
 	if err != nil {
 		return nil, err
 	}
-	list, err := d.foreign.Bypassed(d.pumps.tap.Load().Index(), ports, own)
+	list, err := d.foreign.Bypassed(d.pumps.tap.Load().Index(), ports, own...)
 	if err != nil {
 		return nil, fmt.Errorf("look for forward rules: %w", err)
 	}

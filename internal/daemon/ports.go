@@ -16,7 +16,7 @@ import (
 // maxQueues bounds the readers of a device.
 const maxQueues = 4
 
-// queues is how many descriptors our devices have. Where the kernel carries known sessions it is one for each processor. A
+// queues is how many descriptors each of our devices has: where the kernel carries known sessions one for each processor. A
 // second reader for everything did not pay on two cores, where hosts and daemon share them.
 func (d *Daemon) queues() int {
 	if d.fast == nil {
@@ -29,7 +29,7 @@ func (d *Daemon) tapConfig(mtu int) tapdev.Config {
 	c := d.cfg()
 	return tapdev.Config{
 		Name: c.TAP.Name, Address: c.TAP.Address, Gateway: c.TAP.Gateway(), MAC: tapMAC, GatewayMAC: gatewayMAC,
-		MTU: mtu, Queues: d.queues(), ByProcessor: true,
+		MTU: mtu, Queues: d.queues(),
 	}
 }
 
@@ -228,7 +228,7 @@ func (d *Daemon) take(u *uplinks.Uplink) bool {
 
 // startPort reads what an uplink receives.
 func (d *Daemon) startPort(u *uplinks.Uplink, p *openPort) {
-	provideProcessors(d.queues() + len(d.ports) + 1)
+	provideProcessors(2*d.queues() + len(d.ports))
 	port, failed := p.Port, p.failed
 	d.readers.Go(func() {
 		if err := d.pumps.runUplink(u.ID, port); err != nil {

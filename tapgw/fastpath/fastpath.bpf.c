@@ -78,7 +78,6 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 
 	if (!c || !u)
 		return TC_ACT_UNSPEC;
-	__u32 now = tick(u->clock);
 	if (hops && (__s32)(*(volatile __u32 *)&c->seen - *(volatile __u32 *)&u->rerouted) <= 0 && goes_astray(skb, u->tap))
 		return TC_ACT_OK;
 	if (!is_current(id, u) || size(p, gso) > u->mtu)
@@ -87,7 +86,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	int done = rewrite(skb, ETH_HLEN, p, e, OUTBOUND);
 	if (done != TC_ACT_OK)
 		return done;
-	count(c, p, gso, now);
+	count(c, p, gso, tick(u->clock));
 	return u->flags & UPLINK_HEADERLESS ? bpf_redirect(u->ifindex, 0) : send(u->ifindex, u->gateway, p->dst);
 }
 

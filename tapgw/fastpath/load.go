@@ -114,11 +114,7 @@ func (p *Programs) load() (err error) {
 // rehearse lets a refusal be known before the first uplink.
 func (p *Programs) rehearse() error {
 	for _, headerless := range []bool{false, true} {
-		program, err := p.loadIngress(variant{0, headerless})
-		if err != nil {
-			return err
-		}
-		if err := program.Close(); err != nil {
+		if _, err := p.ingressFor(variant{0, headerless}); err != nil {
 			return err
 		}
 	}

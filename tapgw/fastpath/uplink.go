@@ -75,16 +75,7 @@ func (p *Programs) Verify() (lost []int, err error) {
 	return slices.Compact(lost), err
 }
 
-// LANProgram identifies the program of AttachLAN to the kernel.
-func (p *Programs) LANProgram() (id ebpf.ProgramID, err error) {
-	err = p.whileOpen(func() error {
-		id, err = identify(p.lan)
-		return err
-	})
-	return id, err
-}
-
-// IDs identifies to the kernel all programs that are attached or were.
+// IDs identifies to the kernel all programs that are attached, were or may be.
 func (p *Programs) IDs() (list []ebpf.ProgramID, err error) {
 	err = p.whileOpen(func() error {
 		for _, program := range append(slices.Collect(maps.Values(p.ingresses)), p.egress, p.lan, p.upcall) {

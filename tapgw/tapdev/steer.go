@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// steer has the kernel choose queues by processor, where that is configured.
+// steer has the kernel choose among several queues by processor, not by flow.
 func (d *Device) steer() error {
-	if !d.cfg.ByProcessor || len(d.queues) < 2 {
+	if len(d.queues) < 2 {
 		return nil
 	}
 	processor, err := ebpf.NewProgram(&ebpf.ProgramSpec{ // the kernel takes the remainder

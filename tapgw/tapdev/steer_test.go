@@ -18,7 +18,7 @@ func TestQueueOfProcessor(t *testing.T) {
 	const queues, flows = 2, 16
 	ns := labtest.Namespace(t, "gw")
 	cfg := defaultConfig()
-	cfg.Queues, cfg.ByProcessor = queues, true
+	cfg.Queues = queues
 	d := create(t, ns, cfg)
 	defer time.AfterFunc(10*time.Second, func() { _ = d.Close() }).Stop() // instead of waiting for ever
 	bufs, sizes := batchio.Buffers(1), make([]int, 1)

@@ -32,10 +32,9 @@ type Config struct {
 	MAC        [6]byte
 	GatewayMAC [6]byte
 	MTU        int // bytes
-	Queues     int // descriptors to read from at the same time, at least 1
-	// ByProcessor lets queue n have what is sent on processors n, n+Queues and so on, so that who reads it there needs no
-	// wake-up of another processor. It needs BPF. Otherwise the flows are spread over the queues.
-	ByProcessor bool
+	// Queues is how many descriptors there are to read from at the same time, at least 1. Queue n has what is sent on
+	// processors n, n+Queues and so on, so that who reads it there needs no wake-up of another. Several need BPF.
+	Queues int
 }
 
 // Device is a TAP device that exists as long as it is open.

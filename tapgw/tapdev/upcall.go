@@ -38,12 +38,14 @@ type UpcallConfig struct {
 	// Address is one of our own: a device without any cannot receive where sources are checked (rp_filter).
 	Address netip.Addr
 	Seed    uint64 // the one given to wire.GiveBackMAC by whoever lets the frames pass
-	Queues  int    // as in Config, by processor
+	Queues  int    // as in Config
 }
 
 // CreateUpcall makes the device; errors are those of Create.
 func CreateUpcall(cfg UpcallConfig) (*Upcall, error) {
-	d, err := Create(Config{Name: cfg.Name, Address: netip.PrefixFrom(cfg.Address, 32), MAC: cfg.MAC, MTU: upcallMTU, Queues: cfg.Queues, ByProcessor: true})
+	d, err := Create(Config{
+		Name: cfg.Name, Address: netip.PrefixFrom(cfg.Address, 32), MAC: cfg.MAC, MTU: upcallMTU, Queues: cfg.Queues,
+	})
 	if err != nil {
 		return nil, err
 	}
