@@ -155,7 +155,6 @@ func (d *Daemon) follow(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(rerouted, err)
 	}
-	d.noteLost(facts.Addresses)
 	snapshot, events := d.tracker.Update(time.Now(), facts)
 	errs := []error{rerouted, d.followPorts(snapshot), d.publish(snapshot, events)}
 	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.followLAN(facts),
@@ -163,23 +162,6 @@ func (d *Daemon) follow(ctx context.Context) error {
 	d.keepNeighbours(snapshot)
 	d.prober.follow(ctx, snapshot, len(events) > 0)
 	return errors.Join(errs...)
-}
-
-// noteLost notes whose addresses are gone since the last look: with them the kernel removes routes.
-func (d *Daemon) noteLost(present []uplinks.Address) {
-	for _, a := range d.addresses {
-		if !slices.Contains(present, a) {
-			d.watcher.Shake(a.Index)
-		}
-	}
-	d.addresses = present
-}
-
-// noteLostMeanwhile is noteLost for addresses that left after the facts were read.
-func (d *Daemon) noteLostMeanwhile() {
-	if facts, err := d.kernel.Read(); err == nil {
-		d.noteLost(facts.Addresses)
-	}
 }
 
 // noGeneration is one that no uplink ever has.
@@ -254,7 +236,7 @@ func (d *Daemon) applyRoutes(s *uplinks.Snapshot, f uplinks.Facts) error {
 	c := d.cfg().TAP
 	w := uplinks.Plan(s, f, uplinks.Capture{TapIndex: d.pumps.tap.Load().Index(), TapAddress: c.Address.Addr(), TapGateway: c.Gateway(), Steered: d.fast != nil})
 	report, err := d.routes.Apply(w)
-	d.tellLost(report)
+	err = errors.Join(err, d.tellLost(report))
 	if len(report.Demoted) > 0 {
 		err = errors.Join(err, recordDemoted(d.host, report.Demoted))
 	}
@@ -262,13 +244,11 @@ func (d *Daemon) applyRoutes(s *uplinks.Snapshot, f uplinks.Facts) error {
 }
 
 // tellLost tells of what somebody had removed, and not the kernel itself with a device or an address.
-func (d *Daemon) tellLost(report rtnl.Report) {
+func (d *Daemon) tellLost(report rtnl.Report) error {
 	var lost []string
-	if len(report.LostRoutes) > 0 {
-		d.noteLostMeanwhile()
-	}
+	err := d.shaken.Look()
 	for _, r := range report.LostRoutes {
-		if !d.watcher.Shaken(r.Index) {
+		if !d.shaken.Has(r.Index) {
 			lost = append(lost, fmt.Sprintf("route %s of table %d", r.Dst, r.Table))
 		}
 	}
@@ -276,12 +256,13 @@ func (d *Daemon) tellLost(report rtnl.Report) {
 		lost = append(lost, fmt.Sprintf("rule %d", r.Priority))
 	}
 	if len(lost) == 0 {
-		return
+		return err
 	}
 	if d.rivalry.repaired(time.Now()) {
 		d.log.Warn(rivalAdvice)
 	}
 	d.repaired("put back, someone had removed it: " + strings.Join(lost, ", "))
+	return err
 }
 
 // keepNeighbours has the kernel resolve gateways that nothing of its own talks to, and anew those that seem dead.

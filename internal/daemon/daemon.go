@@ -53,6 +53,7 @@ type Daemon struct {
 
 	kernel  *rtnl.Kernel
 	watcher *rtnl.Watcher // shared
+	shaken  *rtnl.Shaken
 	routes  *rtnl.Reconciler
 	rules   *nft.Rules
 	foreign *nft.Foreign
@@ -79,7 +80,6 @@ type Daemon struct {
 	held     heldPorts                        // shared
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
-	addresses  []uplinks.Address             // of the host at the last look
 	complaints complaints                    // that were logged
 	rivalry    rivalry                       // with whoever removes our routes
 	unfinished bool                          // the last look left something to do
@@ -174,10 +174,9 @@ func (d *Daemon) open() (err error) {
 	if d.lock, err = hostconf.Lock(lockFile(d.socket())); err != nil {
 		return err
 	}
-	if d.kernel, err = rtnl.Open(); err != nil {
+	if err := d.openKernel(); err != nil {
 		return err
 	}
-	d.routes = rtnl.NewReconciler(d.kernel)
 	facts, err := d.kernel.Read()
 	if err != nil {
 		return err
@@ -209,6 +208,16 @@ func (d *Daemon) open() (err error) {
 		return err
 	}
 	d.host, err = hostconf.Open(undoFile(d.socket()))
+	return err
+}
+
+// openKernel opens what reads and changes addresses, routes and rules.
+func (d *Daemon) openKernel() (err error) {
+	if d.kernel, err = rtnl.Open(); err != nil {
+		return err
+	}
+	d.routes = rtnl.NewReconciler(d.kernel)
+	d.shaken, err = rtnl.NewShaken()
 	return err
 }
 
@@ -346,6 +355,9 @@ func (d *Daemon) close() error {
 	}
 	if d.foreign != nil {
 		note(d.foreign.Close())
+	}
+	if d.shaken != nil {
+		d.shaken.Close()
 	}
 	if d.kernel != nil {
 		d.releaseNeighbours()

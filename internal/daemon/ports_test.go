@@ -18,7 +18,6 @@ import (
 	"tapgw/internal/packet"
 	"tapgw/uplinks"
 	"tapgw/uplinks/nft"
-	"tapgw/uplinks/rtnl"
 )
 
 // breakDescriptor puts a directory, which nobody can read packets from, in place of the one descriptor that is meant.
@@ -64,10 +63,9 @@ func (d *Daemon) openInside(t *testing.T) (err error) {
 		return err
 	}
 	d.tracker = uplinks.NewTracker(d.trackerConfig(d.cfg()))
-	if d.kernel, err = rtnl.Open(); err != nil {
+	if err := d.openKernel(); err != nil {
 		return err
 	}
-	d.routes = rtnl.NewReconciler(d.kernel)
 	if d.rules, err = nft.Open(); err != nil {
 		return err
 	}

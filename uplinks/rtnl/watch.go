@@ -25,7 +25,6 @@ type Watcher struct {
 	socket     *nl.NetlinkSocket
 	log        *slog.Logger
 	neighbours map[neighbourID]neighbourWord
-	shaken     shaken
 }
 
 type neighbourID struct {
@@ -115,7 +114,6 @@ func (w *Watcher) receive(changed chan<- struct{}) error {
 func (w *Watcher) matter(messages []syscall.NetlinkMessage) bool {
 	matters := false
 	for _, m := range messages {
-		w.shaken.note(m)
 		switch m.Header.Type {
 		case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 			matters = w.neighbourMatters(m) || matters
