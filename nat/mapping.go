@@ -13,12 +13,18 @@ type mapping struct {
 	ending                  ending // the worst of its sessions'
 }
 
+// mappingChunk is how many mappings get memory together: mostly they are much fewer than sessions.
+const mappingChunk = 4096
+
+// mapping returns mapping n, 0 included, which stays empty.
+func (t *Table) mapping(n uint32) *mapping { return &t.mappings[n/mappingChunk][n%mappingChunk] }
+
 // Bound returns the uplink on which an inside endpoint has its mapping. For ICMP the port is the identifier.
 func (t *Table) Bound(proto uint8, inside uint32, port uint16) (uplink uint8, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m, _ := t.endpoint(Key{Proto: proto, Inside: inside, InsidePort: port})
-	return t.mappings[m].uplink, m != 0
+	return t.mapping(m).uplink, m != 0
 }
 
 func (t *Table) endpointHash(inside uint32, port uint16, proto uint8) uint64 {
@@ -26,14 +32,14 @@ func (t *Table) endpointHash(inside uint32, port uint16, proto uint8) uint64 {
 }
 
 func (t *Table) mappingHash(n uint32) uint64 {
-	m := &t.mappings[n]
+	m := t.mapping(n)
 	return t.endpointHash(m.inside, m.insidePort, m.proto)
 }
 
 // endpoint returns the mapping that new sessions of k's inside endpoint use, and its slot; 0 when there is none.
 func (t *Table) endpoint(k Key) (m uint32, slot int) {
 	return t.endpoints.find(t.endpointHash(k.Inside, k.InsidePort, k.Proto), func(n uint32) bool {
-		m := &t.mappings[n]
+		m := t.mapping(n)
 		return m.inside == k.Inside && m.insidePort == k.InsidePort && m.proto == k.Proto
 	})
 }
@@ -42,7 +48,7 @@ func (t *Table) endpoint(k Key) (m uint32, slot int) {
 func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 	current, slot := t.endpoint(k)
 	if current != 0 && t.joinable(current, k, b) {
-		t.mappings[current].sessions++
+		t.mapping(current).sessions++
 		return current, nil
 	}
 	h := t.endpointHash(k.Inside, k.InsidePort, k.Proto)
@@ -61,7 +67,7 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 		t.endpoints.words[slot].Store(indexWord(h, m))
 	}
 	t.claimMapping(m)
-	t.mappings[m] = mapping{
+	*t.mapping(m) = mapping{
 		inside: k.Inside, insidePort: k.InsidePort, proto: k.Proto, uplink: b.Uplink, generation: b.Generation,
 		outside: s.outside, outsidePort: port, sessions: 1,
 	}
@@ -90,7 +96,7 @@ func (t *Table) addEndpoint(h uint64, m uint32) bool {
 // joinable reports whether a session of k on b can use mapping m: it is of that uplink now, and no other endpoint that
 // shares the port talks to the same remote.
 func (t *Table) joinable(n uint32, k Key, b Binding) bool {
-	m := &t.mappings[n]
+	m := t.mapping(n)
 	return m.uplink == b.Uplink && m.generation == b.Generation && slices.Contains(b.Addresses, m.outside) &&
 		t.FindIn(inKey(k, b.Uplink, m.outside, m.outsidePort)) == 0
 }
@@ -103,7 +109,7 @@ func inKey(k Key, uplink uint8, outside uint32, port uint16) InKey {
 
 // leave takes one session off a mapping, which ends with its last one.
 func (t *Table) leave(n uint32, e ending, now Tick) {
-	m := &t.mappings[n]
+	m := t.mapping(n)
 	m.ending = max(m.ending, e)
 	if m.sessions--; m.sessions > 0 {
 		return
@@ -120,12 +126,15 @@ func (t *Table) peekMapping() uint32 {
 	if t.freeMap != 0 {
 		return t.freeMap
 	}
+	if t.usedMap+1 == uint32(len(t.mappings)*mappingChunk) {
+		t.mappings = append(t.mappings, new([mappingChunk]mapping))
+	}
 	return t.usedMap + 1
 }
 
 func (t *Table) claimMapping(m uint32) {
 	if m == t.freeMap {
-		t.freeMap = t.mappings[m].sessions
+		t.freeMap = t.mapping(m).sessions
 	} else {
 		t.usedMap = m
 	}

@@ -81,7 +81,7 @@ func (t *Table) write(r uint32, k Key, b Binding, m uint32, now Tick) {
 		state = Active
 	}
 	id.write(&Translation{
-		Key: k, Outside: t.mappings[m].outside, OutsidePort: t.mappings[m].outsidePort,
+		Key: k, Outside: t.mapping(m).outside, OutsidePort: t.mapping(m).outsidePort,
 		Uplink: b.Uplink, Generation: b.Generation, Hop: b.Hop,
 	})
 	t.counts[outbound][r].reset(now)

@@ -45,18 +45,20 @@ type Table struct {
 	sweeps     uint32
 	freeArrays []int // of Memory.Ports
 	endpoints  *index
-	mappings   []mapping
+	mappings   []*[mappingChunk]mapping
 	freeMap    uint32 // list of free mappings
 	usedMap    uint32
 }
 
-// New makes an empty table and reserves its memory.
+// New makes an empty table and reserves the memory of its sessions.
 func New(cfg Config) (*Table, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("make session table: %w", err)
 	}
-	n := cfg.MaxSessions
-	t := &Table{cfg: cfg, ports: portList(cfg.Ports), endpoints: newIndex(min(n, fewEndpoints)), mappings: make([]mapping, n+1)}
+	t := &Table{
+		cfg: cfg, ports: portList(cfg.Ports), endpoints: newIndex(min(cfg.MaxSessions, fewEndpoints)),
+		mappings: []*[mappingChunk]mapping{new([mappingChunk]mapping)},
+	}
 	if err := t.place(cfg.Memory); err != nil {
 		return nil, fmt.Errorf("make session table: %w", err)
 	}
