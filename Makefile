@@ -43,7 +43,7 @@ unit: ## tests of the packages, with the race detector
 # Tests whose packets also take the other datapath; the rest is about something else, or about the kernel's.
 USERSPACE := Traffic|Unusual|OpenRelay|Hostile|Trailers|Thousand|TableFull|Large|Fragment|Inbound|SocketsIn|PortsNobody
 USERSPACE := $(USERSPACE)|CarrierLoss|Blackhole|SessionsOf|FlowsOf|AllUplinksDown|SingleUplink|CleanStop|Kill|StopCloses|Repair
-USERSPACE := $(USERSPACE)|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums
+USERSPACE := $(USERSPACE)|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW
 
 e2e: build ## the daemon on real packets, with the kernel's datapath and with its own
 	$(GO) test $(EXEC) -timeout 15m ./e2e/...
