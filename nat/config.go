@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"tapgw/internal/packet"
 )
 
 // Config is what a Table is made of. Random and Held are called under the table's lock and must not call the table.
@@ -15,7 +17,7 @@ type Config struct {
 	Seed        [2]uint64     // secret key of the hash
 	Random      func() uint64 // unpredictable source for outside ports (RFC 6056)
 	// Held reports that a local socket has the port, which is then not used. Nil holds none.
-	Held func(proto uint8, addr uint32, port uint16) bool
+	Held func(proto uint8, addr packet.Addr, port uint16) bool
 	// Memory is shared with a kernel program; nil takes ordinary memory.
 	Memory *Memory
 }

@@ -15,7 +15,7 @@ import (
 
 // FragmentKey names a datagram that comes in pieces (RFC 791 §2.3).
 type FragmentKey struct {
-	Src, Dst uint32
+	Src, Dst packet.Addr
 	ID       uint16
 	Proto    uint8
 }
@@ -145,10 +145,10 @@ func (f *Fragments[F]) forget(e *list.Element) (frames [][]byte) {
 // SpreadID changes the identification of a fragment that leaves for the inside host: by an amount of that host's own, so that
 // two hosts that count alike do not use the same one behind one address (RFC 6864 §5.3). All pieces of a datagram
 // change alike.
-func (t *Table) SpreadID(frame []byte, p *packet.Packet, inside uint32) {
+func (t *Table) SpreadID(frame []byte, p *packet.Packet, inside packet.Addr) {
 	at := int(p.L3) + idAt
 	old := binary.BigEndian.Uint16(frame[at:])
-	id := old + uint16(siphash(t.cfg.Seed, uint64(inside), 0))
+	id := old + uint16(siphash(t.cfg.Seed, inside.Hi, inside.Lo))
 	var d packet.Delta
 	d.Replace16(old, id)
 	binary.BigEndian.PutUint16(frame[at:], id)

@@ -99,7 +99,7 @@ func TestFragmentFlood(t *testing.T) {
 	f, lost := newFragments()
 	for i := range flood {
 		f.Follow(pieceOf(i), 1480, frame, 0)
-		f.Decide(FragmentKey{Src: uint32(i)}, i, 0)
+		f.Decide(FragmentKey{Src: plus(host, i)}, i, 0)
 		f.Follow(pieceOf(flood), 8*i, frame, 0)
 		f.intact(t)
 	}
@@ -189,7 +189,7 @@ func TestSpreadID(t *testing.T) {
 	table := newTable(t, nil)
 	used := make(map[uint16]bool)
 	for id := range uint16(1000) {
-		a, b := spread(t, table, id, host), spread(t, table, id, host+1)
+		a, b := spread(t, table, id, host), spread(t, table, id, plus(host, 1))
 		if a == b || used[a] {
 			t.Fatalf("identification %d became %d and %d", id, a, b)
 		}
@@ -198,7 +198,7 @@ func TestSpreadID(t *testing.T) {
 }
 
 // spread is what SpreadID makes of an identification.
-func spread(t *testing.T, table *Table, id uint16, inside uint32) uint16 {
+func spread(t *testing.T, table *Table, id uint16, inside packet.Addr) uint16 {
 	frame := make([]byte, packet.EthernetLen+20)
 	ip := frame[packet.EthernetLen:]
 	copy(ip, []byte{0x45, 0, 0, 20, byte(id >> 8), byte(id), 0x20, 0, 64, protoUDP})

@@ -9,16 +9,15 @@ import (
 	"tapgw/internal/packet"
 )
 
-const (
-	isp1, isp2 = 1, 2
-	out1, out2 = 0xc6336401, 0xcb007101 // outside addresses of the two
-	host       = 0x0a000002             // inside
-	web, peer  = 0xc0000250, 0xc0000251 // remotes
-)
+const isp1, isp2 = 1, 2
 
 var (
-	bind1 = Binding{Uplink: isp1, Generation: 1, Addresses: []uint32{out1}, Reason: 3}
-	bind2 = Binding{Uplink: isp2, Generation: 1, Addresses: []uint32{out2}}
+	out1, out2 = packet.IPv4(0xc6336401), packet.IPv4(0xcb007101) // outside addresses of the two
+	host       = packet.IPv4(0x0a000002)                          // inside
+	web, peer  = packet.IPv4(0xc0000250), packet.IPv4(0xc0000251) // remotes
+
+	bind1 = Binding{Uplink: isp1, Generation: 1, Addresses: []packet.Addr{out1}, Reason: 3}
+	bind2 = Binding{Uplink: isp2, Generation: 1, Addresses: []packet.Addr{out2}}
 )
 
 // newTable makes a table with a repeatable random source.
@@ -61,7 +60,7 @@ func mustFail(t testing.TB, want error, table *Table, k Key, b Binding, now Tick
 	}
 }
 
-func key(proto uint8, port uint16, remote uint32, remotePort uint16) Key {
+func key(proto uint8, port uint16, remote packet.Addr, remotePort uint16) Key {
 	return Key{Inside: host, InsidePort: port, Remote: remote, RemotePort: remotePort, Proto: proto}
 }
 
@@ -82,4 +81,10 @@ func drain(table *Table, d time.Duration) time.Duration {
 		d += quarantineTime + time.Second
 	}
 	return d
+}
+
+// plus is the address n after a.
+func plus(a packet.Addr, n int) packet.Addr {
+	a.Lo += uint64(n)
+	return a
 }

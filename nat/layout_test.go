@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"pgregory.net/rapid"
+
+	"tapgw/internal/packet"
 )
 
 // The arrays are shared with a kernel program: sizes and offsets are a contract.
@@ -29,7 +31,7 @@ func TestLayout(t *testing.T) {
 		{"counters.ack", unsafe.Offsetof(c.ack), 20},
 		{"record", recordBytes, 80},
 		{"bucket", bucketSlots * unsafe.Sizeof(newIndex(1).words[0]), 64},
-		{"mapping", unsafe.Sizeof(mapping{}), 24},
+		{"mapping", unsafe.Sizeof(mapping{}), 48},
 	} {
 		if f.got != f.want {
 			t.Errorf("%s is %d, want %d", f.name, f.got, f.want)
@@ -42,9 +44,9 @@ func TestRecordWords(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		u16, u32 := rapid.Uint16(), rapid.Uint32()
 		want := Translation{
-			Key: Key{Inside: u32.Draw(t, "inside"), Remote: u32.Draw(t, "remote"), InsidePort: u16.Draw(t, "in port"),
+			Key: Key{Inside: packet.IPv4(u32.Draw(t, "inside")), Remote: packet.IPv4(u32.Draw(t, "remote")), InsidePort: u16.Draw(t, "in port"),
 				RemotePort: u16.Draw(t, "remote port"), Proto: rapid.Uint8().Draw(t, "proto")},
-			Outside: u32.Draw(t, "outside"), OutsidePort: u16.Draw(t, "out port"), Uplink: rapid.Uint8().Draw(t, "uplink"),
+			Outside: packet.IPv4(u32.Draw(t, "outside")), OutsidePort: u16.Draw(t, "out port"), Uplink: rapid.Uint8().Draw(t, "uplink"),
 			Generation: u32.Draw(t, "generation") & MaxGeneration, Hop: rapid.Uint8().Draw(t, "hop"), State: State(rapid.IntRange(0, 15).Draw(t, "state")),
 			Reason: rapid.Uint8().Draw(t, "reason"),
 		}

@@ -1,11 +1,15 @@
 package nat
 
-import "slices"
+import (
+	"slices"
+
+	"tapgw/internal/packet"
+)
 
 // mapping ties an inside endpoint to an outside endpoint on one uplink. It lives as long as it has sessions. An endpoint
 // has one mapping that new sessions use (the one in Table.endpoints) and may have older ones on other uplinks.
 type mapping struct {
-	inside, outside         uint32
+	inside, outside         packet.Addr
 	generation              uint32
 	sessions                uint32 // of a free mapping: the next free one
 	insidePort, outsidePort uint16
@@ -20,15 +24,15 @@ const mappingChunk = 4096
 func (t *Table) mapping(n uint32) *mapping { return &t.mappings[n/mappingChunk][n%mappingChunk] }
 
 // Bound returns the uplink on which an inside endpoint has its mapping. For ICMP the port is the identifier.
-func (t *Table) Bound(proto uint8, inside uint32, port uint16) (uplink uint8, ok bool) {
+func (t *Table) Bound(proto uint8, inside packet.Addr, port uint16) (uplink uint8, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m, _ := t.endpoint(Key{Proto: proto, Inside: inside, InsidePort: port})
 	return t.mapping(m).uplink, m != 0
 }
 
-func (t *Table) endpointHash(inside uint32, port uint16, proto uint8) uint64 {
-	return siphash(t.cfg.Seed, uint64(inside), uint64(port)<<8|uint64(proto))
+func (t *Table) endpointHash(inside packet.Addr, port uint16, proto uint8) uint64 {
+	return siphash(t.cfg.Seed, inside.Hi, inside.Lo, uint64(port)<<8|uint64(proto))
 }
 
 func (t *Table) mappingHash(n uint32) uint64 {
@@ -101,7 +105,7 @@ func (t *Table) joinable(n uint32, k Key, b Binding) bool {
 		t.FindIn(inKey(k, b.Uplink, m.outside, m.outsidePort)) == 0
 }
 
-func inKey(k Key, uplink uint8, outside uint32, port uint16) InKey {
+func inKey(k Key, uplink uint8, outside packet.Addr, port uint16) InKey {
 	return InKey{
 		Outside: outside, Remote: k.Remote, OutsidePort: port, RemotePort: k.RemotePort, Proto: k.Proto, Uplink: uplink,
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"unsafe"
+
+	"tapgw/internal/packet"
 )
 
 // memoryFor is memory as a caller would map it. All tests of tables use it.
@@ -26,11 +28,11 @@ func memoryFor(maxSessions int) *Memory {
 func TestPortArraysAreShared(t *testing.T) {
 	var m *Memory
 	table := newTable(t, func(c *Config) { m = memoryFor(c.MaxSessions); c.Memory = m })
-	arrays := table.Prepare(isp1, []uint32{out1})
+	arrays := table.Prepare(isp1, []packet.Addr{out1})
 	if len(arrays) != 1 || arrays[0].Outside != out1 || arrays[0].TCP < 0 || arrays[0].UDP < 0 || arrays[0].TCP == arrays[0].UDP {
 		t.Fatalf("%+v", arrays)
 	}
-	if more := table.Prepare(isp2, []uint32{out2}); more[0].TCP != -1 || more[0].UDP != -1 {
+	if more := table.Prepare(isp2, []packet.Addr{out2}); more[0].TCP != -1 || more[0].UDP != -1 {
 		t.Errorf("more arrays than there are: %+v", more)
 	}
 	r := mustOpen(t, table, key(protoUDP, 4000, web, 53), bind1, after(0))
@@ -42,7 +44,7 @@ func TestPortArraysAreShared(t *testing.T) {
 		t.Errorf("word %#x of a mapped port", word())
 	}
 	table.Purge(isp1, 2, after(0))
-	again := table.Prepare(isp2, []uint32{out2 + 1})
+	again := table.Prepare(isp2, []packet.Addr{plus(out2, 1)})
 	if again[0].TCP < 0 || again[0].UDP < 0 {
 		t.Errorf("arrays are not used anew: %+v", again)
 	}
@@ -70,7 +72,7 @@ func TestMemoryIsShared(t *testing.T) {
 			t.Errorf("%d %s slots", found, name)
 		}
 	}
-	if got := binary.NativeEndian.Uint64(m.Records[int(r)*identityBytes:]); got != uint64(host)<<32|web {
+	if got := binary.NativeEndian.Uint64(m.Records[int(r)*identityBytes:]); got != uint64(host.V4())<<32|uint64(web.V4()) {
 		t.Errorf("record begins with %#x", got)
 	}
 	if got := binary.NativeEndian.Uint64(m.CountsOut[int(r)*countersBytes:]) & bytesMask; got != 77 {

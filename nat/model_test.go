@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"tapgw/internal/packet"
 )
 
 // model is the table as a map: what must be found, by whom, until when.
@@ -26,13 +28,13 @@ type modelSession struct {
 }
 
 func (m *model) binding(uplink uint8) Binding {
-	return Binding{Uplink: uplink, Generation: m.gens[uplink], Addresses: []uint32{out1 * uint32(uplink), out1*uint32(uplink) + 1}}
+	return Binding{Uplink: uplink, Generation: m.gens[uplink], Addresses: []packet.Addr{plus(out1, 16*int(uplink)), plus(out1, 16*int(uplink)+1)}}
 }
 
 func drawKey(t *rapid.T) Key {
 	return Key{
-		Inside: host + rapid.Uint32Range(0, 3).Draw(t, "inside"), InsidePort: rapid.Uint16Range(0, 3).Draw(t, "port"),
-		Remote: web + rapid.Uint32Range(0, 2).Draw(t, "remote"), Proto: rapid.SampledFrom([]uint8{1, 6, 17}).Draw(t, "proto"),
+		Inside: plus(host, rapid.IntRange(0, 3).Draw(t, "inside")), InsidePort: rapid.Uint16Range(0, 3).Draw(t, "port"),
+		Remote: plus(web, rapid.IntRange(0, 2).Draw(t, "remote")), Proto: rapid.SampledFrom([]uint8{1, 6, 17}).Draw(t, "proto"),
 	}
 }
 
@@ -99,7 +101,7 @@ func (m *model) purge(t *rapid.T) {
 
 // check compares everything that can be seen of the table with the model.
 func (m *model) check(t *rapid.T) {
-	endpoints := make(map[[3]uint32]InKey) // outside endpoint → by whom
+	endpoints := make(map[InKey]InKey) // outside endpoint → by whom
 	for k, s := range m.sessions {
 		if got := m.table.FindOut(k); got != s.ref {
 			t.Fatalf("outbound %+v: found %d, want %d", k, got, s.ref)
@@ -111,7 +113,7 @@ func (m *model) check(t *rapid.T) {
 		if got := m.table.Owned(in.Uplink, k.Proto, in.Outside, in.OutsidePort); got != Mapped {
 			t.Fatalf("port of %+v: ownership %d", in, got)
 		}
-		where := [3]uint32{uint32(in.Uplink)<<8 | uint32(k.Proto), in.Outside, uint32(in.OutsidePort)}
+		where := InKey{Uplink: in.Uplink, Proto: k.Proto, Outside: in.Outside, OutsidePort: in.OutsidePort}
 		who := InKey{Remote: k.Inside, RemotePort: k.InsidePort}
 		if other, taken := endpoints[where]; taken && other != who && k.Proto != protoTCP {
 			t.Fatalf("outside endpoint %v has two inside endpoints", where)
@@ -155,7 +157,7 @@ func TestConcurrentReaders(t *testing.T) {
 	table := newTable(t, func(c *Config) { c.MaxSessions = 64; c.Ports = []PortRange{{3000, 3999}} })
 	keys := make([]Key, 48)
 	for i := range keys {
-		keys[i] = key(protoTCP, uint16(i), web+uint32(i%3), 443)
+		keys[i] = key(protoTCP, uint16(i), plus(web, i%3), 443)
 	}
 	var stop atomic.Bool
 	var done [3]atomic.Uint32

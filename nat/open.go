@@ -1,10 +1,12 @@
 package nat
 
+import "tapgw/internal/packet"
+
 // Binding is the caller's decision for a new session: the uplink, what it has now, and why it was chosen.
 type Binding struct {
 	Uplink     uint8
-	Generation uint32   // changes whenever sessions made before can no longer work; up to MaxGeneration
-	Addresses  []uint32 // outside addresses, one pool
+	Generation uint32        // changes whenever sessions made before can no longer work; up to MaxGeneration
+	Addresses  []packet.Addr // outside addresses, one pool
 	Reason     uint8
 	Hop        uint8 // of the way to the inside endpoint: 0 for none of its own, HopDevice, or a number of the caller's
 }

@@ -1,6 +1,10 @@
 package nat
 
-import "time"
+import (
+	"time"
+
+	"tapgw/internal/packet"
+)
 
 const (
 	restTime  = 120 * time.Second // a port rests after its mapping ended (RFC 6888 REQ-8)
@@ -31,7 +35,7 @@ const (
 )
 
 // Owned tells whose a port of an uplink's address is. Lock-free; what was never used there is Free.
-func (t *Table) Owned(uplink, proto uint8, outside uint32, port uint16) Ownership {
+func (t *Table) Owned(uplink, proto uint8, outside packet.Addr, port uint16) Ownership {
 	s := t.findSpace(uplink, proto, outside)
 	if s == nil {
 		return Free
@@ -49,7 +53,7 @@ func (t *Table) Owned(uplink, proto uint8, outside uint32, port uint16) Ownershi
 // of the pool as long as that has ports (RFC 4787 REQ-2).
 func (t *Table) takePort(k Key, b Binding, m uint32, now Tick) (*space, uint16, error) {
 	n := len(b.Addresses)
-	start := int(siphash(t.cfg.Seed, uint64(k.Inside), 0) >> 32 * uint64(n) >> 32)
+	start := int(siphash(t.cfg.Seed, k.Inside.Hi, k.Inside.Lo) >> 32 * uint64(n) >> 32)
 	for i := range n {
 		s := t.spaceOf(b.Uplink, k.Proto, b.Addresses[(start+i)%n])
 		s.wake(now)

@@ -4,6 +4,8 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"tapgw/internal/packet"
 )
 
 func TestPortListIsSortedAndWithoutDoubles(t *testing.T) {
@@ -74,11 +76,11 @@ func TestHeldPortsArePassedOver(t *testing.T) {
 	table := newTable(t, func(c *Config) {
 		c.MaxSessions = 40000
 		c.Ports = []PortRange{{10000, 45999}}
-		c.Held = func(_ uint8, addr uint32, port uint16) bool { return addr == out1 && port%36 == 0 }
+		c.Held = func(_ uint8, addr packet.Addr, port uint16) bool { return addr == out1 && port%36 == 0 }
 	})
 	opened := 0
 	for i := range 36000 {
-		r, err := table.Open(Key{Inside: host + uint32(i), InsidePort: 1, Remote: web, RemotePort: 53, Proto: protoUDP}, bind1, after(0))
+		r, err := table.Open(Key{Inside: plus(host, i), InsidePort: 1, Remote: web, RemotePort: 53, Proto: protoUDP}, bind1, after(0))
 		if err != nil {
 			break
 		}
@@ -129,7 +131,7 @@ func TestSweepFreesRestedPorts(t *testing.T) {
 func TestRFC5508_REQ1_IdentifiersUseAllValues(t *testing.T) {
 	table := newTable(t, func(c *Config) { c.MaxSessions = 70000; c.Ports = []PortRange{{3000, 3000}} })
 	open := func(i int) error {
-		_, err := table.Open(Key{Inside: host + uint32(i>>8), InsidePort: uint16(i & 0xff), Remote: web, Proto: protoICMP}, bind1, after(0))
+		_, err := table.Open(Key{Inside: plus(host, i>>8), InsidePort: uint16(i & 0xff), Remote: web, Proto: protoICMP}, bind1, after(0))
 		return err
 	}
 	for i := range 1 << 16 {
@@ -186,13 +188,13 @@ func TestTCPPortsRest(t *testing.T) {
 // Three quarters used: TCP ports are shared by sessions to different remotes, never by two to the same.
 func TestTCPSharesPortsWhenTheyRunShort(t *testing.T) {
 	table := newTable(t, func(c *Config) { c.Ports = []PortRange{{3000, 3099}} })
-	open := func(n int, remote uint32) (Translation, error) {
-		r, err := table.Open(Key{Inside: host + uint32(n), InsidePort: 9, Remote: remote, RemotePort: 443, Proto: protoTCP}, bind1, after(0))
+	open := func(n int, remote packet.Addr) (Translation, error) {
+		r, err := table.Open(Key{Inside: plus(host, n), InsidePort: 9, Remote: remote, RemotePort: 443, Proto: protoTCP}, bind1, after(0))
 		return table.Translation(r), err
 	}
 	tuples := make(map[InKey]bool)
 	for n := range 500 {
-		tr, err := open(n, web+uint32(n%10))
+		tr, err := open(n, plus(web, n%10))
 		if err != nil {
 			t.Fatalf("session %d: %v", n, err)
 		}
@@ -209,7 +211,7 @@ func TestTCPSharesPortsWhenTheyRunShort(t *testing.T) {
 	}
 	// An endpoint whose port is taken for a remote by another gets a second mapping for it.
 	for n := range 500 {
-		if tr, err := open(n, web+uint32((n+1)%10)); err == nil {
+		if tr, err := open(n, plus(web, (n+1)%10)); err == nil {
 			if tuples[tr.InKey()] {
 				t.Fatalf("tuple %+v given twice", tr.InKey())
 			}
@@ -237,7 +239,7 @@ func TestTCPSharesPortsWhenTheyRunShort(t *testing.T) {
 func TestSharingCanBeSwitchedOff(t *testing.T) {
 	table := newTable(t, func(c *Config) { c.ShareTCP = false; c.Ports = []PortRange{{3000, 3009}} })
 	for n := range 10 {
-		mustOpen(t, table, key(protoTCP, uint16(n), web+uint32(n), 443), bind1, after(0))
+		mustOpen(t, table, key(protoTCP, uint16(n), plus(web, n), 443), bind1, after(0))
 	}
-	mustFail(t, ErrNoPort, table, key(protoTCP, 10, peer+99, 443), bind1, after(0))
+	mustFail(t, ErrNoPort, table, key(protoTCP, 10, plus(peer, 99), 443), bind1, after(0))
 }

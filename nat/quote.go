@@ -10,7 +10,7 @@ import (
 // datagram (RFC 4884 extensions, padding) is not part of it.
 type quote struct {
 	l3, l4, end      int // offsets in the frame
-	src, dst         uint32
+	src, dst         packet.Addr
 	srcPort, dstPort uint16 // ICMP: the identifier in both
 	proto            uint8
 	reply            bool // ICMP: the quoted packet is a reply
@@ -79,7 +79,7 @@ func RewriteErrorOut(frame []byte, p *packet.Packet, tr *Translation) bool {
 }
 
 // rewriteOuter changes an address of the error's own header and sums the changed message anew.
-func rewriteOuter(frame []byte, p *packet.Packet, at int, addr uint32) {
+func rewriteOuter(frame []byte, p *packet.Packet, at int, addr packet.Addr) {
 	rewrite(frame, p, edit{addrAt: int(p.L3) + at, addr: addr}, false)
 	sum := frame[p.ChecksumOffset():]
 	binary.BigEndian.PutUint16(sum, 0)
@@ -113,7 +113,7 @@ func parseQuote(frame []byte, p *packet.Packet) (quote, bool) {
 	}
 	q := quote{
 		l3: l3, l4: l3 + ihl, end: end, proto: ip[9],
-		src: binary.BigEndian.Uint32(ip[srcAt:]), dst: binary.BigEndian.Uint32(ip[dstAt:]),
+		src: packet.IPv4(binary.BigEndian.Uint32(ip[srcAt:])), dst: packet.IPv4(binary.BigEndian.Uint32(ip[dstAt:])),
 	}
 	return q, q.parseTransport(frame[q.l4:end])
 }
@@ -134,7 +134,7 @@ func (q *quote) parseTransport(l4 []byte) bool {
 }
 
 // rewrite changes the side of the quoted packet that d translates, and the quoted checksums that are there.
-func (q *quote) rewrite(frame []byte, d direction, addr uint32, port uint16) {
+func (q *quote) rewrite(frame []byte, d direction, addr packet.Addr, port uint16) {
 	inner := packet.Packet{L3: uint16(q.l3), L4: uint16(q.l4), Proto: q.proto}
 	e := edit{addrAt: q.l3 + srcAt + 4*int(d), addr: addr, portAt: q.l4 + 2*int(d), port: port}
 	if q.proto == protoICMP {

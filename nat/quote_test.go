@@ -12,10 +12,10 @@ import (
 	"tapgw/internal/packet"
 )
 
-const router = 0xc6120101 // sends errors
+var router = packet.IPv4(0xc6120101) // sends errors
 
 // report is an ICMP error with the first n bytes of a packet, and whatever follows them.
-func report(t interface{ Fatal(...any) }, from, to uint32, typ uint8, quoted, extension []byte) ([]byte, *packet.Packet) {
+func report(t interface{ Fatal(...any) }, from, to packet.Addr, typ uint8, quoted, extension []byte) ([]byte, *packet.Packet) {
 	icmp := &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(typ, 1)}
 	if extension != nil {
 		icmp.Id = uint16(len(quoted) / 4) // RFC 4884: the length, in the low byte of the second word's first half
@@ -85,7 +85,7 @@ func TestRFC5508_REQ4_REQ5_ErrorsAreTranslated(t *testing.T) {
 			}())
 			return
 		}
-		frame, p := report(rt, host+5, tr.Remote, typ, quoteOf(received(tr)), nil)
+		frame, p := report(rt, plus(host, 5), tr.Remote, typ, quoteOf(received(tr)), nil)
 		if k, ok := QuotedKeyOut(frame, p); !ok || k != tr.Key {
 			rt.Fatalf("key %+v, %v", k, ok)
 		}
@@ -117,7 +117,7 @@ func TestRFC5508_REQ3_BadErrorsAreRefused(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		spoil func(frame []byte)
-		to    uint32
+		to    packet.Addr
 		ok    bool
 	}{
 		"good":                     {func([]byte) {}, out1, true},

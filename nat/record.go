@@ -2,17 +2,17 @@ package nat
 
 import "tapgw/internal/packet"
 
-// Key is a session as the inside sees it. Addresses and ports are in host order. ICMP queries (RFC 5508) have the
+// Key is a session as the inside sees it. ICMP queries (RFC 5508) have the
 // identifier as InsidePort and no RemotePort.
 type Key struct {
-	Inside, Remote         uint32
+	Inside, Remote         packet.Addr
 	InsidePort, RemotePort uint16
 	Proto                  uint8
 }
 
 // InKey is a session as an uplink sees it. ICMP queries have the translated identifier as OutsidePort and no RemotePort.
 type InKey struct {
-	Outside, Remote         uint32
+	Outside, Remote         packet.Addr
 	OutsidePort, RemotePort uint16
 	Proto, Uplink           uint8
 }
@@ -89,7 +89,7 @@ const HopDevice = 255
 // Translation is a session's key and what it is translated to. All but State and Hop is fixed for the life of the session.
 type Translation struct {
 	Key
-	Outside     uint32
+	Outside     packet.Addr
 	OutsidePort uint16
 	Uplink      uint8
 	Generation  uint32 // of the uplink when the session was opened
@@ -108,12 +108,12 @@ func (tr *Translation) InKey() InKey {
 
 // words are the key as the words that are hashed and compared with a record.
 func (k Key) words() (addrs, ports uint64) {
-	return uint64(k.Inside)<<32 | uint64(k.Remote),
+	return uint64(k.Inside.V4())<<32 | uint64(k.Remote.V4()),
 		uint64(k.InsidePort)<<48 | uint64(k.RemotePort)<<32 | uint64(k.Proto)<<8
 }
 
 func (k InKey) words() (addrs, ports uint64) {
-	return uint64(k.Outside)<<32 | uint64(k.Remote),
+	return uint64(k.Outside.V4())<<32 | uint64(k.Remote.V4()),
 		uint64(k.RemotePort)<<32 | uint64(k.OutsidePort)<<16 | uint64(k.Proto)<<8 | uint64(k.Uplink)
 }
 
@@ -133,17 +133,17 @@ func (id *identity) write(tr *Translation) {
 	addrs, ports := tr.words()
 	id.addrs.Store(addrs)
 	id.ports.Store(ports | uint64(tr.OutsidePort)<<16 | uint64(tr.Uplink))
-	id.outside.Store(uint64(tr.Outside)<<32 | uint64(tr.Hop)<<hopShift | uint64(tr.Generation))
+	id.outside.Store(uint64(tr.Outside.V4())<<32 | uint64(tr.Hop)<<hopShift | uint64(tr.Generation))
 }
 
 func (id *identity) translation() Translation {
 	addrs, ports, outside, own := id.addrs.Load(), id.ports.Load(), id.outside.Load(), id.own.Load()
 	return Translation{
 		Key: Key{
-			Inside: uint32(addrs >> 32), Remote: uint32(addrs),
+			Inside: packet.IPv4(uint32(addrs >> 32)), Remote: packet.IPv4(uint32(addrs)),
 			InsidePort: uint16(ports >> 48), RemotePort: uint16(ports >> 32), Proto: uint8(ports >> 8),
 		},
-		Outside: uint32(outside >> 32), OutsidePort: uint16(ports >> 16), Uplink: uint8(ports),
+		Outside: packet.IPv4(uint32(outside >> 32)), OutsidePort: uint16(ports >> 16), Uplink: uint8(ports),
 		Generation: uint32(outside & generationMask), Hop: uint8(outside >> hopShift), State: ownState(own), Reason: ownReason(own),
 	}
 }

@@ -3,14 +3,16 @@ package nat
 import (
 	"testing"
 	"time"
+
+	"tapgw/internal/packet"
 )
 
 // TestRelabel: each live session gets the hop of its inside address, and nothing else of it changes.
 func TestRelabel(t *testing.T) {
 	table := newTable(t, nil)
-	hops := map[uint32]uint8{host: 200, host + 1: 1}
+	hops := map[packet.Addr]uint8{host: 200, plus(host, 1): 1}
 	var refs []Ref
-	for i, inside := range []uint32{host, host + 1, host + 2} {
+	for i, inside := range []packet.Addr{host, plus(host, 1), plus(host, 2)} {
 		k := key(protoUDP, uint16(i), web, 53)
 		k.Inside = inside
 		b := bind1
@@ -20,7 +22,7 @@ func TestRelabel(t *testing.T) {
 			t.Errorf("opened with hop %d, want %d", got, b.Hop)
 		}
 	}
-	for _, way := range []func(uint32) uint8{func(a uint32) uint8 { return hops[a] }, func(uint32) uint8 { return HopDevice - 1 }, func(uint32) uint8 { return 0 }} {
+	for _, way := range []func(packet.Addr) uint8{func(a packet.Addr) uint8 { return hops[a] }, func(packet.Addr) uint8 { return HopDevice - 1 }, func(packet.Addr) uint8 { return 0 }} {
 		for _, r := range refs {
 			want := table.Translation(r)
 			want.Hop = way(want.Inside)
@@ -34,13 +36,13 @@ func TestRelabel(t *testing.T) {
 		}
 	}
 	table.SetHop(refs[2], HopDevice)
-	table.Relabel(func(uint32) uint8 { return 0 })
+	table.Relabel(func(packet.Addr) uint8 { return 0 })
 	if got := table.Translation(refs[2]).Hop; got != HopDevice {
 		t.Errorf("the session of a bound socket got hop %d", got)
 	}
 	over := table.Translation(refs[0])
 	table.Purge(isp1, 1, after(0))
-	table.Relabel(func(uint32) uint8 { t.Error("asked for an ended session"); return 9 })
+	table.Relabel(func(packet.Addr) uint8 { t.Error("asked for an ended session"); return 9 })
 	if got := table.Translation(refs[0]).Hop; got != over.Hop {
 		t.Errorf("the hop of an ended session became %d", got)
 	}

@@ -48,7 +48,7 @@ const (
 // edit is one address and one port to be written. A portAt of 0 means that the frame has no transport header.
 type edit struct {
 	addrAt, portAt int
-	addr           uint32
+	addr           packet.Addr
 	port           uint16
 }
 
@@ -95,8 +95,8 @@ func isQuery(icmpType uint8) bool {
 
 func rewrite(frame []byte, p *packet.Packet, e edit, partial bool) {
 	var addr, both packet.Delta
-	addr.Replace32(binary.BigEndian.Uint32(frame[e.addrAt:]), e.addr)
-	binary.BigEndian.PutUint32(frame[e.addrAt:], e.addr)
+	addr.Replace32(binary.BigEndian.Uint32(frame[e.addrAt:]), e.addr.V4())
+	binary.BigEndian.PutUint32(frame[e.addrAt:], e.addr.V4())
 	fix(frame, int(p.L3)+ipSumAt, addr)
 	if e.portAt == 0 {
 		return

@@ -16,7 +16,7 @@ import (
 // flow is a packet to be built by gopacket, the independent encoder.
 type flow struct {
 	proto            uint8
-	src, dst         uint32
+	src, dst         packet.Addr
 	srcPort, dstPort uint16
 	icmpType         uint8
 	options          int // 32-bit words of IPv4 options
@@ -24,7 +24,7 @@ type flow struct {
 	payload          []byte
 }
 
-func ipOf(a uint32) net.IP { return binary.BigEndian.AppendUint32(nil, a) }
+func ipOf(a packet.Addr) net.IP { return a.Netip().AsSlice() }
 
 func (f flow) layers() []gopacket.SerializableLayer {
 	ip := &layers.IPv4{Version: 4, TTL: 60, Id: 7, Protocol: layers.IPProtocol(f.proto), SrcIP: ipOf(f.src), DstIP: ipOf(f.dst)}
@@ -83,7 +83,7 @@ func drawFlow(t *rapid.T) flow {
 	seed := rapid.SliceOfN(rapid.Byte(), 1, 50).Draw(t, "payload")
 	f := flow{
 		proto: rapid.SampledFrom([]uint8{protoTCP, protoUDP, protoICMP, 47}).Draw(t, "proto"),
-		src:   rapid.Uint32().Draw(t, "src"), dst: rapid.Uint32().Draw(t, "dst"),
+		src:   packet.IPv4(rapid.Uint32().Draw(t, "src")), dst: packet.IPv4(rapid.Uint32().Draw(t, "dst")),
 		srcPort: rapid.Uint16().Draw(t, "src port"), dstPort: rapid.Uint16().Draw(t, "dst port"),
 		options: rapid.IntRange(0, 10).Draw(t, "options"),
 		payload: bytes.Repeat(seed, size/len(seed)+1)[:size],
@@ -93,8 +93,8 @@ func drawFlow(t *rapid.T) flow {
 
 func drawTranslation(t *rapid.T) *Translation {
 	return &Translation{
-		Key:     Key{Inside: rapid.Uint32().Draw(t, "inside"), InsidePort: rapid.Uint16().Draw(t, "inside port")},
-		Outside: rapid.Uint32().Draw(t, "outside"), OutsidePort: rapid.Uint16().Draw(t, "outside port"),
+		Key:     Key{Inside: packet.IPv4(rapid.Uint32().Draw(t, "inside")), InsidePort: rapid.Uint16().Draw(t, "inside port")},
+		Outside: packet.IPv4(rapid.Uint32().Draw(t, "outside")), OutsidePort: rapid.Uint16().Draw(t, "outside port"),
 	}
 }
 
@@ -177,7 +177,7 @@ func TestRFC768_UDPChecksumZero(t *testing.T) {
 	frame, p = f.frame(t)
 	sum := binary.BigEndian.Uint16(frame[at:])
 	var d packet.Delta
-	d.Replace32(host, out1)
+	d.Replace32(host.V4(), out1.V4())
 	tr.OutsidePort = f.srcPort + d.Apply(sum) // the port that makes the sum zero
 	if d.Replace16(1, tr.OutsidePort); d.Apply(sum) != 0 {
 		t.Fatalf("the test's port gives %#x", d.Apply(sum))
@@ -248,9 +248,10 @@ func TestRewriteAllocatesNothing(t *testing.T) {
 func FuzzRewrite(f *testing.F) {
 	for _, proto := range []uint8{protoTCP, protoUDP, protoICMP, 47} {
 		frame, _ := flow{proto: proto, src: host, dst: web, srcPort: 1, dstPort: 2, icmpType: 8, options: 1, payload: []byte("payload")}.frame(f)
-		f.Add(frame, uint32(out1), uint16(9), true, false)
+		f.Add(frame, out1.V4(), uint16(9), true, false)
 	}
-	f.Fuzz(func(t *testing.T, frame []byte, addr uint32, port uint16, out, partial bool) {
+	f.Fuzz(func(t *testing.T, frame []byte, number uint32, port uint16, out, partial bool) {
+		addr := packet.IPv4(number)
 		var p packet.Packet
 		frame = bytes.Clone(frame)
 		p.Decode(frame[:len(frame):len(frame)])

@@ -2,15 +2,17 @@ package nat
 
 import "math/bits"
 
-// siphash is SipHash-1-3 of the 16-byte message made of two little-endian words: a keyed hash, so that nobody outside can
-// aim sessions at one bucket. One and three rounds are what hash tables need and what the kernel's verifier accepts.
-func siphash(seed [2]uint64, m0, m1 uint64) uint64 {
+// siphash is SipHash-1-3 of a message of little-endian words: a keyed hash, so that nobody outside can aim sessions at one
+// bucket. One and three rounds are what hash tables need and what the kernel's verifier accepts.
+func siphash(seed [2]uint64, message ...uint64) uint64 {
 	v0, v1 := seed[0]^0x736f6d6570736575, seed[1]^0x646f72616e646f6d
 	v2, v3 := seed[0]^0x6c7967656e657261, seed[1]^0x7465646279746573
-	v0, v1, v2, v3 = sipRound(v0, v1, v2, v3^m0)
-	v0, v1, v2, v3 = sipRound(v0^m0, v1, v2, v3^m1)
-	const tail = 16 << 56 // the message's length, in the last block
-	v0, v1, v2, v3 = sipRound(v0^m1, v1, v2, v3^tail)
+	for _, m := range message {
+		v0, v1, v2, v3 = sipRound(v0, v1, v2, v3^m)
+		v0 ^= m
+	}
+	tail := uint64(len(message)) * 8 << 56 // the message's length, in the last block
+	v0, v1, v2, v3 = sipRound(v0, v1, v2, v3^tail)
 	v0, v1, v2, v3 = sipRound(v0^tail, v1, v2^0xff, v3)
 	v0, v1, v2, v3 = sipRound(v0, v1, v2, v3)
 	v0, v1, v2, v3 = sipRound(v0, v1, v2, v3)

@@ -3,12 +3,14 @@ package nat
 import (
 	"slices"
 	"sync/atomic"
+
+	"tapgw/internal/packet"
 )
 
 // space is the ports of one outside address and protocol on one uplink.
 type space struct {
 	proto   uint8
-	outside uint32
+	outside packet.Addr
 	words   []atomic.Uint32 // by port; written under the table's lock, read by anyone
 	shared  int             // number of the array of Memory.Ports that words are, −1 for none
 
@@ -22,7 +24,7 @@ type space struct {
 	mappings int
 }
 
-func (t *Table) findSpace(uplink, proto uint8, outside uint32) *space {
+func (t *Table) findSpace(uplink, proto uint8, outside packet.Addr) *space {
 	list := t.spaces[uplink].Load()
 	if list == nil {
 		return nil
@@ -36,7 +38,7 @@ func (t *Table) findSpace(uplink, proto uint8, outside uint32) *space {
 }
 
 // spaceOf is findSpace that makes what is missing.
-func (t *Table) spaceOf(uplink, proto uint8, outside uint32) *space {
+func (t *Table) spaceOf(uplink, proto uint8, outside packet.Addr) *space {
 	if s := t.findSpace(uplink, proto, outside); s != nil {
 		return s
 	}
@@ -95,13 +97,13 @@ func (t *Table) portWords(proto uint8) (words []atomic.Uint32, array int) {
 
 // PortArrays says which arrays of Memory.Ports hold the words of an outside address, −1 when there was none left.
 type PortArrays struct {
-	Outside  uint32
+	Outside  packet.Addr
 	TCP, UDP int
 }
 
 // Prepare makes the port arrays of an uplink's addresses before their first mapping, and returns where they are. Call it
 // after Purge.
-func (t *Table) Prepare(uplink uint8, addresses []uint32) (arrays []PortArrays) {
+func (t *Table) Prepare(uplink uint8, addresses []packet.Addr) (arrays []PortArrays) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, a := range addresses {

@@ -1,6 +1,10 @@
 package nat
 
-import "time"
+import (
+	"time"
+
+	"tapgw/internal/packet"
+)
 
 const (
 	quarantineTime   = time.Second // a deleted record is not reused before
@@ -160,7 +164,7 @@ func (t *Table) Purge(uplink uint8, generation uint32, now Tick) {
 }
 
 // Relabel gives every live session the hop that its inside address has now, but those of bound sockets.
-func (t *Table) Relabel(hop func(inside uint32) uint8) {
+func (t *Table) Relabel(hop func(inside packet.Addr) uint8) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for r := uint32(1); r <= t.used.Load(); r++ {
@@ -172,7 +176,7 @@ func (t *Table) Relabel(hop func(inside uint32) uint8) {
 		if uint8(outside>>hopShift) == HopDevice {
 			continue
 		}
-		if now := outside&^hopMask | uint64(hop(uint32(id.addrs.Load()>>32)))<<hopShift; now != outside {
+		if now := outside&^hopMask | uint64(hop(packet.IPv4(uint32(id.addrs.Load()>>32))))<<hopShift; now != outside {
 			id.outside.Store(now)
 		}
 	}

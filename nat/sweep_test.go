@@ -110,7 +110,7 @@ func fill(b *testing.B, n int) *Table {
 	return table
 }
 
-func nth(i int) Key { return key(protoUDP, uint16(i%1000), web+uint32(i/1000), 53) }
+func nth(i int) Key { return key(protoUDP, uint16(i%1000), plus(web, i/1000), 53) }
 
 func BenchmarkSweepMillion(b *testing.B) {
 	table := fill(b, 1_000_000)

@@ -75,7 +75,7 @@ func TestRFC4787_REQ1_EndpointIndependentMapping(t *testing.T) {
 		table := newTable(t, nil)
 		a := table.Translation(mustOpen(t, table, key(proto, 4000, web, 80), bind1, after(0)))
 		neighbour := key(proto, 4000, web, 80)
-		neighbour.Inside++
+		neighbour.Inside = plus(host, 1)
 		n := table.Translation(mustOpen(t, table, neighbour, bind1, after(0)))
 		b := table.Translation(mustOpen(t, table, key(proto, 4000, peer, 81), bind1, after(0)))
 		if a.OutsidePort != b.OutsidePort || a.Outside != b.Outside {
@@ -96,8 +96,8 @@ func TestRFC4787_REQ1_EndpointIndependentMapping(t *testing.T) {
 // With a pool, an inside host keeps to one outside address; when its ports run out, it gets another.
 func TestRFC4787_REQ2_PairedPooling(t *testing.T) {
 	table := newTable(t, func(c *Config) { c.Ports = []PortRange{{2000, 2019}} })
-	pool := Binding{Uplink: isp1, Generation: 1, Addresses: []uint32{out1, out1 + 1, out1 + 2}}
-	count := make(map[uint32]int)
+	pool := Binding{Uplink: isp1, Generation: 1, Addresses: []packet.Addr{out1, plus(out1, 1), plus(out1, 2)}}
+	count := make(map[packet.Addr]int)
 	for i := range 40 {
 		tr := table.Translation(mustOpen(t, table, key(protoUDP, uint16(100+i), web, 53), pool, after(0)))
 		count[tr.Outside]++
@@ -113,7 +113,7 @@ func TestRFC4787_REQ2_PairedPooling(t *testing.T) {
 // Two uplinks may have the same outside address: the port spaces are separate.
 func TestSameAddressOnTwoUplinks(t *testing.T) {
 	table := newTable(t, func(c *Config) { c.Ports = []PortRange{{5000, 5000}} })
-	twin := Binding{Uplink: isp2, Generation: 1, Addresses: []uint32{out1}}
+	twin := Binding{Uplink: isp2, Generation: 1, Addresses: []packet.Addr{out1}}
 	a := table.Translation(mustOpen(t, table, key(protoUDP, 1, web, 53), bind1, after(0)))
 	b := table.Translation(mustOpen(t, table, key(protoUDP, 2, web, 53), twin, after(0)))
 	if table.Translation(table.FindIn(a.InKey())) != a || table.Translation(table.FindIn(b.InKey())) != b {
@@ -170,7 +170,7 @@ func TestRebindAfterNewGeneration(t *testing.T) {
 
 func TestPurgeEndsOnlyOtherGenerations(t *testing.T) {
 	table := newTable(t, nil)
-	next := Binding{Uplink: isp1, Generation: 2, Addresses: []uint32{out1 + 9}}
+	next := Binding{Uplink: isp1, Generation: 2, Addresses: []packet.Addr{plus(out1, 9)}}
 	dead := key(protoUDP, 1, web, 53)
 	alive, elsewhere := key(protoUDP, 2, web, 53), key(protoUDP, 3, web, 53)
 	port := table.Translation(mustOpen(t, table, dead, bind1, after(0))).OutsidePort
@@ -183,7 +183,7 @@ func TestPurgeEndsOnlyOtherGenerations(t *testing.T) {
 	if got := table.Owned(isp1, protoUDP, out1, port); got != Free {
 		t.Errorf("a port of the address that is gone is %d", got)
 	}
-	if list := *table.spaces[isp1].Load(); len(list) != 1 || list[0].outside != out1+9 {
+	if list := *table.spaces[isp1].Load(); len(list) != 1 || list[0].outside != plus(out1, 9) {
 		t.Errorf("%d addresses are kept", len(list))
 	}
 }
@@ -243,7 +243,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		table.CountOut(r, after(time.Second), 60, 1, p)
 		table.CountIn(table.FindIn(in), after(time.Second), 60, 1, p)
 		_ = table.Owned(isp1, protoTCP, out1, tr.OutsidePort)
-		_ = table.FindOut(key(protoTCP, 1, 1, 1))
+		_ = table.FindOut(key(protoTCP, 1, peer, 1))
 	}); n != 0 {
 		t.Errorf("forwarding: %v allocations", n)
 	}
@@ -343,8 +343,8 @@ func TestKeysOfPackets(t *testing.T) {
 func TestManyEndpoints(t *testing.T) {
 	const many = 4 * fewEndpoints
 	table := newTable(t, func(c *Config) { c.MaxSessions = 2 * many })
-	of := func(i int, remote uint32) Translation {
-		k := key(protoUDP, uint16(1+i), web+remote, 53)
+	of := func(i, remote int) Translation {
+		k := key(protoUDP, uint16(1+i), plus(web, remote), 53)
 		return table.Translation(mustOpen(t, table, k, bind1, after(0)))
 	}
 	first := make([]uint16, many)

@@ -43,20 +43,20 @@ func (w *world) carry(fragments [][]byte, order []int, handle func([]byte) Resul
 
 // TestFragmentsInAnyOrder is RFC 4787 REQ-14 both ways, for each protocol.
 func TestFragmentsInAnyOrder(t *testing.T) {
-	for name, frame := range map[string]func(src, dst uint32, port uint16, reply bool) []byte{
-		"udp": func(src, dst uint32, port uint16, reply bool) []byte {
+	for name, frame := range map[string]func(src, dst packet.Addr, port uint16, reply bool) []byte{
+		"udp": func(src, dst packet.Addr, port uint16, reply bool) []byte {
 			if reply {
 				return udpFrame(t, src, 53, dst, port, big)
 			}
 			return udpFrame(t, src, port, dst, 53, big)
 		},
-		"tcp": func(src, dst uint32, port uint16, reply bool) []byte {
+		"tcp": func(src, dst packet.Addr, port uint16, reply bool) []byte {
 			if reply {
 				return tcpFrame(t, src, 80, dst, port, packet.SYN|packet.ACK, big)
 			}
 			return tcpFrame(t, src, port, dst, 80, packet.SYN, big)
 		},
-		"icmp": func(src, dst uint32, id uint16, reply bool) []byte {
+		"icmp": func(src, dst packet.Addr, id uint16, reply bool) []byte {
 			if reply {
 				return echoFrame(t, src, dst, packet.ICMPEchoReply, id, big)
 			}

@@ -22,7 +22,7 @@ type Config struct {
 	TAPIP      netip.Addr // of the host on the TAP
 	// Held reports whether a socket of the host has this port of an uplink's address, so that packets without a
 	// session are returned to it. It may make a system call; it is asked only off the hot path.
-	Held func(proto uint8, addr uint32, port uint16) bool
+	Held func(proto uint8, addr packet.Addr, port uint16) bool
 	// Settle waits for a moment, until what the uplinks had received when it was called has been handled.
 	Settle func()
 }
@@ -36,7 +36,7 @@ type Gateway struct {
 	drops      [numReasons]atomic.Uint64
 	originated rateLimit // of packets we originate towards the inside
 
-	tapIP    uint32
+	tapIP    packet.Addr
 	services atomic.Pointer[services]
 	remotes  *remotes
 
@@ -52,7 +52,7 @@ type Gateway struct {
 
 // New returns a gateway without uplinks; SetUplinks must follow.
 func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gateway {
-	g := &Gateway{cfg: cfg, tapIP: packet.HostOrder(cfg.TAPIP), table: table, meters: meters, scheduler: s, remotes: newRemotes()}
+	g := &Gateway{cfg: cfg, tapIP: packet.AddrOf(cfg.TAPIP), table: table, meters: meters, scheduler: s, remotes: newRemotes()}
 	g.fromTAP = nat.NewFragments[fate](&g.drops[FragmentLost])
 	for id := range g.fromUplink {
 		g.fromUplink[id] = nat.NewFragments[fate](&g.drops[FragmentLost])
@@ -69,8 +69,8 @@ type Meters [uplinks.MaxUplinks]*uplinks.Meter
 // view is the uplinks as the packet path needs them, derived once per snapshot.
 type view struct {
 	*uplinks.Snapshot
-	addresses [uplinks.MaxUplinks][]uint32 // of each uplink, host order
-	capacity  [uplinks.MaxUplinks]float64  // bits per second, never 0 for an uplink that exists
+	addresses [uplinks.MaxUplinks][]packet.Addr // of each uplink
+	capacity  [uplinks.MaxUplinks]float64       // bits per second, never 0 for an uplink that exists
 }
 
 // SetUplinks publishes a new view of the uplinks; frames under way may still use the one before.

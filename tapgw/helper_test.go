@@ -16,14 +16,14 @@ import (
 )
 
 // Addresses of the tests.
-const (
-	inside = 0x0a000002 // 10.0.0.2
-	other  = 0x0a000003
-	tapIP  = 0xc6124901 // 198.18.73.1
-	wan1   = 0x64400102 // 100.64.1.2, of uplink 1
-	wan2   = 0x64400202
-	server = 0xcb007101 // 203.0.113.1
-	router = 0xc6336401 // 198.51.100.1, on the way to it
+var (
+	inside = packet.IPv4(0x0a000002) // 10.0.0.2
+	other  = packet.IPv4(0x0a000003)
+	tapIP  = packet.IPv4(0xc6124901) // 198.18.73.1
+	wan1   = packet.IPv4(0x64400102) // 100.64.1.2, of uplink 1
+	wan2   = packet.IPv4(0x64400202)
+	server = packet.IPv4(0xcb007101) // 203.0.113.1
+	router = packet.IPv4(0xc6336401) // 198.51.100.1, on the way to it
 )
 
 const start = nat.Tick(1<<32 - 20) // close to where ticks wrap
@@ -69,13 +69,13 @@ func newWorld(t testing.TB, change ...func(*nat.Config)) *world {
 		t.Fatal(err)
 	}
 	w.g = New(Config{
-		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: gatewayIP, TAPIP: packet.AddrOf(tapIP),
-		Held:   func(uint8, uint32, uint16) bool { return w.held },
+		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: gatewayIP, TAPIP: tapIP.Netip(),
+		Held:   func(uint8, packet.Addr, uint16) bool { return w.held },
 		Settle: func() { w.settle() },
 	}, table, meters, scheduler)
-	for i, a := range []uint32{wan1, wan2} {
+	for i, a := range []packet.Addr{wan1, wan2} {
 		w.ups[i] = uplinks.Uplink{
-			ID: uint8(i + 1), Name: "wan", Index: i + 10, State: uplinks.Up, Addresses: []netip.Addr{packet.AddrOf(a)},
+			ID: uint8(i + 1), Name: "wan", Index: i + 10, State: uplinks.Up, Addresses: []netip.Addr{a.Netip()},
 			GatewayMAC: [6]byte{2, 1}, MTU: 1500, Weight: 1, Tier: i, Generation: 1,
 		}
 	}
@@ -167,8 +167,8 @@ func look(t testing.TB, b []byte) *seen {
 	return s
 }
 
-func (s *seen) src() uint32 { return binary.BigEndian.Uint32(s.ip.SrcIP.To4()) }
-func (s *seen) dst() uint32 { return binary.BigEndian.Uint32(s.ip.DstIP.To4()) }
+func (s *seen) src() packet.Addr { return packet.IPv4(binary.BigEndian.Uint32(s.ip.SrcIP.To4())) }
+func (s *seen) dst() packet.Addr { return packet.IPv4(binary.BigEndian.Uint32(s.ip.DstIP.To4())) }
 
 // checkSums names the checksum of a frame that is wrong, "" for none. It shares no code with the program.
 func checkSums(b []byte) string {
@@ -214,9 +214,9 @@ func wordSum(b []byte) uint16 {
 }
 
 // ip is an IPv4 header for build.
-func ip(src, dst uint32, proto layers.IPProtocol) *layers.IPv4 {
+func ip(src, dst packet.Addr, proto layers.IPProtocol) *layers.IPv4 {
 	return &layers.IPv4{Version: 4, TTL: 63, Id: 77, Protocol: proto,
-		SrcIP: packet.AddrOf(src).AsSlice(), DstIP: packet.AddrOf(dst).AsSlice()}
+		SrcIP: src.Netip().AsSlice(), DstIP: dst.Netip().AsSlice()}
 }
 
 // build makes a buffer: virtio header, Ethernet header, layers.
@@ -242,25 +242,25 @@ func build(t testing.TB, body ...gopacket.SerializableLayer) []byte {
 
 const protoTCP, protoUDP, protoICMP = layers.IPProtocolTCP, layers.IPProtocolUDP, layers.IPProtocolICMPv4
 
-func udpFrame(t testing.TB, src uint32, sport uint16, dst uint32, dport uint16, payload string) []byte {
+func udpFrame(t testing.TB, src packet.Addr, sport uint16, dst packet.Addr, dport uint16, payload string) []byte {
 	return build(t, ip(src, dst, protoUDP), &layers.UDP{SrcPort: layers.UDPPort(sport), DstPort: layers.UDPPort(dport)}, gopacket.Payload(payload))
 }
 
 // tcpFrame makes a segment with flags as in packet.SYN, sequence number 1000 and acknowledgement 2000.
-func tcpFrame(t testing.TB, src uint32, sport uint16, dst uint32, dport uint16, flags uint8, payload string) []byte {
+func tcpFrame(t testing.TB, src packet.Addr, sport uint16, dst packet.Addr, dport uint16, flags uint8, payload string) []byte {
 	return build(t, ip(src, dst, protoTCP), &layers.TCP{
 		SrcPort: layers.TCPPort(sport), DstPort: layers.TCPPort(dport), Seq: 1000, Ack: 2000, Window: 100,
 		FIN: flags&packet.FIN != 0, SYN: flags&packet.SYN != 0, RST: flags&packet.RST != 0, ACK: flags&packet.ACK != 0,
 	}, gopacket.Payload(payload))
 }
 
-func echoFrame(t testing.TB, src, dst uint32, icmpType uint8, id uint16, payload string) []byte {
+func echoFrame(t testing.TB, src, dst packet.Addr, icmpType uint8, id uint16, payload string) []byte {
 	return build(t, ip(src, dst, protoICMP),
 		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(icmpType, 0), Id: id, Seq: 1}, gopacket.Payload(payload))
 }
 
 // errorFrame makes an ICMP error that quotes the IPv4 packet of a frame.
-func errorFrame(t testing.TB, src, dst uint32, quoted []byte) []byte {
+func errorFrame(t testing.TB, src, dst packet.Addr, quoted []byte) []byte {
 	return build(t, ip(src, dst, protoICMP),
 		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(packet.ICMPUnreachable, 1)},
 		gopacket.Payload(quoted[packet.VnetLen+packet.EthernetLen:]))

@@ -28,7 +28,7 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 	case packet.Malformed:
 		return g.drop(BadPacket)
 	}
-	if u := g.view.Load().Owner(packet.AddrOf(p.Src)); u != nil {
+	if u := g.view.Load().Owner(p.Src.Netip()); u != nil {
 		return g.own(b, &p, u, now)
 	}
 	return g.drop(UnknownProtocol)
@@ -113,7 +113,7 @@ func (g *Gateway) sendTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *na
 
 // outboundMiss handles a packet without a usable session: it opens one, or says why not.
 func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.Tick) Result {
-	if u := g.view.Load().Owner(packet.AddrOf(p.Src)); u != nil {
+	if u := g.view.Load().Owner(p.Src.Netip()); u != nil {
 		return g.own(b, p, u, now)
 	}
 	if !isHost(p.Src) || !isHost(p.Dst) {
@@ -152,7 +152,7 @@ func (g *Gateway) own(b []byte, p *packet.Packet, u *uplinks.Uplink, now nat.Tic
 func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result {
 	frame := b[packet.VnetLen:]
 	v := g.view.Load()
-	if u := v.Owner(packet.AddrOf(p.Src)); u != nil {
+	if u := v.Owner(p.Src.Netip()); u != nil {
 		return g.own(b, p, u, now)
 	}
 	key, ok := nat.QuotedKeyOut(frame, p)
@@ -204,8 +204,8 @@ func segments(v packet.VnetHeader, p *packet.Packet) int {
 }
 
 // isHost reports whether a can be one host's address beyond this link.
-func isHost(a uint32) bool {
-	switch {
+func isHost(addr packet.Addr) bool {
+	switch a := addr.V4(); {
 	case a>>24 == 0, a>>24 == 127, a>>28 >= 14: // this network, loopback, multicast, reserved and broadcast
 		return false
 	case a>>16 == 169<<8|254:

@@ -14,7 +14,7 @@ import (
 
 // conversation is a random first packet and its answer.
 type conversation struct {
-	inside, remote uint32
+	inside, remote packet.Addr
 	iport, rport   uint16
 	proto          layers.IPProtocol
 	payload        []byte
@@ -25,8 +25,8 @@ type conversation struct {
 
 func conversations(t *rapid.T) conversation {
 	c := conversation{
-		inside:  0x0a000000 | rapid.Uint32Range(1, 0xfffffe).Draw(t, "inside"),
-		remote:  rapid.Uint32Range(0x0b000000, 0x5fffffff).Draw(t, "remote"),
+		inside:  packet.IPv4(0x0a000000 | rapid.Uint32Range(1, 0xfffffe).Draw(t, "inside")),
+		remote:  packet.IPv4(rapid.Uint32Range(0x0b000000, 0x5fffffff).Draw(t, "remote")),
 		iport:   rapid.Uint16().Draw(t, "inside port"),
 		rport:   rapid.Uint16().Draw(t, "remote port"),
 		proto:   rapid.SampledFrom([]layers.IPProtocol{protoTCP, protoUDP, protoICMP}).Draw(t, "protocol"),
@@ -43,7 +43,7 @@ func conversations(t *rapid.T) conversation {
 }
 
 // frames is the packet from src to dst, whole or in pieces. reply chooses the type of an ICMP query and the TCP flags.
-func (c *conversation) frames(t testing.TB, src, dst uint32, sport, dport uint16, reply bool) [][]byte {
+func (c *conversation) frames(t testing.TB, src, dst packet.Addr, sport, dport uint16, reply bool) [][]byte {
 	var b []byte
 	switch {
 	case c.proto == protoUDP:

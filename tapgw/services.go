@@ -105,13 +105,13 @@ func (g *Gateway) respond(b []byte, p *packet.Packet, tr *nat.Translation, u *up
 
 // client is a remote endpoint and the port of the host that it spoke to.
 type client struct {
-	addr          uint32
+	addr          packet.Addr
 	port, service uint16
 }
 
 // spoken is how a client last spoke to its service.
 type spoken struct {
-	local  uint32 // address that it used
+	local  packet.Addr // address that it used
 	uplink uint8
 	at     nat.Tick
 }

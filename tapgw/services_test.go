@@ -30,7 +30,7 @@ func (w *world) answer(service uint16) (port uint16, uplink uint8) {
 	b := udpFrame(w.t, tapIP, service, server, remoteAsked, "answer")
 	res := w.out(b)
 	s := w.sent(res, b, res.Uplink)
-	if src := s.ip.SrcIP.String(); src != packet.AddrOf(wan1).String() && res.Uplink == 1 {
+	if src := s.ip.SrcIP.String(); src != wan1.Netip().String() && res.Uplink == 1 {
 		w.t.Errorf("source %s", src)
 	}
 	return outsidePort(s), res.Uplink
@@ -69,7 +69,7 @@ func TestNoResponse(t *testing.T) {
 		"no service any more": func(w *world) { asked(w); w.g.SetServices(nil, nil) },
 		"uplink down":         func(w *world) { asked(w); w.ups[1].State = uplinks.Down; w.publish() },
 		"uplink gone":         func(w *world) { asked(w); w.ups[1].ID = 0; w.publish() },
-		"another address":     func(w *world) { asked(w); w.ups[1].Addresses[0] = packet.AddrOf(router); w.publish() },
+		"another address":     func(w *world) { asked(w); w.ups[1].Addresses[0] = router.Netip(); w.publish() },
 		"not ready":           func(w *world) { asked(w); w.ups[1].GatewayMAC = [6]byte{}; w.publish() },
 		"long ago": func(w *world) {
 			w.g.Inbound(udpFrame(t, server, remoteAsked, wan2, seenByHost, "x"), 2, start-nat.TickOf(remoteLife+time.Second))
@@ -94,7 +94,7 @@ func TestServiceFragments(t *testing.T) {
 		if len(passed) != 3 || res.Uplink != 2 {
 			t.Fatalf("order %v: %d pieces by uplink %d", order, len(passed), res.Uplink)
 		}
-		if s := look(t, join(t, passed)); s.ip.SrcIP.String() != packet.AddrOf(wan2).String() || outsidePort(s) != seenByHost {
+		if s := look(t, join(t, passed)); s.ip.SrcIP.String() != wan2.Netip().String() || outsidePort(s) != seenByHost {
 			t.Errorf("order %v: from %s:%d", order, s.ip.SrcIP, outsidePort(s))
 		}
 	}
@@ -142,26 +142,28 @@ func TestRemotes(t *testing.T) {
 	r := newRemotes()
 	const clients = remoteBuckets * remoteSlots * 4
 	now := start
-	for n := range uint32(clients) {
-		now = start + nat.Tick(n)/1000
+	for i := range clients {
+		n := packet.IPv4(uint32(i))
+		now = start + nat.Tick(i)/1000
 		r.note(client{addr: n, port: 1, service: 2}, spoken{local: n, at: now})
 		if s, ok := r.find(client{addr: n, port: 1, service: 2}, now); !ok || s.local != n {
-			t.Fatalf("client %d: %+v %t", n, s, ok)
+			t.Fatalf("client %d: %+v %t", i, s, ok)
 		}
 	}
 	known := 0
-	for n := range uint32(clients) {
+	for i := range clients {
+		n := packet.IPv4(uint32(i))
 		if s, ok := r.find(client{addr: n, port: 1, service: 2}, now); ok {
 			known++
 			if s.local != n {
-				t.Fatalf("client %d spoke to %d", n, s.local)
+				t.Fatalf("client %d spoke to %s", i, s.local.Netip())
 			}
 		}
 	}
 	if known < remoteBuckets*remoteSlots*9/10 {
 		t.Errorf("%d of the latest %d clients are known", known, remoteBuckets*remoteSlots)
 	}
-	late := client{addr: clients - 1, port: 1, service: 2}
+	late := client{addr: packet.IPv4(clients - 1), port: 1, service: 2}
 	if _, ok := r.find(late, now+nat.TickOf(remoteLife+time.Second)); ok {
 		t.Error("a client is remembered for ever")
 	}

@@ -62,10 +62,10 @@ func (u *Uplink) Ready() bool {
 	return u.Index != 0 && len(u.Addresses) > 0 && (u.HeaderLess || u.GatewayMAC != [6]byte{})
 }
 
-// Outside returns the addresses of u as headers are decoded, in host order.
-func (u *Uplink) Outside() (list []uint32) {
+// Outside returns the addresses of u as headers are decoded.
+func (u *Uplink) Outside() (list []packet.Addr) {
 	for _, a := range u.Addresses {
-		list = append(list, packet.HostOrder(a))
+		list = append(list, packet.AddrOf(a))
 	}
 	return list
 }

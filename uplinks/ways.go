@@ -80,10 +80,10 @@ func (w *Ways) number(h Hop) uint8 {
 	return uint8(i + 1)
 }
 
-// Hop returns the number of the hop to an inside address, host order; 0 when the host's own stack must find the way.
-func (w Ways) Hop(inside uint32) uint8 {
+// Hop returns the number of the hop to an inside address; 0 when the host's own stack must find the way.
+func (w Ways) Hop(inside packet.Addr) uint8 {
 	for _, p := range w.parts {
-		if inside&p.mask == p.first {
+		if inside.V4()&p.mask == p.first {
 			return p.hop
 		}
 	}

@@ -30,7 +30,7 @@ func TestWays(t *testing.T) {
 		"10.2.0.1": {}, "10.9.0.7": {Index: guests}, "192.168.0.1": {}, "8.8.8.8": {},
 	} {
 		got := Hop{}
-		if n := w.Hop(packet.HostOrder(netip.MustParseAddr(inside))); n > 0 {
+		if n := w.Hop(packet.AddrOf(netip.MustParseAddr(inside))); n > 0 {
 			got = w.Hops[n-1]
 		}
 		if got != want {
@@ -59,7 +59,7 @@ func TestWaysThatLeadNowhere(t *testing.T) {
 		"10.0.0.193": {}, "10.0.9.9": {},
 	} {
 		got := Hop{}
-		if n := w.Hop(packet.HostOrder(addr(inside))); n > 0 {
+		if n := w.Hop(packet.AddrOf(addr(inside))); n > 0 {
 			got = w.Hops[n-1]
 		}
 		if got != want {
@@ -90,7 +90,7 @@ func TestManyHops(t *testing.T) {
 	if len(w.Hops) != maxHops {
 		t.Errorf("%d hops, want %d", len(w.Hops), maxHops)
 	}
-	if n := w.Hop(packet.HostOrder(routes[len(routes)-1].Dst.Addr())); n != 0 {
+	if n := w.Hop(packet.AddrOf(routes[len(routes)-1].Dst.Addr())); n != 0 {
 		t.Errorf("a hop beyond the possible number is %d, want 0", n)
 	}
 }

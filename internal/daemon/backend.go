@@ -59,9 +59,9 @@ var protocols = map[uint8]string{packet.ProtoTCP: "tcp", packet.ProtoUDP: "udp",
 func (b backend) session(i nat.Info, uplink string) api.Session {
 	return api.Session{
 		Proto:   protocols[i.Proto],
-		Inside:  netip.AddrPortFrom(packet.AddrOf(i.Inside), i.InsidePort),
-		Remote:  netip.AddrPortFrom(packet.AddrOf(i.Remote), i.RemotePort),
-		Outside: netip.AddrPortFrom(packet.AddrOf(i.Outside), i.OutsidePort),
+		Inside:  netip.AddrPortFrom(i.Inside.Netip(), i.InsidePort),
+		Remote:  netip.AddrPortFrom(i.Remote.Netip(), i.RemotePort),
+		Outside: netip.AddrPortFrom(i.Outside.Netip(), i.OutsidePort),
 		Uplink:  uplink, State: i.State.String(),
 		AgeS: seconds(b.pumps.clock.since(i.Created)), IdleS: seconds(b.pumps.clock.since(i.Seen)),
 		BytesOut: i.BytesOut, BytesIn: i.BytesIn,

@@ -25,7 +25,7 @@ func TestLaterSockets(t *testing.T) {
 			}
 			return nil
 		}))
-		if got := d.held.listed(packet.ProtoTCP, 0, port); got != want {
+		if got := d.held.listed(packet.ProtoTCP, packet.IPv4(0), port); got != want {
 			t.Errorf("%s: held %v", when, got)
 		}
 	}

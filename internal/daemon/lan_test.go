@@ -95,7 +95,7 @@ func (h *lanHost) look(t *testing.T) (hop uint8, why string) {
 		}
 		return err
 	}))
-	ref := h.table.FindOut(nat.Key{Inside: 0xc0a80101, Remote: 0xcb007101, InsidePort: 1, RemotePort: 443, Proto: packet.ProtoTCP})
+	ref := h.table.FindOut(nat.Key{Inside: packet.IPv4(0xc0a80101), Remote: packet.IPv4(0xcb007101), InsidePort: 1, RemotePort: 443, Proto: packet.ProtoTCP})
 	on, why := h.lan.status()
 	if on != (why == "") || on != h.attached(t) {
 		t.Errorf("on %v, because %q, attached %v", on, why, h.attached(t))

@@ -23,8 +23,8 @@ func newTestDaemon(t *testing.T) *Daemon {
 
 func (d *Daemon) openSession(t *testing.T, uplink uint8, port uint16) {
 	t.Helper()
-	key := nat.Key{Inside: 0xc0a80101, Remote: 0xcb007101, InsidePort: port, RemotePort: 443, Proto: packet.ProtoTCP}
-	binding := nat.Binding{Uplink: uplink, Generation: 1, Addresses: []uint32{0xc0000201}}
+	key := nat.Key{Inside: packet.IPv4(0xc0a80101), Remote: packet.IPv4(0xcb007101), InsidePort: port, RemotePort: 443, Proto: packet.ProtoTCP}
+	binding := nat.Binding{Uplink: uplink, Generation: 1, Addresses: []packet.Addr{packet.IPv4(0xc0000201)}}
 	_, err := d.table.Open(key, binding, d.pumps.clock.tick())
 	labtest.Must(t, err)
 }

@@ -274,11 +274,11 @@ type heldPorts struct {
 
 // listed is for ports about to be taken: asking the kernel each time cost 21 µs of a new connection. A socket that it
 // misses gets its packets all the same, as those without a session are judged by recent.
-func (h *heldPorts) listed(proto uint8, addr uint32, port uint16) bool {
+func (h *heldPorts) listed(proto uint8, addr packet.Addr, port uint16) bool {
 	s := h.sockets.Load()
 	switch {
 	case s == nil:
-		return wire.HeldBySocket(proto, packet.AddrOf(addr), port)
+		return wire.HeldBySocket(proto, addr.Netip(), port)
 	case proto == packet.ProtoTCP:
 		return s.TCP.Has(port)
 	}
@@ -286,6 +286,6 @@ func (h *heldPorts) listed(proto uint8, addr uint32, port uint16) bool {
 }
 
 // recent may repeat an answer for a second: for packets, of which there can be a flood.
-func (h *heldPorts) recent(proto uint8, addr uint32, port uint16) bool {
-	return h.cache.Held(proto, packet.AddrOf(addr), port, time.Now())
+func (h *heldPorts) recent(proto uint8, addr packet.Addr, port uint16) bool {
+	return h.cache.Held(proto, addr.Netip(), port, time.Now())
 }

@@ -10,6 +10,7 @@ import (
 	crand "crypto/rand"
 
 	"tapgw/configs"
+	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/probe"
 	"tapgw/uplinks"
@@ -67,7 +68,7 @@ func checkTAPAddress(c *configs.Config, before uplinks.Facts) error {
 }
 
 // natConfig is what the session table is made of. The hash key and the port numbers are unpredictable (RFC 6056).
-func natConfig(c *configs.Config, ports []nat.PortRange, held func(uint8, uint32, uint16) bool) nat.Config {
+func natConfig(c *configs.Config, ports []nat.PortRange, held func(uint8, packet.Addr, uint16) bool) nat.Config {
 	var seed [48]byte
 	_, _ = crand.Read(seed[:]) // never fails (crypto/rand)
 	source := rand.NewChaCha8([32]byte(seed[16:]))

@@ -17,13 +17,20 @@ func TestHostOrder(t *testing.T) {
 	}
 }
 
-func TestAddrOf(t *testing.T) {
-	if got := AddrOf(0xc0000201); got != netip.MustParseAddr("192.0.2.1") {
-		t.Errorf("0xc0000201 is %s, want 192.0.2.1", got)
+func TestAddr(t *testing.T) {
+	if got := IPv4(0xc0000201); got.Netip() != netip.MustParseAddr("192.0.2.1") || !got.Is4() {
+		t.Errorf("0xc0000201 is %s, want 192.0.2.1", got.Netip())
+	}
+	if got := AddrOf(netip.MustParseAddr("2001:db8::1")); got != (Addr{0x20010db8 << 32, 1}) || got.Is4() {
+		t.Errorf("2001:db8::1 is %#x", got)
+	}
+	if got := AddrOf(netip.Addr{}); got != (Addr{}) {
+		t.Errorf("no address is %#x", got)
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		if a := rapid.Uint32().Draw(t, "address"); HostOrder(AddrOf(a)) != a {
-			t.Errorf("%#x becomes %#x", a, HostOrder(AddrOf(a)))
+		b := rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "address")
+		if want := netip.AddrFrom16([16]byte(b)).Unmap(); AddrOf(want).Netip() != want || AddrOf(want).Is4() != want.Is4() {
+			t.Errorf("%s becomes %s", want, AddrOf(want).Netip())
 		}
 	})
 }

@@ -27,9 +27,20 @@ func Fold(acc uint64) uint16 {
 	return uint16(acc)
 }
 
-// PseudoHeader is the one's complement sum of the IPv4 pseudo header for a payload of n bytes (RFC 9293 §3.1).
-func PseudoHeader(src, dst uint32, proto uint8, n int) uint64 {
-	return uint64(src>>16) + uint64(src&0xffff) + uint64(dst>>16) + uint64(dst&0xffff) + uint64(proto) + uint64(n)
+// PseudoHeader is the one's complement sum of the pseudo header for a payload of n bytes (RFC 9293 §3.1, RFC 8200 §8.1).
+func PseudoHeader(src, dst Addr, proto uint8, n int) uint64 {
+	return src.sum() + dst.sum() + uint64(proto) + uint64(n)
+}
+
+// sum adds up what pseudo headers hold of an address. The words that map an IPv4 address into IPv6 count nothing.
+func (a Addr) sum() (acc uint64) {
+	if a.Is4() {
+		a.Lo &^= mapped
+	}
+	for _, half := range [2]uint64{a.Hi, a.Lo} {
+		acc += half>>48 + half>>32&0xffff + half>>16&0xffff + half&0xffff
+	}
+	return acc
 }
 
 // Delta is a pending change of a checksum: the sum of the new words and of the inverted old ones (RFC 1624 eqn. 3).

@@ -55,7 +55,7 @@ const (
 
 // Packet locates the headers of one IPv4 packet. Offsets count from the start of the byte slice given to Decode.
 type Packet struct {
-	Src, Dst         uint32 // host order; valid for every IPv4 kind
+	Src, Dst         Addr   // valid for every IPv4 kind
 	SrcPort, DstPort uint16 // valid for TCP, UDP; ICMPQuery: the identifier in both
 	Seq, SeqEnd, Ack uint32 // valid for TCP; SeqEnd is Seq plus payload, SYN and FIN
 	L3, L4           uint16 // offsets; L4 is valid for every IPv4 kind but later fragments carry no header there
@@ -98,7 +98,7 @@ func (p *Packet) DecodeIPv4(b []byte, l3 int) {
 	}
 	p.L3, p.L4, p.Len = uint16(l3), uint16(l3+ihl), uint16(total)
 	p.Proto, p.TTL, p.Options = ip[9], ip[8], ihl > minIPv4
-	p.Src, p.Dst = binary.BigEndian.Uint32(ip[12:]), binary.BigEndian.Uint32(ip[16:])
+	p.Src, p.Dst = IPv4(binary.BigEndian.Uint32(ip[12:])), IPv4(binary.BigEndian.Uint32(ip[16:]))
 	frag := binary.BigEndian.Uint16(ip[6:])
 	p.DontFragment = frag&0x4000 != 0
 	if frag&0x3fff != 0 {

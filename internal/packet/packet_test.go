@@ -70,7 +70,7 @@ func TestDecodeKinds(t *testing.T) {
 		{"short udp", build(t, 17, nil, gopacket.Payload("1234567")), Packet{Kind: Malformed, Proto: 17, L4: 34, Len: 27}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.want.Src, c.want.Dst, c.want.L3, c.want.TTL = 0xc0000201, 0xc6336407, 14, 63
+			c.want.Src, c.want.Dst, c.want.L3, c.want.TTL = IPv4(0xc0000201), IPv4(0xc6336407), 14, 63
 			var got Packet
 			got.Decode(c.frame)
 			if got != c.want {
@@ -206,8 +206,8 @@ func TestApplySeedIsPseudoHeader(t *testing.T) {
 		n := rapid.IntRange(8, 65515).Draw(t, "len")
 		var d Delta
 		d.Replace32(src, to)
-		got := d.ApplySeed(Fold(PseudoHeader(src, dst, ProtoTCP, n)))
-		if want := Fold(PseudoHeader(to, dst, ProtoTCP, n)); got != want {
+		got := d.ApplySeed(Fold(PseudoHeader(IPv4(src), IPv4(dst), ProtoTCP, n)))
+		if want := Fold(PseudoHeader(IPv4(to), IPv4(dst), ProtoTCP, n)); got != want {
 			t.Fatalf("got %#x, want %#x", got, want)
 		}
 	})

@@ -27,7 +27,7 @@ func BenchmarkRun(b *testing.B) {
 	}
 	for _, s := range samples() {
 		s.sport, s.payload = port, 60-(len(s.build())-s.payload)
-		bind := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []uint32{s.src}}
+		bind := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []packet.Addr{packet.IPv4(s.src)}}
 		ref, err := table.Open(s.key(), bind, offset)
 		if err != nil {
 			b.Fatal(err)
@@ -68,9 +68,9 @@ func BenchmarkSweepMillion(b *testing.B) {
 		Random: rand.Uint64, Memory: p.Memory(),
 	})
 	labtest.Must(b, err)
-	bind := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []uint32{outside}}
+	bind := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []packet.Addr{packet.IPv4(outside)}}
 	for i := range uint32(million) {
-		k := nat.Key{Inside: 0x0a000000 + i%endpoints, Remote: 0x08000000 + i/endpoints, InsidePort: 5000, RemotePort: 53, Proto: packet.ProtoUDP}
+		k := nat.Key{Inside: packet.IPv4(0x0a000000 + i%endpoints), Remote: packet.IPv4(0x08000000 + i/endpoints), InsidePort: 5000, RemotePort: 53, Proto: packet.ProtoUDP}
 		if _, err := table.Open(k, bind, offset); err != nil {
 			b.Fatal(err)
 		}

@@ -49,13 +49,13 @@ func newJudging(t *testing.T) *judging {
 	j.shared.everyUplink(func(w *uplinkWords) { w.upcall.Store(1 << 20) })
 	j.gateway = userspace(t, j.table)
 	labtest.Must(t, j.SetServices([]uint16{service}))
-	arrays := j.table.Prepare(uplinkID, []uint32{outside, bare})
+	arrays := j.table.Prepare(uplinkID, []packet.Addr{packet.IPv4(outside), packet.IPv4(bare)})
 	binary.NativeEndian.PutUint32(j.memory.Ports[arrays[0].TCP*nat.PortArrayBytes+4*shared:], 2<<30|2)
 	arrays[1].TCP, arrays[1].UDP = -1, -1
 	labtest.Must(t, j.SetAddresses(uplinkID, arrays))
 	j.resting = j.rested(t)
 	for i, tr := range []*nat.Translation{&j.tcp, &j.udp, &j.ask} {
-		k := nat.Key{Inside: 0x0a000002, Remote: 0x08080808, InsidePort: 40000, RemotePort: 443, Proto: packet.ProtoTCP}
+		k := nat.Key{Inside: packet.IPv4(0x0a000002), Remote: packet.IPv4(0x08080808), InsidePort: 40000, RemotePort: 443, Proto: packet.ProtoTCP}
 		if i > 0 {
 			k.Proto = packet.ProtoUDP
 		}
@@ -78,7 +78,7 @@ func userspace(t *testing.T, table *nat.Table) *tapgw.Gateway {
 	}
 	g := tapgw.New(tapgw.Config{
 		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, TAPIP: netip.MustParseAddr("198.18.73.1"),
-		Held: func(uint8, uint32, uint16) bool { return false },
+		Held: func(uint8, packet.Addr, uint16) bool { return false },
 	}, table, meters, scheduler)
 	g.SetUplinks(uplinks.NewSnapshot([]*uplinks.Uplink{{
 		ID: uplinkID, Generation: generation, Index: 1, MTU: mtu, State: uplinks.Up, GatewayMAC: [6]byte{2},
@@ -91,10 +91,10 @@ func userspace(t *testing.T, table *nat.Table) *tapgw.Gateway {
 // rested opens a session that ends, and returns its outside port.
 func (j *judging) rested(t *testing.T) uint16 {
 	t.Helper()
-	tr := j.table.Translation(j.open(t, nat.Key{Inside: 1, Remote: 2, InsidePort: 3, RemotePort: 4, Proto: packet.ProtoUDP}))
+	tr := j.table.Translation(j.open(t, nat.Key{Inside: packet.IPv4(1), Remote: packet.IPv4(2), InsidePort: 3, RemotePort: 4, Proto: packet.ProtoUDP}))
 	later := nat.Tick(offset) + nat.TickOf(time.Hour)
 	j.table.Sweep(later, 0)
-	if got := j.table.Owned(uplinkID, packet.ProtoUDP, outside, tr.OutsidePort); got != nat.Resting {
+	if got := j.table.Owned(uplinkID, packet.ProtoUDP, packet.IPv4(outside), tr.OutsidePort); got != nat.Resting {
 		t.Fatalf("the port of an ended session is %v, want resting", got)
 	}
 	return tr.OutsidePort
@@ -235,27 +235,27 @@ func (j *judging) queries() []arrival {
 		return framed(ipv4(packet.ProtoICMP, src, outside, nil, message(kind, uint32(id)<<16|1, []byte("abcd"))))
 	}
 	mine := j.ask.OutsidePort
-	elsewhere := ipv4(packet.ProtoICMP, j.ask.Remote, bare, nil, message(packet.ICMPEchoReply, uint32(mine)<<16, nil))
+	elsewhere := ipv4(packet.ProtoICMP, j.ask.Remote.V4(), bare, nil, message(packet.ICMPEchoReply, uint32(mine)<<16, nil))
 	return []arrival{
-		{"echo reply", reply(packet.ICMPEchoReply, j.ask.Remote, mine), ours, ""},
-		{"timestamp reply", reply(packet.ICMPTimestampReply, j.ask.Remote, mine), ours, ""},
-		{"echo reply, options", optional(reply(packet.ICMPEchoReply, j.ask.Remote, mine)), ours, ""},
-		{"echo reply, host's identifier", reply(packet.ICMPEchoReply, j.ask.Remote, mine+1), others, ""},
+		{"echo reply", reply(packet.ICMPEchoReply, j.ask.Remote.V4(), mine), ours, ""},
+		{"timestamp reply", reply(packet.ICMPTimestampReply, j.ask.Remote.V4(), mine), ours, ""},
+		{"echo reply, options", optional(reply(packet.ICMPEchoReply, j.ask.Remote.V4(), mine)), ours, ""},
+		{"echo reply, host's identifier", reply(packet.ICMPEchoReply, j.ask.Remote.V4(), mine+1), others, ""},
 		{"echo reply, stranger", reply(packet.ICMPEchoReply, stranger, mine), others, ""},
 		{"echo reply, other address of ours", framed(elsewhere), others, ""},
-		{"echo request", reply(packet.ICMPEcho, j.ask.Remote, mine), others, ""},
-		{"timestamp request", reply(packet.ICMPTimestamp, j.ask.Remote, mine), others, ""},
-		{"router advertisement", reply(9, j.ask.Remote, mine), others, ""},
-		{"echo reply, cut", reply(packet.ICMPEchoReply, j.ask.Remote, mine)[:l4+7], others, hostDrops},
+		{"echo request", reply(packet.ICMPEcho, j.ask.Remote.V4(), mine), others, ""},
+		{"timestamp request", reply(packet.ICMPTimestamp, j.ask.Remote.V4(), mine), others, ""},
+		{"router advertisement", reply(9, j.ask.Remote.V4(), mine), others, ""},
+		{"echo reply, cut", reply(packet.ICMPEchoReply, j.ask.Remote.V4(), mine)[:l4+7], others, hostDrops},
 	}
 }
 
 // quoted is a packet that was sent, as an error quotes it.
 func quoted(tr nat.Translation) []byte {
 	if tr.Proto == packet.ProtoICMP {
-		return ipv4(tr.Proto, tr.Outside, tr.Remote, nil, message(packet.ICMPEcho, uint32(tr.OutsidePort)<<16, nil))
+		return ipv4(tr.Proto, tr.Outside.V4(), tr.Remote.V4(), nil, message(packet.ICMPEcho, uint32(tr.OutsidePort)<<16, nil))
 	}
-	s := sample{src: tr.Outside, dst: tr.Remote, sport: tr.OutsidePort, dport: tr.RemotePort, proto: tr.Proto, payload: 20}
+	s := sample{src: tr.Outside.V4(), dst: tr.Remote.V4(), sport: tr.OutsidePort, dport: tr.RemotePort, proto: tr.Proto, payload: 20}
 	return s.build()[packet.EthernetLen:]
 }
 
@@ -277,10 +277,10 @@ func (j *judging) strangeErrors() []arrival {
 	const kind = packet.ICMPUnreachable
 	whole := quoted(j.udp)
 	hosts, elsewhere, unknown, over, rest := j.udp, j.udp, j.udp, j.udp, j.udp
-	hosts.OutsidePort, elsewhere.Outside, over.Remote, rest.OutsidePort = unsent, neighbour, stranger, j.resting
-	unknown.Outside, unknown.OutsidePort = bare, unsent
-	options := func(q []byte) []byte { return ipv4(q[9], outside, j.udp.Remote, padding, q[20:]) }
-	reply := ipv4(packet.ProtoICMP, outside, j.ask.Remote, nil, message(packet.ICMPEchoReply, uint32(j.ask.OutsidePort)<<16, nil))
+	hosts.OutsidePort, elsewhere.Outside, over.Remote, rest.OutsidePort = unsent, packet.IPv4(neighbour), packet.IPv4(stranger), j.resting
+	unknown.Outside, unknown.OutsidePort = packet.IPv4(bare), unsent
+	options := func(q []byte) []byte { return ipv4(q[9], outside, j.udp.Remote.V4(), padding, q[20:]) }
+	reply := ipv4(packet.ProtoICMP, outside, j.ask.Remote.V4(), nil, message(packet.ICMPEchoReply, uint32(j.ask.OutsidePort)<<16, nil))
 	toBare := framed(ipv4(packet.ProtoICMP, stranger, bare, nil, message(kind, 0, whole)))
 	return []arrival{
 		{"quote of eight bytes", icmp(kind, 0, whole[:28]), ours, ""},
@@ -329,7 +329,7 @@ func TestAnnouncedAddress(t *testing.T) {
 		}
 	}
 	expect(before, others)
-	labtest.Must(t, j.AddAddresses(uplinkID, []uint32{outside, neighbour}))
+	labtest.Must(t, j.AddAddresses(uplinkID, []packet.Addr{packet.IPv4(outside), packet.IPv4(neighbour)}))
 	expect(before, ours)
 	expect(to(packet.ProtoTCP, outside, unsent), others)
 	expect(to(packet.ProtoTCP, outside, j.tcp.OutsidePort), ours)

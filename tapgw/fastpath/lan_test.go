@@ -39,7 +39,7 @@ func newLANRig(t testing.TB) *rig {
 // relabel gives all sessions a hop.
 func (r *rig) relabel(hop uint8) {
 	for _, table := range []*nat.Table{r.table, r.twin} {
-		table.Relabel(func(uint32) uint8 { return hop })
+		table.Relabel(func(packet.Addr) uint8 { return hop })
 	}
 }
 

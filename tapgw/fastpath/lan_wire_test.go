@@ -157,8 +157,8 @@ func (w *world) talk(t *testing.T, end lanEnd) (here, there net.Conn) {
 	addr := netip.MustParseAddr(end.addr)
 	s := sample{src: packet.HostOrder(addr), dst: 0xcb007109, sport: end.port, dport: end.port, proto: packet.ProtoUDP}
 	tr := w.table.Translation(w.open(t, s.key()))
-	w.table.Relabel(func(inside uint32) uint8 {
-		if inside>>16 == 0x0a09 {
+	w.table.Relabel(func(inside packet.Addr) uint8 {
+		if inside.V4()>>16 == 0x0a09 {
 			return 2
 		}
 		return 1
@@ -193,7 +193,7 @@ func TestLANReroute(t *testing.T) {
 	labtest.Must(t, err)
 	s := sample{src: 0x0a000002, dst: 0xcb007109, sport: 5000, dport: 5000, proto: packet.ProtoUDP, payload: 16}
 	w.open(t, s.key())
-	w.table.Relabel(func(uint32) uint8 { return 1 })
+	w.table.Relabel(func(packet.Addr) uint8 { return 1 })
 	expect := func(when string, want uint32) {
 		t.Helper()
 		f := s.build()

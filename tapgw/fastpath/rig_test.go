@@ -98,7 +98,7 @@ func plainMemory(s nat.Sizes) *nat.Memory {
 // open makes the same session in both tables.
 func (r *rig) open(t testing.TB, k nat.Key) nat.Ref {
 	t.Helper()
-	b := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []uint32{outside}}
+	b := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []packet.Addr{packet.IPv4(outside)}}
 	ref, err := r.table.Open(k, b, offset)
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func (s sample) build() []byte {
 		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
 	}
 	if !s.noChecksum {
-		check := ^packet.Fold(packet.Sum(packet.PseudoHeader(s.src, s.dst, s.proto, len(l4)), l4))
+		check := ^packet.Fold(packet.Sum(packet.PseudoHeader(packet.IPv4(s.src), packet.IPv4(s.dst), s.proto, len(l4)), l4))
 		if s.proto == packet.ProtoUDP && check == 0 {
 			check = 0xffff
 		}
@@ -187,11 +187,11 @@ func (s sample) build() []byte {
 
 // reply is the sample in the other direction, to what the session is outside.
 func (s sample) reply(tr *nat.Translation) sample {
-	s.src, s.dst, s.sport, s.dport = tr.Remote, tr.Outside, tr.RemotePort, tr.OutsidePort
+	s.src, s.dst, s.sport, s.dport = tr.Remote.V4(), tr.Outside.V4(), tr.RemotePort, tr.OutsidePort
 	s.seq, s.ack = s.ack, s.seq
 	return s
 }
 
 func (s sample) key() nat.Key {
-	return nat.Key{Inside: s.src, Remote: s.dst, InsidePort: s.sport, RemotePort: s.dport, Proto: s.proto}
+	return nat.Key{Inside: packet.IPv4(s.src), Remote: packet.IPv4(s.dst), InsidePort: s.sport, RemotePort: s.dport, Proto: s.proto}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
+	"tapgw/internal/packet"
 	"tapgw/nat"
 )
 
@@ -184,7 +185,7 @@ func kernelTick() (nat.Tick, error) {
 // open makes the session of a witness on an uplink, or moves it there.
 func (s *stress) open(w *witness, uplink int, now nat.Tick) error {
 	_, err := s.table.Open(w.key(), nat.Binding{
-		Uplink: uplinkID + uint8(uplink), Generation: generation, Addresses: []uint32{w.sums[uplink]},
+		Uplink: uplinkID + uint8(uplink), Generation: generation, Addresses: []packet.Addr{packet.IPv4(w.sums[uplink])},
 	}, now)
 	return err
 }
@@ -207,7 +208,7 @@ func (s *stress) out(w *witness) (end outsideEnd, hit bool) {
 
 // in sends a reply to what the witness is outside.
 func (s *stress) in(w *witness, end outsideEnd) (hit bool) {
-	reply := w.reply(&nat.Translation{Key: w.key(), Outside: w.sums[end.uplink], OutsidePort: end.port})
+	reply := w.reply(&nat.Translation{Key: w.key(), Outside: packet.IPv4(w.sums[end.uplink]), OutsidePort: end.port})
 	got, hit := s.send(s.replies[end.uplink], reply.build())
 	if hit {
 		reply.dst, reply.dport = w.src, w.sport

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/uplinks"
 )
@@ -129,7 +130,7 @@ func (p *Programs) SetAddresses(id uint8, list []nat.PortArrays) error {
 
 // AddAddresses has Go judge all packets to further outside addresses of an uplink, until SetAddresses says where their ports
 // are.
-func (p *Programs) AddAddresses(id uint8, outside []uint32) error {
+func (p *Programs) AddAddresses(id uint8, outside []packet.Addr) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -157,7 +158,7 @@ func (p *Programs) setAddresses(id uint8, list []nat.PortArrays) error {
 	for i, a := range list {
 		w.list[i].tcp.Store(uint32(a.TCP)) // −1 is NO_PORTS
 		w.list[i].udp.Store(uint32(a.UDP))
-		w.list[i].addr.Store(a.Outside)
+		w.list[i].addr.Store(a.Outside.V4())
 	}
 	w.count.Store(uint32(len(list)))
 	p.addresses[id] = slices.Clone(list)
@@ -174,12 +175,12 @@ func (p *Programs) setOwn(id uint8, list []nat.PortArrays) error {
 	}
 	p.own[id] = nil
 	for _, a := range list {
-		if err := own.Update(a.Outside, uint32(id), ebpf.UpdateNoExist); errors.Is(err, ebpf.ErrKeyExist) {
+		if err := own.Update(a.Outside.V4(), uint32(id), ebpf.UpdateNoExist); errors.Is(err, ebpf.ErrKeyExist) {
 			continue // of the uplink that had it first
 		} else if err != nil {
 			return fmt.Errorf("fastpath: note an address of uplink %d: %w", id, err)
 		}
-		p.own[id] = append(p.own[id], a.Outside)
+		p.own[id] = append(p.own[id], a.Outside.V4())
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func (c *carried) load(t *testing.T) {
 	labtest.Must(t, err)
 	u := fastpath.Uplink{Generation: 1, Index: c.wan, MAC: wanMAC, MTU: 1500, HeaderLess: c.headerless, Usable: true}
 	labtest.Must(t, p.SetUplink(uplinkID, u))
-	addr := packet.HostOrder(wanAddr)
+	addr := packet.AddrOf(wanAddr)
 	labtest.Must(t, p.SetAddresses(uplinkID, []nat.PortArrays{{Outside: addr, TCP: 0, UDP: 1}}))
 	ports := p.Memory().Ports[nat.PortArrayBytes:]
 	binary.NativeEndian.PutUint32(ports[barrier*4:], 1<<30)
@@ -167,7 +167,7 @@ func datagram(src, dst netip.Addr, port uint16, payload string) []byte {
 	binary.BigEndian.PutUint16(b[24:], uint16(cap(b)-20))
 	b = append(b, payload...)
 	from, to := binary.BigEndian.Uint32(b[12:]), binary.BigEndian.Uint32(b[16:])
-	binary.BigEndian.PutUint16(b[26:], ^packet.Fold(packet.Sum(packet.PseudoHeader(from, to, packet.ProtoUDP, len(b)-20), b[20:])))
+	binary.BigEndian.PutUint16(b[26:], ^packet.Fold(packet.Sum(packet.PseudoHeader(packet.IPv4(from), packet.IPv4(to), packet.ProtoUDP, len(b)-20), b[20:])))
 	return b
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"tapgw/internal/packet"
 	"tapgw/uplinks"
 )
 
@@ -79,7 +80,7 @@ func TestRoutesThatLeadNowhere(t *testing.T) {
 	leads := func(want bool) func(uplinks.Facts) bool {
 		return func(f uplinks.Facts) bool {
 			ways := uplinks.FindWays(f, []int{lan})
-			return ways.Hop(10<<24|2) > 0 && (ways.Hop(10<<24|65) > 0) == want
+			return ways.Hop(packet.IPv4(10<<24|2)) > 0 && (ways.Hop(packet.IPv4(10<<24|65)) > 0) == want
 		}
 	}
 	for _, kind := range []int{unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT, unix.RTN_THROW, unix.RTN_LOCAL} {

@@ -143,7 +143,7 @@ func superSegment(t testing.TB, src, dst netip.Addr, n, size int) []byte {
 func seedChecksum(f []byte) {
 	ip := f[packet.VnetLen+packet.EthernetLen:]
 	word := func(b []byte) uint32 { return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]) }
-	sum := packet.Fold(packet.PseudoHeader(word(ip[12:]), word(ip[16:]), ip[9], len(ip)-20))
+	sum := packet.Fold(packet.PseudoHeader(packet.IPv4(word(ip[12:])), packet.IPv4(word(ip[16:])), ip[9], len(ip)-20))
 	ip[36], ip[37] = byte(sum>>8), byte(sum)
 }
 
