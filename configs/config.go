@@ -91,6 +91,8 @@ type Capacity struct{ Up, Down uint64 }
 type NAT struct {
 	MaxSessions int
 	Ports       []PortRange // outside ports in ascending order, empty means automatic
+	ClampMSS    bool        // lower the maximum segment size of TCP to what the uplink takes
+	AdoptTCP    bool        // open sessions in the middle of a TCP connection
 	Timeouts    Timeouts
 }
 
@@ -151,6 +153,7 @@ func Default() Config {
 		Datapath: Datapath{Mode: DatapathAuto, LANShortcut: LANShortcutAuto},
 		NAT: NAT{
 			MaxSessions: 65536,
+			ClampMSS:    true,
 			Timeouts: Timeouts{
 				TCPEstablished: 2*time.Hour + 4*time.Minute,
 				TCPTransitory:  4 * time.Minute,

@@ -140,7 +140,7 @@ func TestEnvironmentReachesEveryKey(t *testing.T) {
 		"tap.name": "tap9", "tap.address": "10.9.9.1/24", "nat.max_sessions": "100", "nat.ports": "20000-29999,31000",
 		"policy.scheduler": "weighted", "probe.targets": "8.8.4.4", "probe.quorum": "1", "probe.fall": "1", "probe.rise": "7",
 		"datapath.mode": "userspace", "datapath.lan_shortcut": "off",
-		"api.socket": "/tmp/s", "api.metrics": "127.0.0.1:1",
+		"api.socket": "/tmp/s", "api.metrics": "127.0.0.1:1", "nat.clamp_mss": "false", "nat.adopt_tcp": "true",
 	}
 	for _, f := range configFields {
 		value, ok := values[f.key]

@@ -97,6 +97,8 @@ var configFields = []field[Config]{
 	restart(scalar("datapath.lan_shortcut", func(c *Config) *LANShortcut { return &c.Datapath.LANShortcut }, parseLANShortcut, formatText)),
 	restart(scalar("nat.max_sessions", func(c *Config) *int { return &c.NAT.MaxSessions }, within(64, 4_000_000), strconv.Itoa)),
 	restart(list("nat.ports", "auto", func(c *Config) *[]PortRange { return &c.NAT.Ports }, parsePorts, formatPorts)),
+	scalar("nat.clamp_mss", func(c *Config) *bool { return &c.NAT.ClampMSS }, parseBool, strconv.FormatBool),
+	scalar("nat.adopt_tcp", func(c *Config) *bool { return &c.NAT.AdoptTCP }, parseBool, strconv.FormatBool),
 	duration("nat.timeouts.tcp_established", func(c *Config) *time.Duration { return &c.NAT.Timeouts.TCPEstablished }, time.Second, month),
 	duration("nat.timeouts.tcp_transitory", func(c *Config) *time.Duration { return &c.NAT.Timeouts.TCPTransitory }, time.Second, month),
 	duration("nat.timeouts.tcp_closed", func(c *Config) *time.Duration { return &c.NAT.Timeouts.TCPClosed }, time.Second, month),

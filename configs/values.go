@@ -26,6 +26,17 @@ func within(low, high int) func(string) (int, error) {
 
 func rangeFix(low, high string) string { return "use " + low + " to " + high }
 
+// parseBool reads a switch.
+func parseBool(s string) (bool, error) {
+	switch s {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, faultf("write true or false", "%s is neither true nor false", quote(s))
+}
+
 // lasting makes a parser of durations.
 func lasting(low, high time.Duration) func(string) (time.Duration, error) {
 	return func(s string) (time.Duration, error) {

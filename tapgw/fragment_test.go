@@ -212,12 +212,12 @@ func TestUnsoundFragments(t *testing.T) {
 	}
 }
 
-// TestFragmentsTooBig: the sender is told once, about the first fragment (RFC 1122 §3.2.2).
+// TestFragmentsTooBig: of fragments that must not be cut further the sender is told once, about the first (RFC 1122 §3.2.2).
 func TestFragmentsTooBig(t *testing.T) {
 	w := newWorld(t)
 	w.ups[0].MTU = 1400
 	w.publish()
-	fragments := cut(t, udpFrame(t, inside, 4000, server, 53, big), 1480)
+	fragments := cut(t, uncut(udpFrame(t, inside, 4000, server, 53, big)), 1480)
 	res := w.out(clone(fragments[0]))
 	w.expect(res, Drop, TooBig)
 	if s := look(t, res.Reply); s.icmp.TypeCode.Code() != layers.ICMPv4CodeFragmentationNeeded || s.icmp.Seq != 1400 {

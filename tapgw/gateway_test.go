@@ -93,10 +93,10 @@ func TestVerdictsOfUplinks(t *testing.T) {
 	}
 	for _, c := range []outboundCase{
 		{"no uplink", func(w *world) { w.ups[0].State, w.ups[1].State = uplinks.Down, uplinks.Down }, udp, Drop, NoUplink, layers.ICMPv4CodeNet},
-		{"too big", nil, jumbo, Drop, TooBig, layers.ICMPv4CodeFragmentationNeeded},
+		{"too big", nil, uncut(clone(jumbo)), Drop, TooBig, layers.ICMPv4CodeFragmentationNeeded},
 		{"super-packet of datagrams that fit", nil, datagrams(jumbo, 1472), Send, NoReason, -1},
 		{"super-packet of datagrams too big", nil, datagrams(jumbo, 1473), Drop, TooBig, layers.ICMPv4CodeFragmentationNeeded},
-		{"own, too big", nil, udpFrame(t, wan1, 4000, server, 53, big), Drop, TooBig, layers.ICMPv4CodeFragmentationNeeded},
+		{"own, too big", nil, uncut(udpFrame(t, wan1, 4000, server, 53, big)), Drop, TooBig, layers.ICMPv4CodeFragmentationNeeded},
 		{"gateway unresolved", opened(noMAC), udp, Drop, NotReady, -1},
 		{"own, gateway unresolved", noMAC, udpFrame(t, wan1, 4000, server, 53, "x"), Drop, NotReady, -1},
 		{"error, gateway unresolved", opened(noMAC), errorFrame(t, inside, server, udpFrame(t, server, 53, inside, 4000, "x")), Drop, NotReady, -1},

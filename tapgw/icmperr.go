@@ -6,11 +6,11 @@ import (
 	"tapgw/nat"
 )
 
-// refuse drops a packet from the inside and, within the rate limit, tells its sender why; never about a later fragment
-// (RFC 1122 §3.2.2).
+// refuse drops a packet from the inside and, within the rate limit, tells its sender why; never about a later fragment or
+// an ICMP error (RFC 1122 §3.2.2).
 func (g *Gateway) refuse(why Reason, b []byte, p *packet.Packet, mtu int, now nat.Tick) Result {
 	res := g.drop(why)
-	if p.Kind != packet.Fragment && isHost(p.Src) && g.originated.allow(now) {
+	if p.Kind != packet.Fragment && p.Kind != packet.ICMPError && isHost(p.Src) && g.originated.allow(now) {
 		res.Reply = g.answer(why, b, p, mtu)
 	}
 	return res

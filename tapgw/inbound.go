@@ -40,13 +40,15 @@ func (g *Gateway) inboundSession(b []byte, p *packet.Packet, key nat.InKey, now 
 
 // deliverTranslated rewrites b by the translation and delivers it.
 func (g *Gateway) deliverTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *nat.Translation, now nat.Tick) Result {
-	if u := g.view.Load().ByID(tr.Uplink); u == nil || u.Generation != tr.Generation {
+	u := g.view.Load().ByID(tr.Uplink)
+	if u == nil || u.Generation != tr.Generation {
 		return g.drop(StaleSession)
 	}
 	vnet := packet.VnetHeader(b)
 	if !nat.RewriteIn(b[packet.VnetLen:], p, tr, vnet.NeedsCsum()) {
 		return g.drop(BadPacket)
 	}
+	g.clamp(b, p, u)
 	g.table.CountIn(ref, now, int(p.Len), segments(vnet, p), p)
 	g.address(b)
 	return Result{Verdict: Deliver, Hop: lanHop(tr)}

@@ -14,13 +14,22 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 	}
 	var p packet.Packet
 	p.Decode(b[packet.VnetLen:])
+	inside := p.Src
+	res := g.outbound(b, &p, now)
+	if res.Verdict != Send {
+		return res
+	}
+	return g.fit(b, &p, inside, res)
+}
+
+func (g *Gateway) outbound(b []byte, p *packet.Packet, now nat.Tick) Result {
 	switch p.Kind {
 	case packet.TCP, packet.UDP, packet.ICMPQuery:
-		return g.outboundSession(b, &p, now)
+		return g.outboundSession(b, p, now)
 	case packet.ICMPError:
-		return g.outboundError(b, &p, now)
+		return g.outboundError(b, p, now)
 	case packet.Fragment:
-		return g.outboundFragment(b, &p, now)
+		return g.outboundFragment(b, p, now)
 	case packet.ARP:
 		return g.answerARP(b[packet.VnetLen:])
 	case packet.NotIP:
@@ -29,7 +38,7 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 		return g.drop(BadPacket)
 	}
 	if u := g.view.Load().Owner(p.Src.Netip()); u != nil {
-		return g.own(b, &p, u, now)
+		return g.own(b, p, u, now)
 	}
 	return g.drop(UnknownProtocol)
 }
@@ -107,6 +116,7 @@ func (g *Gateway) sendTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *na
 	if !nat.RewriteOut(b[packet.VnetLen:], p, tr, vnet.NeedsCsum()) {
 		return g.drop(BadPacket)
 	}
+	g.clamp(b, p, u)
 	g.table.CountOut(ref, now, int(p.Len), segments(vnet, p), p)
 	return Result{Verdict: Send, Uplink: u.ID}
 }
@@ -120,7 +130,7 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 		return g.drop(BadAddress)
 	}
 	switch {
-	case p.Kind == packet.TCP && p.TCPFlags&(packet.SYN|packet.ACK|packet.RST) != packet.SYN:
+	case p.Kind == packet.TCP && !g.opens(p):
 		return g.refuse(NotSYN, b, p, 0, now)
 	case p.Kind == packet.ICMPQuery && p.IsReply():
 		return g.drop(NoSession)
@@ -136,8 +146,8 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 	return g.sendTranslated(b, p, ref, &tr, u, now)
 }
 
-// own sends a packet that already carries an uplink's own address by that uplink, unchanged: replies of the host's port
-// forwards and services.
+// own sends a packet that already carries an uplink's own address by that uplink, with nothing but the segment size of TCP
+// changed: replies of the host's port forwards and services.
 func (g *Gateway) own(b []byte, p *packet.Packet, u *uplinks.Uplink, now nat.Tick) Result {
 	if !u.Ready() {
 		return g.drop(NotReady)
@@ -145,6 +155,7 @@ func (g *Gateway) own(b []byte, p *packet.Packet, u *uplinks.Uplink, now nat.Tic
 	if tooBig(b, p, u) {
 		return g.refuse(TooBig, b, p, u.MTU, now)
 	}
+	g.clamp(b, p, u)
 	return Result{Verdict: Send, Uplink: u.ID}
 }
 
@@ -180,12 +191,15 @@ func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result
 // udpHeader is its length, bytes.
 const udpHeader = 8
 
-// tooBig reports whether a packet, or a datagram of a UDP super-packet, exceeds the uplink's MTU; the segments of a TCP
-// super-packet are made to fit by whoever sends it.
+// tooBig reports whether a packet that must not be cut, or a datagram of a UDP super-packet, exceeds the uplink's MTU; the
+// segments of a TCP super-packet are made to fit by whoever sends it, and fit cuts the others.
 func tooBig(b []byte, p *packet.Packet, u *uplinks.Uplink) bool {
 	v, size := packet.VnetHeader(b), int(p.Len)
 	switch v.GSOType() {
 	case packet.GSONone:
+		if !p.DontFragment {
+			return false
+		}
 	case packet.GSOUDPL4:
 		size = min(size, int(p.L4-p.L3)+udpHeader+int(v.GSOSize()))
 	default:

@@ -130,7 +130,7 @@ func TestHostIsFaster(t *testing.T) {
 func TestServiceTooBig(t *testing.T) {
 	w := newHost(t)
 	w.in(udpFrame(t, server, remoteAsked, wan2, seenByHost, "x"), 2)
-	res := w.out(udpFrame(t, tapIP, seenByHost, server, remoteAsked, big))
+	res := w.out(uncut(udpFrame(t, tapIP, seenByHost, server, remoteAsked, big)))
 	w.expect(res, Drop, TooBig)
 	if res.Reply == nil {
 		t.Error("the host is not told")

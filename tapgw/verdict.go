@@ -56,6 +56,8 @@ type Result struct {
 	Reason  Reason
 	Hop     uint8  // for Deliver: the session's way to the LAN, 0 when that is the TAP
 	Reply   []byte // a whole buffer for the TAP (virtio header and frame), answering the sender, or nil
+	// Pieces are what the frame was cut into, to be sent instead of it: whole buffers of the caller's.
+	Pieces [][]byte
 	// Released are fragments held before that now go the same way, after the frame: whole buffers of the caller's.
 	Released [][]byte
 }

@@ -242,6 +242,7 @@ func (d *Daemon) openTable(c *configs.Config) (err error) {
 		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), TAPIP: c.TAP.Address.Addr(),
 		Held: d.held.recent, Settle: d.pumps.settle,
 	}, d.table, &d.meters, scheduler)
+	d.gateway.SetTCP(tcpOptions(c))
 	d.pumps.gateway = d.gateway
 	d.prober = newProber(probePlan(c), d.judged)
 	return nil

@@ -123,7 +123,12 @@ func (p *pumps) runQueue(device *tapdev.Device, number int, take func(w *worker,
 func (w *worker) outbound(q *tapdev.Queue, frame []byte, now nat.Tick) {
 	res := w.gateway.Outbound(frame, now)
 	if res.Verdict == tapgw.Send {
-		w.send(res.Uplink, frame)
+		if res.Pieces == nil {
+			w.send(res.Uplink, frame)
+		}
+		for _, f := range res.Pieces {
+			w.send(res.Uplink, f)
+		}
 		for _, f := range res.Released {
 			w.send(res.Uplink, f)
 		}

@@ -13,6 +13,7 @@ import (
 	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/probe"
+	"tapgw/tapgw"
 	"tapgw/uplinks"
 )
 
@@ -54,6 +55,11 @@ func probePlan(c *configs.Config) probe.Plan {
 func timeouts(c *configs.Config) nat.Timeouts {
 	t := c.NAT.Timeouts
 	return nat.Timeouts{TCPEstablished: t.TCPEstablished, TCPTransitory: t.TCPTransitory, TCPClosed: t.TCPClosed, UDP: t.UDP, ICMP: t.ICMP}
+}
+
+// tcpOptions is what the configuration says of TCP.
+func tcpOptions(c *configs.Config) tapgw.TCPOptions {
+	return tapgw.TCPOptions{ClampMSS: c.NAT.ClampMSS, Adopt: c.NAT.AdoptTCP}
 }
 
 // checkTAPAddress refuses a subnet on the TAP that the host is in already: whoever has our address counts as an uplink, and
