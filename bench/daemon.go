@@ -19,8 +19,8 @@ import (
 const patience = 20 * time.Second
 
 // daemonConfig leaves everything at its default but the datapath, the size of the table and, so that each of 100,000
-// endpoints finds a port, the outside ports.
-const daemonConfig = `nat: {max_sessions: %d, ports: 1024-65535}
+// endpoints finds a port, the outside ports, and that one host of the LAN may do all.
+const daemonConfig = `nat: {max_sessions: %d, ports: 1024-65535, limits: {sessions_per_host: off, new_per_second: off}}
 datapath: {mode: %s, lan_shortcut: %s}
 `
 

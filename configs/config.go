@@ -94,7 +94,24 @@ type NAT struct {
 	ClampMSS    bool        // lower the maximum segment size of TCP to what the uplink takes
 	AdoptTCP    bool        // open sessions in the middle of a TCP connection
 	Timeouts    Timeouts
+	Limits      Limits
 }
+
+// Limits bound what one host of the LAN may take from the others (RFC 6888 REQ-4 and REQ-5).
+type Limits struct {
+	SessionsPerHost Limit
+	NewPerSecond    Limit
+	PortsPerHost    Limit // outside ports and ICMP identifiers of all protocols together
+}
+
+// Limit is a number from 1, or one of the two below.
+type Limit int
+
+// The words of a Limit.
+const (
+	LimitOff  Limit = 0  // none
+	LimitAuto Limit = -1 // for SessionsPerHost: a quarter of NAT.MaxSessions, and no fewer than 4,096
+)
 
 // PortRange is an inclusive range of ports.
 type PortRange struct{ First, Last uint16 }
@@ -161,6 +178,7 @@ func Default() Config {
 				UDP:            5 * time.Minute,
 				ICMP:           time.Minute,
 			},
+			Limits: Limits{SessionsPerHost: LimitAuto, NewPerSecond: 2000},
 		},
 		Policy: Policy{Scheduler: schedulers[0]},
 		Probe: Probe{

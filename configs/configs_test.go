@@ -141,6 +141,7 @@ func TestEnvironmentReachesEveryKey(t *testing.T) {
 		"policy.scheduler": "weighted", "probe.targets": "8.8.4.4", "probe.quorum": "1", "probe.fall": "1", "probe.rise": "7",
 		"datapath.mode": "userspace", "datapath.lan_shortcut": "off",
 		"api.socket": "/tmp/s", "api.metrics": "127.0.0.1:1", "nat.clamp_mss": "false", "nat.adopt_tcp": "true",
+		"nat.limits.sessions_per_host": "auto", "nat.limits.new_per_second": "off", "nat.limits.ports_per_host": "77",
 	}
 	for _, f := range configFields {
 		value, ok := values[f.key]

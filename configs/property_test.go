@@ -50,6 +50,8 @@ var valid = rapid.Custom(func(t *rapid.T) Config {
 	}
 	lifetime := durations(time.Second, month)
 	c.NAT.Timeouts = Timeouts{lifetime.Draw(t, "e"), lifetime.Draw(t, "t"), lifetime.Draw(t, "c"), lifetime.Draw(t, "u"), lifetime.Draw(t, "i")}
+	limit := rapid.Map(rapid.IntRange(0, maxLimit), func(n int) Limit { return Limit(n) })
+	c.NAT.Limits = Limits{rapid.OneOf(limit, rapid.Just(LimitAuto)).Draw(t, "per host"), limit.Draw(t, "per second"), limit.Draw(t, "ports")}
 	c.Policy.Scheduler = rapid.SampledFrom(schedulers).Draw(t, "scheduler")
 	c.Probe.Interval = durations(50*time.Millisecond, time.Hour).Draw(t, "interval")
 	c.Probe.Timeout = durations(10*time.Millisecond, min(4*c.Probe.Interval, time.Minute)).Draw(t, "timeout")

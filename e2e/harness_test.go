@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -60,6 +62,9 @@ type gateway struct {
 	dir      string
 	client   *api.Client
 	err      error // of the process, after it was stopped or killed
+
+	mu  sync.Mutex
+	log []string
 }
 
 // start runs the daemon with a configuration file (YAML, "" for none) and waits until it says that it is ready. It is
@@ -119,8 +124,28 @@ func (g *gateway) exec() {
 		args = append(args, "--config", g.file())
 	}
 	var err error
-	g.daemon, err = g.ns.StartDaemon(func(line string) { g.t.Log(line) }, binary(g.t), args...)
+	g.daemon, err = g.ns.StartDaemon(g.hear, binary(g.t), args...)
 	labtest.Must(g.t, err)
+}
+
+// hear takes a line of the daemon's log.
+func (g *gateway) hear(line string) {
+	g.t.Log(line)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.log = append(g.log, line)
+}
+
+// said counts the lines of the daemon's log that contain all parts.
+func (g *gateway) said(parts ...string) (n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, line := range g.log {
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
+			n++
+		}
+	}
+	return n
 }
 
 func (g *gateway) socket() string { return filepath.Join(g.dir, "tapgw.sock") }

@@ -57,8 +57,13 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 	}
 	h := t.endpointHash(k.Inside, k.InsidePort, k.Proto)
 	m := t.peekMapping()
-	if current == 0 && !t.addEndpoint(h, m) {
-		return 0, ErrTableFull
+	if current == 0 {
+		if err := t.admitPort(k.Inside); err != nil {
+			return 0, err
+		}
+		if !t.addEndpoint(h, m) {
+			return 0, ErrTableFull
+		}
 	}
 	s, port, err := t.takePort(k, b, m, now)
 	if err != nil {
@@ -71,6 +76,7 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 		t.endpoints.words[slot].Store(indexWord(h, m))
 	}
 	t.claimMapping(m)
+	t.charge(k.Inside, 0, 1)
 	*t.mapping(m) = mapping{
 		inside: k.Inside, insidePort: k.InsidePort, proto: k.Proto, uplink: b.Uplink, generation: b.Generation,
 		outside: s.outside, outsidePort: port, sessions: 1,
@@ -121,6 +127,7 @@ func (t *Table) leave(n uint32, e ending, now Tick) {
 	t.endpoints.remove(t.mappingHash(n), n)
 	t.findSpace(m.uplink, m.proto, m.outside).release(m.outsidePort, m.ending, now)
 	t.stats.mappings.Add(-1)
+	t.charge(m.inside, 0, -1)
 	*m = mapping{sessions: t.freeMap}
 	t.freeMap = n
 }

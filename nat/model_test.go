@@ -44,7 +44,7 @@ func (m *model) open(t *rapid.T) {
 	r, err := m.table.Open(k, b, after(m.now))
 	old := m.sessions[k]
 	if err != nil {
-		if !errors.Is(err, ErrTableFull) && !errors.Is(err, ErrNoPort) {
+		if !errors.Is(err, ErrTableFull) && !errors.Is(err, ErrNoPort) && !errors.Is(err, ErrHostSessions) {
 			t.Fatalf("open: %v", err)
 		}
 		return
@@ -120,14 +120,15 @@ func (m *model) check(t *rapid.T) {
 		}
 		endpoints[where] = who
 	}
-	n := 0
+	n, hosts := 0, make(map[packet.Addr]bool)
 	m.table.Sessions(func(i Info) bool {
+		hosts[i.Inside] = true
 		if n++; m.sessions[i.Key] == nil {
 			t.Fatalf("%+v should be gone", i)
 		}
 		return true
 	})
-	if s := m.table.Stats(); n != len(m.sessions) || s.Sessions != n || s.ByUplink[1]+s.ByUplink[2] != n {
+	if s := m.table.Stats(); n != len(m.sessions) || s.Sessions != n || s.ByUplink[1]+s.ByUplink[2] != n || s.Hosts != len(hosts) {
 		t.Fatalf("%d sessions, %d in the model, stats %+v", n, len(m.sessions), s)
 	}
 }
@@ -140,6 +141,7 @@ func newModel(t testing.TB, change func(*Config)) *model {
 func TestTableAgainstModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newModel(t, func(c *Config) {
+			c.Limits.Sessions = rapid.SampledFrom([]int{0, 10}).Draw(rt, "limit")
 			c.MaxSessions = rapid.SampledFrom([]int{3, 20, 300}).Draw(rt, "records")
 			c.Ports = []PortRange{{3000, 3000 + rapid.SampledFrom([]uint16{0, 5, 100}).Draw(rt, "ports")}}
 		})

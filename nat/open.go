@@ -14,7 +14,8 @@ type Binding struct {
 // Open makes the session of k on the uplink of b and returns it. Where k already has a session under the same uplink and
 // generation, that one is returned; a session under another is ended and k bound anew. The endpoint keeps its mapping on
 // the uplink (RFC 4787 REQ-1); a mapping elsewhere is replaced as the one new sessions use, and lives until its own
-// sessions end. Errors: ErrTableFull, ErrNoPort, ErrBinding. A refusal ends no session.
+// sessions end. Errors: ErrTableFull, ErrNoPort, ErrBinding, and
+// those of Limits. A refusal ends no session.
 func (t *Table) Open(k Key, b Binding, now Tick) (Ref, error) {
 	r, err := t.open(k, b, now)
 	if err != nil {
@@ -37,6 +38,11 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 	if r == 0 {
 		return 0, ErrTableFull
 	}
+	if old == 0 {
+		if err := t.admit(k.Inside, now); err != nil {
+			return 0, err
+		}
+	}
 	m, err := t.mappingFor(k, b, now)
 	if err != nil {
 		return 0, err
@@ -52,6 +58,7 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 		t.finish(old, now, abandoned)
 	}
 	t.stats.opened(b.Uplink)
+	t.countOpened(k.Inside, now)
 	return Ref(r), nil
 }
 

@@ -62,7 +62,7 @@ func (t *Table) takePort(k Key, b Binding, m uint32, now Tick) (*space, uint16, 
 			t.stats.shared.Add(1)
 			return s, port, nil
 		}
-		if port, ok := t.pick(s); ok {
+		if port, ok := t.pickFor(s, k); ok {
 			s.words[port].Store(portMapped | m)
 			s.mappings++
 			return s, port, nil
@@ -71,16 +71,27 @@ func (t *Table) takePort(k Key, b Binding, m uint32, now Tick) (*space, uint16, 
 	return nil, 0, ErrNoPort
 }
 
-// pick takes a port uniformly from the free ones that no local socket has, so that the choice cannot be foreseen (RFC
-// 6056). Ports asked in vain move behind the ones still to be asked, but stay free.
-func (t *Table) pick(s *space) (uint16, bool) {
+// pickFor takes a free port for an endpoint. That of UDP has the parity of the inside port as long as there are such (RFC
+// 4787 REQ-4), as RTP has its control protocol on the odd port beside it; for others parity means nothing (RFC 7857 §7).
+func (t *Table) pickFor(s *space, k Key) (uint16, bool) {
+	if s.proto == protoUDP {
+		if port, ok := t.pick(s, 1, k.InsidePort&1); ok {
+			return port, true
+		}
+	}
+	return t.pick(s, 0, 0)
+}
+
+// pick takes a port with these bits uniformly from the free ones that no local socket has, so that the choice cannot be
+// foreseen (RFC 6056). Ports asked in vain move behind the ones still to be asked, but stay free.
+func (t *Table) pick(s *space, mask, bits uint16) (uint16, bool) {
 	left := s.free
 	for try := 0; try < pickTries && left > 0; try++ {
 		i := t.random(left)
 		port := s.pool[i]
 		left--
 		s.pool[i], s.pool[left] = s.pool[left], port
-		if t.held(s, port) {
+		if port&mask != bits || t.held(s, port) {
 			continue
 		}
 		s.free--

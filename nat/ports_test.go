@@ -71,6 +71,43 @@ func TestRFC6056_PortsAreUnpredictable(t *testing.T) {
 	}
 }
 
+// The outside port of UDP is odd when the inside port is, also while the pool is well used, and another is better than none.
+func TestRFC4787_REQ4_Parity(t *testing.T) {
+	const ports = 1000
+	table := newTable(t, func(c *Config) { c.MaxSessions = 2 * ports; c.Ports = []PortRange{{3000, 3000 + ports - 1}} })
+	open := func(i int, parity uint16) (Translation, error) {
+		r, err := table.Open(Key{Inside: plus(host, i), InsidePort: 40000 + parity, Remote: web, RemotePort: 53, Proto: protoUDP}, bind1, after(0))
+		return table.Translation(r), err
+	}
+	for i := range ports * 9 / 10 {
+		if tr, err := open(i, uint16(i&1)); err != nil || (tr.OutsidePort^tr.InsidePort)&1 != 0 {
+			t.Fatalf("port %d for %d, the %dth: %v", tr.OutsidePort, tr.InsidePort, i, err)
+		}
+	}
+	for i := range ports / 10 { // half of them of the other parity
+		if _, err := open(ports+i, 0); err != nil {
+			t.Fatalf("%d ports are left, and none is found: %v", ports/10-i, err)
+		}
+	}
+}
+
+// At least 99 % of the pool can be used, and every part of it is.
+func TestRFC6888_REQ13_PortsAreUsedWell(t *testing.T) {
+	const first, last = 1024, 65535
+	table := newTable(t, func(c *Config) { c.MaxSessions = 1 << 16 })
+	used := make(map[uint16]bool)
+	for i := range last - first + 1 {
+		r, err := table.Open(Key{Inside: plus(host, i), InsidePort: uint16(i * 7), Remote: web, RemotePort: 53, Proto: protoUDP}, bind1, after(0))
+		if err != nil {
+			break
+		}
+		used[table.Translation(r).OutsidePort] = true
+	}
+	if all := last - first + 1; len(used) < all*99/100 {
+		t.Errorf("%d of %d ports are used", len(used), all)
+	}
+}
+
 // At least 99 % of the pool can be used also while local sockets hold a thousand ports of it.
 func TestHeldPortsArePassedOver(t *testing.T) {
 	table := newTable(t, func(c *Config) {

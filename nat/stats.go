@@ -11,6 +11,7 @@ type Stats struct {
 	Quarantined         int      // deleted sessions whose records are not free yet
 	ByUplink            [256]int // live sessions
 	Mappings            int
+	Hosts               int    // inside hosts with sessions
 	Opened              uint64 // sessions, since the start
 	Shared              uint64 // mappings opened on a port that another has, since the start
 	Held                uint64 // ports passed over because a local socket has them, since the start
@@ -18,7 +19,7 @@ type Stats struct {
 }
 
 // Refused counts failed Opens by their error.
-type Refused struct{ TableFull, NoPort, Binding uint64 }
+type Refused struct{ TableFull, NoPort, HostLimit, Binding uint64 }
 
 // tally is what Stats is made of.
 type tally struct {
@@ -26,6 +27,7 @@ type tally struct {
 	byUplink                   [256]atomic.Int64
 	total, shared, held        atomic.Uint64
 	tableFull, noPort, binding atomic.Uint64
+	hostLimit                  atomic.Uint64
 }
 
 func (c *tally) opened(uplink uint8) {
@@ -47,6 +49,8 @@ func (c *tally) refused(err error) {
 		c.tableFull.Add(1)
 	case errors.Is(err, ErrNoPort):
 		c.noPort.Add(1)
+	case errors.Is(err, ErrHostSessions), errors.Is(err, ErrHostPorts), errors.Is(err, ErrHostRate):
+		c.hostLimit.Add(1)
 	default:
 		c.binding.Add(1)
 	}
@@ -62,9 +66,9 @@ func (t *Table) Stats() Stats {
 	c := &t.stats
 	s := Stats{
 		Sessions: int(c.sessions.Load()), Peak: int(c.peak.Load()), Max: t.cfg.MaxSessions,
-		Quarantined: t.quarantine.length, Mappings: int(c.mappings.Load()),
+		Quarantined: t.quarantine.length, Mappings: int(c.mappings.Load()), Hosts: len(t.hosts),
 		Opened: c.total.Load(), Shared: c.shared.Load(), Held: c.held.Load(),
-		Refused: Refused{TableFull: c.tableFull.Load(), NoPort: c.noPort.Load(), Binding: c.binding.Load()},
+		Refused: Refused{TableFull: c.tableFull.Load(), NoPort: c.noPort.Load(), HostLimit: c.hostLimit.Load(), Binding: c.binding.Load()},
 	}
 	for u := range c.byUplink {
 		s.ByUplink[u] = int(c.byUplink[u].Load())

@@ -103,6 +103,7 @@ func (t *Table) finish(r uint32, now Tick, worst ending) {
 		worst = min(worst, closed)
 	}
 	t.leave(ownLink(word), worst, now)
+	t.charge(t.records[r].translation().Inside, -1, 0)
 	t.stats.closed(uint8(t.records[r].ports.Load()))
 }
 

@@ -46,6 +46,8 @@ type Table struct {
 	freeArrays []int // of Memory.Ports
 	endpoints  *index
 	mappings   []*[mappingChunk]mapping
+	hosts      map[packet.Addr]usage // by inside address
+	limits     Limits
 	freeMap    uint32 // list of free mappings
 	usedMap    uint32
 }
@@ -57,7 +59,7 @@ func New(cfg Config) (*Table, error) {
 	}
 	t := &Table{
 		cfg: cfg, ports: portList(cfg.Ports), endpoints: newIndex(min(cfg.MaxSessions, fewEndpoints)),
-		mappings: []*[mappingChunk]mapping{new([mappingChunk]mapping)},
+		mappings: []*[mappingChunk]mapping{new([mappingChunk]mapping)}, hosts: make(map[packet.Addr]usage), limits: cfg.Limits,
 	}
 	if err := t.place(cfg.Memory); err != nil {
 		return nil, fmt.Errorf("make session table: %w", err)

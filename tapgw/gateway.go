@@ -35,6 +35,7 @@ type Gateway struct {
 	view       atomic.Pointer[view]
 	drops      [numReasons]atomic.Uint64
 	originated rateLimit // of packets we originate towards the inside
+	refusals   refusals
 
 	tcp      atomic.Pointer[TCPOptions]
 	tapIP    packet.Addr

@@ -1,8 +1,6 @@
 package tapgw
 
 import (
-	"errors"
-
 	"tapgw/nat"
 	"tapgw/policy"
 	"tapgw/uplinks"
@@ -83,16 +81,4 @@ func (g *Gateway) isCandidate(id uint8) bool {
 
 func (v *view) binding(u *uplinks.Uplink, why policy.Reason, hop uint8) nat.Binding {
 	return nat.Binding{Uplink: u.ID, Generation: u.Generation, Addresses: v.addresses[u.ID], Reason: uint8(why), Hop: hop}
-}
-
-// refusal names the drop that an error of nat.Open means.
-func refusal(err error) Reason {
-	switch {
-	case err == nil:
-		return NoReason
-	case errors.Is(err, nat.ErrNoPort):
-		return NoPort
-	default:
-		return TableFull
-	}
 }

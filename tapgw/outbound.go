@@ -140,6 +140,7 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 	}
 	ref, u, why := g.open(key, g.isBound(b), now)
 	if why != NoReason {
+		g.refusals.note(why, p.Src)
 		return g.refuse(why, b, p, 0, now)
 	}
 	tr := g.table.Translation(ref)

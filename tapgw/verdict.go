@@ -38,12 +38,16 @@ const (
 	NotReady               // the session's uplink cannot send now
 	BadICMP                // ICMP error with a wrong checksum or an unusable quote
 	FragmentLost           // fragment whose first part never came, or came too late
+	HostSessions           // the inside host has its share of sessions
+	HostPorts              // … of outside ports
+	HostRate               // it opens sessions too fast
 	numReasons
 )
 
 var reasonText = [numReasons]string{
 	"", "bad_packet", "not_ipv4", "bad_address", "unknown_protocol", "no_uplink", "table_full", "no_port", "not_syn",
 	"no_session", "stale_session", "too_big", "uplink_not_ready", "bad_icmp", "fragment_lost",
+	"host_sessions", "host_ports", "host_rate",
 }
 
 // String is the label of metrics.

@@ -92,7 +92,7 @@ func (b backend) Metrics() metrics.Snapshot {
 	st := b.table.Stats()
 	m := metrics.Snapshot{
 		Datapath: b.datapath(), DatapathReason: b.noFast.code, Sessions: st.Sessions, SessionsLimit: st.Max, Drops: map[string]uint64{},
-		Refused: map[string]uint64{"table_full": st.Refused.TableFull, "no_port": st.Refused.NoPort},
+		Refused: map[string]uint64{"table_full": st.Refused.TableFull, "no_port": st.Refused.NoPort, "host_limit": st.Refused.HostLimit},
 	}
 	m.LANShortcut, _ = b.lan.status()
 	b.gateway.Drops(func(reason string, n uint64) { m.Drops[reason] = n })

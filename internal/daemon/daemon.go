@@ -81,6 +81,7 @@ type Daemon struct {
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
 	complaints complaints                    // that were logged
+	refused    complaints                    // about hosts whose new sessions are refused
 	rivalry    rivalry                       // with whoever removes our routes
 	unfinished bool                          // the last look left something to do
 	renewed    [uplinks.MaxUplinks]time.Time // when a silent gateway was last asked for its MAC address anew

@@ -73,13 +73,22 @@ func checkTAPAddress(c *configs.Config, before uplinks.Facts) error {
 	return nil
 }
 
+// limits are those of inside hosts; the host itself has none.
+func limits(c *configs.Config) nat.Limits {
+	l := c.NAT.Limits
+	return nat.Limits{
+		Sessions: c.NAT.Sessions(), Ports: int(l.PortsPerHost), PerSecond: int(l.NewPerSecond),
+		Exempt: packet.AddrOf(c.TAP.Address.Addr()),
+	}
+}
+
 // natConfig is what the session table is made of. The hash key and the port numbers are unpredictable (RFC 6056).
 func natConfig(c *configs.Config, ports []nat.PortRange, held func(uint8, packet.Addr, uint16) bool) nat.Config {
 	var seed [48]byte
 	_, _ = crand.Read(seed[:]) // never fails (crypto/rand)
 	source := rand.NewChaCha8([32]byte(seed[16:]))
 	return nat.Config{
-		MaxSessions: c.NAT.MaxSessions, Ports: ports, ShareTCP: true, Timeouts: timeouts(c),
+		MaxSessions: c.NAT.MaxSessions, Ports: ports, ShareTCP: true, Timeouts: timeouts(c), Limits: limits(c),
 		Seed:   [2]uint64{binary.LittleEndian.Uint64(seed[:]), binary.LittleEndian.Uint64(seed[8:])},
 		Random: source.Uint64, Held: held,
 	}
