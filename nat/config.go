@@ -49,6 +49,7 @@ var DefaultTimeouts = Timeouts{
 var (
 	ErrTableFull = errors.New("nat: session table is full, raise nat.max_sessions")
 	ErrNoPort    = errors.New("nat: no outside port is free on this uplink, widen nat.ports or add an address")
+	ErrNoMapping = errors.New("nat: no mapping, or several, on this outside port")
 	ErrBinding   = errors.New("nat: cannot translate this protocol, or the uplink has no address or generation")
 )
 

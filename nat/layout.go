@@ -24,7 +24,7 @@ type identity struct {
 	addrs   atomic.Uint64 // inside address<<32 | remote address
 	ports   atomic.Uint64 // inside port<<48 | remote port<<32 | outside port<<16 | protocol<<8 | uplink
 	outside atomic.Uint64 // outside address<<32 | hop<<24 | generation
-	own     atomic.Uint64 // of Go alone: tick<<34 | link<<12 | reason<<4 | state
+	own     atomic.Uint64 // of Go alone: tick<<34 | link<<12 | reason<<5 | helped<<4 | state
 }
 
 // counters is what one direction of a session has carried, written by whoever forwards that direction.
@@ -66,7 +66,9 @@ const MaxGeneration = generationMask
 // mapping of a live record and the next record of the quarantine or free list otherwise.
 const (
 	ownStateMask   = 1<<4 - 1
-	ownReasonShift = 4
+	ownHelped      = 1 << 4 // a kernel program takes it for a state that is none of a hit
+	ownReasonShift = 5
+	ownReasonMask  = 1<<7 - 1
 	ownLinkShift   = 12
 	ownLinkBits    = 22
 	ownTickShift   = ownLinkShift + ownLinkBits
@@ -79,11 +81,11 @@ const (
 const MaxRecords = ownLinkMask
 
 func packOwn(s State, reason uint8, link uint32, tick Tick) uint64 {
-	return uint64(s) | uint64(reason)<<ownReasonShift | uint64(link)<<ownLinkShift | uint64(tick)<<ownTickShift
+	return uint64(s) | uint64(reason&ownReasonMask)<<ownReasonShift | uint64(link)<<ownLinkShift | uint64(tick)<<ownTickShift
 }
 
 func ownState(w uint64) State  { return State(w & ownStateMask) }
-func ownReason(w uint64) uint8 { return uint8(w >> ownReasonShift) }
+func ownReason(w uint64) uint8 { return uint8(w>>ownReasonShift) & ownReasonMask }
 func ownLink(w uint64) uint32  { return uint32(w>>ownLinkShift) & ownLinkMask }
 
 // ownSince is the time from the word's tick, of which only the low bits are kept, to now.

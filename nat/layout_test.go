@@ -48,12 +48,15 @@ func TestRecordWords(t *testing.T) {
 				RemotePort: u16.Draw(t, "remote port"), Proto: rapid.Uint8().Draw(t, "proto")},
 			Outside: packet.IPv4(u32.Draw(t, "outside")), OutsidePort: u16.Draw(t, "out port"), Uplink: rapid.Uint8().Draw(t, "uplink"),
 			Generation: u32.Draw(t, "generation") & MaxGeneration, Hop: rapid.Uint8().Draw(t, "hop"), State: State(rapid.IntRange(0, 15).Draw(t, "state")),
-			Reason: rapid.Uint8().Draw(t, "reason"),
+			Reason: rapid.Uint8Max(ownReasonMask).Draw(t, "reason"), Helped: rapid.Bool().Draw(t, "helped"),
 		}
 		link, tick := u32.Draw(t, "link")&ownLinkMask, Tick(u32.Draw(t, "tick"))
 		var id identity
 		id.write(&want)
 		id.own.Store(packOwn(want.State, want.Reason, link, tick))
+		if want.Helped {
+			id.own.Or(ownHelped)
+		}
 		if got := id.translation(); got != want {
 			t.Fatalf("got %+v, want %+v", got, want)
 		}

@@ -6,7 +6,7 @@ import (
 	"tapgw/internal/packet"
 )
 
-// mapping ties an inside endpoint to an outside endpoint on one uplink. It lives as long as it has sessions. An endpoint
+// mapping ties an inside endpoint to an outside endpoint on one uplink. It lives as long as it has sessions or reservations. An endpoint
 // has one mapping that new sessions use (the one in Table.endpoints) and may have older ones on other uplinks.
 type mapping struct {
 	inside, outside         packet.Addr
@@ -15,6 +15,7 @@ type mapping struct {
 	insidePort, outsidePort uint16
 	proto, uplink           uint8
 	ending                  ending // the worst of its sessions'
+	reserved                uint8  // of sessions: reservations, which are none
 }
 
 // mappingChunk is how many mappings get memory together: mostly they are much fewer than sessions.

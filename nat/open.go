@@ -7,8 +7,9 @@ type Binding struct {
 	Uplink     uint8
 	Generation uint32        // changes whenever sessions made before can no longer work; up to MaxGeneration
 	Addresses  []packet.Addr // outside addresses, one pool
-	Reason     uint8
-	Hop        uint8 // of the way to the inside endpoint: 0 for none of its own, HopDevice, or a number of the caller's
+	Reason     uint8         // below 128
+	Helped     bool          // an application helper must see the packets, until EndHelp
+	Hop        uint8         // of the way to the inside endpoint: 0 for none of its own, HopDevice, or a number of the caller's
 }
 
 // Open makes the session of k on the uplink of b and returns it. Where k already has a session under the same uplink and
@@ -47,6 +48,11 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 	if err != nil {
 		return 0, err
 	}
+	return t.enter(r, k, b, m, old, now)
+}
+
+// enter makes record r the session of k, which has its share of mapping m already, in the place of session old.
+func (t *Table) enter(r uint32, k Key, b Binding, m, old uint32, now Tick) (Ref, error) {
 	t.write(r, k, b, m, now)
 	if !t.publish(r, old) {
 		t.bury(r, now)
@@ -95,7 +101,11 @@ func (t *Table) write(r uint32, k Key, b Binding, m uint32, now Tick) {
 	})
 	t.counts[outbound][r].reset(now)
 	t.counts[inbound][r].reset(now)
-	id.own.Store(packOwn(state, b.Reason, m, now))
+	own := packOwn(state, b.Reason, m, now)
+	if b.Helped {
+		own |= ownHelped
+	}
+	id.own.Store(own)
 	if r > t.used.Load() {
 		t.used.Store(r)
 	}

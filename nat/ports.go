@@ -108,8 +108,9 @@ func (t *Table) pickShared(s *space, k Key, uplink uint8) (uint16, bool) {
 	}
 	for range pickTries {
 		port := t.ports[t.random(len(t.ports))]
-		kind := s.words[port].Load() & portKind
-		if (kind == portMapped || kind == portShared) && t.FindIn(inKey(k, uplink, s.outside, port)) == 0 &&
+		word := s.words[port].Load()
+		kind := word & portKind
+		if (kind == portMapped && t.mapping(word&portDetails).reserved == 0 || kind == portShared) && t.FindIn(inKey(k, uplink, s.outside, port)) == 0 &&
 			!t.held(s, port) {
 			return port, true
 		}

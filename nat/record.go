@@ -86,7 +86,8 @@ func (s State) finished() bool { return s == TCPClosed || s == TCPReset }
 // there only.
 const HopDevice = 255
 
-// Translation is a session's key and what it is translated to. All but State and Hop is fixed for the life of the session.
+// Translation is a session's key and what it is translated to. All but State, Hop and Helped is fixed for the life of the
+// session.
 type Translation struct {
 	Key
 	Outside     packet.Addr
@@ -96,6 +97,7 @@ type Translation struct {
 	Hop         uint8  // of the way to the inside endpoint, as given to Open or Relabel
 	State       State
 	Reason      uint8 // why this uplink was chosen, as given to Open
+	Helped      bool  // its packets are read and changed by an application helper, so that none may be a hit
 }
 
 // InKey is the session's key on its uplink.
@@ -144,7 +146,7 @@ func (id *identity) translation() Translation {
 			InsidePort: uint16(ports >> 48), RemotePort: uint16(ports >> 32), Proto: uint8(ports >> 8),
 		},
 		Outside: packet.IPv4(uint32(outside >> 32)), OutsidePort: uint16(ports >> 16), Uplink: uint8(ports),
-		Generation: uint32(outside & generationMask), Hop: uint8(outside >> hopShift), State: ownState(own), Reason: ownReason(own),
+		Generation: uint32(outside & generationMask), Hop: uint8(outside >> hopShift), State: ownState(own), Reason: ownReason(own), Helped: own&ownHelped != 0,
 	}
 }
 

@@ -133,7 +133,7 @@ func (t *Table) reclaim(now Tick, limit int) {
 	for ; q.head != 0 && limit > 0; limit-- {
 		r := q.head
 		word := t.records[r].own.Load()
-		if ownSince(word, now) <= int32(ticks(quarantineTime)) || uint8(t.sweeps)-ownReason(word) < quarantineSweeps {
+		if ownSince(word, now) <= int32(ticks(quarantineTime)) || (uint8(t.sweeps)-ownReason(word))&ownReasonMask < quarantineSweeps {
 			break
 		}
 		q.head, q.length = ownLink(word), q.length-1

@@ -209,3 +209,20 @@ func TestSessionOver(t *testing.T) {
 		rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
 	}
 }
+
+// TestHelped: packets that a helper must see are no hits in either direction, until it needs to see no more.
+func TestHelped(t *testing.T) {
+	rig := newRig(t)
+	for _, s := range samples() {
+		b := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []packet.Addr{packet.IPv4(outside)}, Helped: true}
+		ref, err := rig.table.Open(s.key(), b, offset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := rig.table.Translation(ref)
+		rig.mustMiss(t, ref, true, s.build(), 0)
+		rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
+		rig.table.EndHelp(ref)
+		rig.mustHit(t, s, ref)
+	}
+}

@@ -24,7 +24,7 @@ struct identity {
 	__u64 addrs;    // inside address << 32 | remote address
 	__u64 ports;    // inside port << 48 | remote port << 32 | outside port << 16 | protocol << 8 | uplink
 	__u64 outside;  // outside address << 32 | next hop towards the LAN << 24 | generation
-	__u64 own;      // written by Go alone; the lowest four bits are the state
+	__u64 own;      // written by Go alone; the lowest bits are the state, and whether a helper must see the packets
 };
 
 struct counters {
@@ -93,7 +93,7 @@ struct services {
 #define OUT_PORTS 0xffffffff0000ff00ULL  // of identity.ports: what an outbound packet tells
 #define IN_PORTS 0x0000ffffffffffffULL   // what a reply tells
 
-#define STATE_MASK 15
+#define STATE_MASK 31  // with the bit of a helper, which makes a state beyond the last
 #define STATE_FIRST 2  // Active
 #define STATE_LAST 6   // TCPClosingIn: what comes after is over, or reset, and judged by Go
 
