@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"tapgw/helper"
@@ -27,17 +28,38 @@ func (Helper) Name() string { return "irc" }
 
 // Begin starts to follow one connection to a server.
 func (Helper) Begin(s helper.Session, reserve helper.Reserve) helper.Conversation {
-	return &conversation{ends.New(s, reserve, netip.Addr{})}
+	return &conversation{ends: ends.New(s, reserve, netip.Addr{})}
 }
 
 // conversation is one connection to a server.
-type conversation struct{ ends *ends.Ends }
+type conversation struct {
+	ends  *ends.Ends
+	begun bool // the client has begun with IRC
+	other bool // or with something else
+}
 
-// Done implements helper.Conversation: the next offer may come at any time.
-func (*conversation) Done() bool { return false }
+// Done implements helper.Conversation: where IRC is spoken the next offer may come at any time.
+func (c *conversation) Done() bool { return c.other }
+
+// first are the commands that a client begins with (RFC 2812 §3.1, IRCv3).
+var first = []string{"CAP", "PASS", "NICK", "USER", "AUTHENTICATE", "WEBIRC"}
+
+// begin looks whether a connection speaks IRC: it may have turned to TLS, and a web page can have a browser send what looks
+// like IRC later on.
+func (c *conversation) begin(payload []byte) {
+	command, _, ok := text.Cut(payload, text.Span{End: len(payload)}, ' ')
+	c.begun = ok && slices.ContainsFunc(first, func(f string) bool { return bytes.EqualFold(command.Of(payload), []byte(f)) })
+	c.other = !c.begun
+}
 
 // Rewrite implements helper.Conversation.
 func (c *conversation) Rewrite(d helper.Direction, payload []byte) []byte {
+	if d == helper.Outbound && !c.begun && !c.other {
+		c.begin(payload)
+	}
+	if c.other {
+		return payload
+	}
 	r := rewriter{ends: c.ends, b: payload, to: d}
 	for next := 0; next < len(payload); {
 		line, after, ok := text.Line(payload, next)
@@ -94,15 +116,15 @@ func (r *rewriter) messages(s text.Span) {
 func (r *rewriter) direct(args text.Span) {
 	verb, rest, _ := text.Cut(r.b, args, ' ')
 	fields := r.afterName(rest)
-	first, more, _ := text.Cut(r.b, fields, ' ')
+	address, more, _ := text.Cut(r.b, fields, ' ')
 	switch string(bytes.ToUpper(verb.Of(r.b))) {
 	case "RESUME":
-		r.resumed(first, helper.Inbound)
+		r.resumed(address, helper.Inbound)
 	case "ACCEPT":
-		r.resumed(first, helper.Outbound)
+		r.resumed(address, helper.Outbound)
 	default:
-		second, _, _ := text.Cut(r.b, more, ' ')
-		r.offer(first, second)
+		port, _, _ := text.Cut(r.b, more, ' ')
+		r.offer(address, port)
 	}
 }
 

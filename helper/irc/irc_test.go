@@ -16,7 +16,23 @@ import (
 // begin starts a conversation of 10.0.0.2, which is 167772162, by 198.51.100.1, which is 3325256705.
 func begin() (*fake.Gateway, helper.Conversation) {
 	g := fake.New(packet.ProtoTCP, "10.0.0.2:40000", "198.51.100.1:50000", "203.0.113.1:6667")
-	return g, Helper{}.Begin(g.Session, g.Reserve)
+	c := Helper{}.Begin(g.Session, g.Reserve)
+	c.Rewrite(helper.Outbound, []byte("NICK al\r\n"))
+	return g, c
+}
+
+// TestConnectionsOfOthers: what does not begin as IRC is never read, as browsers can be made to send anything in the body of a
+// request.
+func TestConnectionsOfOthers(t *testing.T) {
+	const offer = "NICK al\r\nPRIVMSG bob :\x01DCC CHAT chat 167772162 5000\x01\r\n"
+	for _, in := range []string{"POST / HTTP/1.1\r\n", "\x16\x03\x01\x02\x00", "", "NICK", "PRIVMSG bob :hello\r\n"} {
+		g := fake.New(packet.ProtoTCP, "10.0.0.2:40000", "198.51.100.1:50000", "203.0.113.1:6667")
+		c := Helper{}.Begin(g.Session, g.Reserve)
+		c.Rewrite(helper.Outbound, []byte(in))
+		if got := string(c.Rewrite(helper.Outbound, []byte(offer))); got != offer || !c.Done() || len(g.Announced) > 0 {
+			t.Errorf("after %q an offer became %q", in, got)
+		}
+	}
 }
 
 func TestOffersNameTheOutside(t *testing.T) {

@@ -17,7 +17,23 @@ import (
 // begin starts a conversation of 10.0.0.2 by 198.51.100.1.
 func begin() (*fake.Gateway, helper.Conversation) {
 	g := fake.New(packet.ProtoTCP, "10.0.0.2:40000", "198.51.100.1:50000", "203.0.113.1:554")
-	return g, Helper{}.Begin(g.Session, g.Reserve)
+	c := Helper{}.Begin(g.Session, g.Reserve)
+	c.Rewrite(helper.Outbound, []byte("OPTIONS * RTSP/1.0\r\n\r\n"))
+	return g, c
+}
+
+// TestConnectionsOfOthers: what does not begin as RTSP is never read, as browsers can be made to send anything in the body of a
+// request.
+func TestConnectionsOfOthers(t *testing.T) {
+	in := setup("RTP/AVP;unicast;client_port=4588-4589")
+	for _, before := range []string{"POST / HTTP/1.1\r\n\r\n", "$\x00\x00\x00", "", "\r\n", "SETUP"} {
+		g := fake.New(packet.ProtoTCP, "10.0.0.2:40000", "198.51.100.1:50000", "203.0.113.1:554")
+		c := Helper{}.Begin(g.Session, g.Reserve)
+		c.Rewrite(helper.Outbound, []byte(before))
+		if got := string(c.Rewrite(helper.Outbound, []byte(in))); got != in || !c.Done() || len(g.Announced) > 0 {
+			t.Errorf("after %q a request became %q", before, got)
+		}
+	}
 }
 
 func setup(transport string) string {

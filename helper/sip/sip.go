@@ -34,15 +34,31 @@ func (Helper) Begin(s helper.Session, reserve helper.Reserve) helper.Conversatio
 type conversation struct {
 	ends   *ends.Ends
 	stream bool
+	begun  bool // a connection has begun with SIP
+	other  bool // or with something else
 }
 
 // Rewrite implements helper.Conversation.
 func (c *conversation) Rewrite(d helper.Direction, payload []byte) []byte {
+	if c.stream && d == helper.Outbound && !c.begun && !c.other {
+		c.begin(payload)
+	}
+	if c.other {
+		return payload
+	}
 	return rewrite(payload, c.ends, d, c.stream)
 }
 
-// Done implements helper.Conversation: the next call may begin at any time.
-func (c *conversation) Done() bool { return false }
+// begin looks whether a connection speaks SIP: a web page can have a browser send what looks like it later on.
+func (c *conversation) begin(payload []byte) {
+	first := text.Blank(payload, 0)
+	line, _, ok := text.Line(payload, first)
+	c.begun = ok && isMessage(line.Of(payload))
+	c.other = !c.begun && first < len(payload)
+}
+
+// Done implements helper.Conversation: where SIP is spoken the next call may begin at any time.
+func (c *conversation) Done() bool { return c.other }
 
 // maxMessages bounds the messages that one segment of a TCP connection can hold.
 const maxMessages = 16

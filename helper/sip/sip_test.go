@@ -170,6 +170,19 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// TestConnectionsOfOthers: what does not begin as SIP is never read, as browsers can be made to send anything in the body of a
+// request.
+func TestConnectionsOfOthers(t *testing.T) {
+	in := message(invite, description("10.0.0.2", 4000, 4010))
+	for before, other := range map[string]bool{"POST / HTTP/1.1\r\n\r\n": true, "x": true, "\r\n": false, "": false, in: false} {
+		_, c := begin(packet.ProtoTCP)
+		c.Rewrite(helper.Outbound, []byte(before))
+		if got := string(c.Rewrite(helper.Outbound, []byte(in))); (got == in) != other || c.Done() != other {
+			t.Errorf("after %q a request became %q", before, got)
+		}
+	}
+}
+
 // TestBackIsWhatItWas: what a remote repeats to the one who said it is what he said.
 func TestBackIsWhatItWas(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
