@@ -95,6 +95,7 @@ type NAT struct {
 	AdoptTCP    bool        // open sessions in the middle of a TCP connection
 	Timeouts    Timeouts
 	Limits      Limits
+	Filtering   Filtering
 }
 
 // Limits bound what one host of the LAN may take from the others (RFC 6888 REQ-4 and REQ-5).
@@ -111,6 +112,19 @@ type Limit int
 const (
 	LimitOff  Limit = 0  // none
 	LimitAuto Limit = -1 // for SessionsPerHost: a quarter of NAT.MaxSessions, and no fewer than 4,096
+)
+
+// Filtering says which remotes without a session of their own reach a mapped endpoint, for each protocol (RFC 4787 §5).
+type Filtering struct{ UDP, TCP Filter }
+
+// Filter is a way to choose them.
+type Filter string
+
+// The values of a Filter.
+const (
+	FilterNone    Filter = "endpoint_independent"       // all
+	FilterAddress Filter = "address_dependent"          // those at addresses that the inside endpoint has sent to
+	FilterPort    Filter = "address_and_port_dependent" // none: only the endpoints that it has sent to
 )
 
 // PortRange is an inclusive range of ports.
@@ -178,7 +192,8 @@ func Default() Config {
 				UDP:            5 * time.Minute,
 				ICMP:           time.Minute,
 			},
-			Limits: Limits{SessionsPerHost: LimitAuto, NewPerSecond: 2000},
+			Limits:    Limits{SessionsPerHost: LimitAuto, NewPerSecond: 2000},
+			Filtering: Filtering{UDP: FilterNone, TCP: FilterAddress},
 		},
 		Policy: Policy{Scheduler: schedulers[0]},
 		Probe: Probe{

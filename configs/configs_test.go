@@ -139,6 +139,7 @@ func TestEnvironmentReachesEveryKey(t *testing.T) {
 	values := map[string]string{
 		"tap.name": "tap9", "tap.address": "10.9.9.1/24", "nat.max_sessions": "100", "nat.ports": "20000-29999,31000",
 		"policy.scheduler": "weighted", "probe.targets": "8.8.4.4", "probe.quorum": "1", "probe.fall": "1", "probe.rise": "7",
+		"nat.filtering.udp": "address_dependent", "nat.filtering.tcp": "endpoint_independent",
 		"datapath.mode": "userspace", "datapath.lan_shortcut": "off",
 		"api.socket": "/tmp/s", "api.metrics": "127.0.0.1:1", "nat.clamp_mss": "false", "nat.adopt_tcp": "true",
 		"nat.limits.sessions_per_host": "auto", "nat.limits.new_per_second": "off", "nat.limits.ports_per_host": "77",
@@ -206,7 +207,7 @@ func TestNeedsRestart(t *testing.T) {
 	if keys := NeedsRestart(old, Default()); len(keys) > 0 {
 		t.Errorf("nothing changed, yet %v", keys)
 	}
-	soft := mustParse(t, "uplinks: [{name: a}]\nprobe: {rise: 9}\npolicy: {scheduler: weighted}\nnat: {timeouts: {udp: 9m}}").Config
+	soft := mustParse(t, "uplinks: [{name: a}]\nprobe: {rise: 9}\npolicy: {scheduler: weighted}\nnat: {timeouts: {udp: 9m}, filtering: {tcp: address_and_port_dependent}}").Config
 	if keys := NeedsRestart(old, soft); len(keys) > 0 {
 		t.Errorf("reload can do all this, yet %v", keys)
 	}

@@ -69,6 +69,11 @@ func parseLANShortcut(s string) (LANShortcut, error) {
 	return oneOf(s, "a setting of the shortcut", []LANShortcut{LANShortcutAuto, LANShortcutOff})
 }
 
+// filters are the values of a Filter.
+var filters = []Filter{FilterNone, FilterAddress, FilterPort}
+
+func parseFilter(s string) (Filter, error) { return oneOf(s, "a way to filter", filters) }
+
 // oneOf reads one of a few words; kind says what they are.
 func oneOf[T ~string](s, kind string, words []T) (T, error) {
 	if slices.Contains(words, T(s)) {

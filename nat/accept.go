@@ -28,6 +28,11 @@ func (t *Table) accept(k InKey, b Binding, now Tick) (Ref, error) {
 	if m == 0 || b.Uplink != k.Uplink || t.mapping(m).generation != b.Generation {
 		return 0, ErrNoMapping
 	}
+	return t.join(m, k, b, firstState(k.Proto), now)
+}
+
+// join makes a session from outside in mapping m.
+func (t *Table) join(m uint32, k InKey, b Binding, s State, now Tick) (Ref, error) {
 	key := Key{
 		Inside: t.mapping(m).inside, InsidePort: t.mapping(m).insidePort,
 		Remote: k.Remote, RemotePort: k.RemotePort, Proto: k.Proto,
@@ -43,7 +48,7 @@ func (t *Table) accept(k InKey, b Binding, now Tick) (Ref, error) {
 		return 0, err
 	}
 	t.mapping(m).sessions++
-	return t.enter(r, key, b, m, 0, now)
+	return t.enter(r, key, b, m, 0, s, now)
 }
 
 // mappingOn returns the only mapping on an outside port, 0 when there is none, or several.

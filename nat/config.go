@@ -15,6 +15,7 @@ type Config struct {
 	ShareTCP    bool        // TCP sessions to different remotes may share a port when ports run short
 	Timeouts    Timeouts
 	Limits      Limits
+	Filtering   Filtering
 	Seed        [2]uint64     // secret key of the hash
 	Random      func() uint64 // unpredictable source for outside ports (RFC 6056)
 	// Held reports that a local socket has the port, which is then not used. Nil holds none.

@@ -16,6 +16,8 @@ type mapping struct {
 	proto, uplink           uint8
 	ending                  ending // the worst of its sessions'
 	reserved                uint8  // of sessions: reservations, which are none
+	offered                 uint8  // of its sessions, those the inside has not answered
+	first                   uint32 // the session that made it, while it lives
 }
 
 // mappingChunk is how many mappings get memory together: mostly they are much fewer than sessions.

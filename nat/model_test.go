@@ -2,7 +2,9 @@ package nat
 
 import (
 	"errors"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,12 +21,15 @@ type model struct {
 	now      time.Duration
 	sessions map[Key]*modelSession
 	gens     [3]uint32
+
+	filtering Filtering
 }
 
 type modelSession struct {
-	tr   Translation
-	seen time.Duration
-	ref  Ref
+	tr      Translation
+	seen    time.Duration
+	ref     Ref
+	offered bool
 }
 
 func (m *model) binding(uplink uint8) Binding {
@@ -65,13 +70,109 @@ func (m *model) open(t *rapid.T) {
 	}
 }
 
+// drawSession is one of the sessions, nil when there is none.
+func (m *model) drawSession(t *rapid.T) *modelSession {
+	if len(m.sessions) == 0 {
+		return nil
+	}
+	byRef := func(a, b *modelSession) int { return int(a.ref) - int(b.ref) }
+	return rapid.SampledFrom(slices.SortedFunc(maps.Values(m.sessions), byRef)).Draw(t, "session")
+}
+
 func (m *model) count(t *rapid.T) {
-	s := m.sessions[drawKey(t)]
+	s := m.drawSession(t)
 	if s == nil {
 		return
 	}
-	m.table.CountOut(s.ref, after(m.now), 1, 1, datagram)
-	s.seen = m.now
+	if in := rapid.Bool().Draw(t, "in"); in && !s.offered {
+		m.table.CountIn(s.ref, after(m.now), 1, 1, datagram)
+	} else if in {
+		m.table.CountIn(s.ref, after(m.now), 1, 1, datagram)
+		return
+	} else {
+		m.table.CountOut(s.ref, after(m.now), 1, 1, datagram)
+	}
+	s.seen, s.offered = m.now, false
+}
+
+// openIn has a remote send to a port that is mapped, or is not. What the filter says of it, the model finds by looking at all
+// sessions.
+func (m *model) openIn(t *rapid.T) {
+	s := m.drawSession(t)
+	if s == nil {
+		return
+	}
+	in := s.tr.InKey()
+	in.Remote, in.RemotePort = plus(web, rapid.IntRange(0, 5).Draw(t, "remote")), rapid.Uint16Range(0, 1).Draw(t, "remote port")
+	in.OutsidePort += uint16(rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "next port"))
+	known := m.table.FindIn(in)
+	r, err := m.table.OpenIn(in, m.binding(in.Uplink), after(m.now))
+	switch {
+	case err == nil && known != 0:
+		if r != known {
+			t.Fatalf("session %d of %+v was offered again as %d", known, in, r)
+		}
+	case err == nil:
+		tr := m.table.Translation(r)
+		if tr.InKey() != in || tr.State != Offered || m.sessions[tr.Key] != nil || !m.lets(tr.Key, in) {
+			t.Fatalf("%+v opened %+v", in, tr)
+		}
+		m.sessions[tr.Key] = &modelSession{tr: tr, seen: m.now, ref: r, offered: true}
+	case errors.Is(err, ErrFiltered) && known == 0 && m.mustLet(in):
+		t.Fatalf("%+v was filtered", in)
+	case !errors.Is(err, ErrFiltered) && !errors.Is(err, ErrTableFull) && !errors.Is(err, ErrHostSessions):
+		t.Fatalf("%+v: %v", in, err)
+	}
+}
+
+// lets reports whether the filter lets a remote in to the inside endpoint of k.
+func (m *model) lets(k Key, in InKey) bool {
+	filter := map[uint8]Filter{protoUDP: m.filtering.UDP, protoTCP: m.filtering.TCP}[k.Proto]
+	for other, s := range m.sessions {
+		same := other.Inside == k.Inside && other.InsidePort == k.InsidePort && other.Proto == k.Proto
+		if same && s.tr.Uplink == in.Uplink && s.tr.OutsidePort == in.OutsidePort && !s.offered &&
+			(filter == EndpointIndependent || filter == AddressDependent && other.Remote == in.Remote) {
+			return true
+		}
+	}
+	return false
+}
+
+// mustLet reports whether nothing speaks against a remote: the port belongs to one inside endpoint, which has no other session
+// with the remote, and there is room for what nobody may answer.
+func (m *model) mustLet(in InKey) bool {
+	var owner *Key
+	offered := 0
+	for k, s := range m.sessions {
+		if s.offered {
+			offered++
+		}
+		if k.Proto != in.Proto || s.tr.Uplink != in.Uplink || s.tr.Outside != in.Outside || s.tr.OutsidePort != in.OutsidePort {
+			continue
+		}
+		if owner != nil && (owner.Inside != k.Inside || owner.InsidePort != k.InsidePort) {
+			return false
+		}
+		owner = &k
+	}
+	if owner == nil || offered >= m.table.maxOfferedTo() {
+		return false
+	}
+	k := *owner
+	k.Remote, k.RemotePort = in.Remote, in.RemotePort
+	return m.sessions[k] == nil && m.lets(k, in) && m.everAlone(in)
+}
+
+// everAlone reports whether a port was never shared: one that was belongs to nobody until all have left it.
+func (m *model) everAlone(in InKey) bool {
+	return m.table.findSpace(in.Uplink, in.Proto, in.Outside).words[in.OutsidePort].Load()&portKind == portMapped
+}
+
+// refilter changes the filters, as a reload does.
+func (m *model) refilter(t *rapid.T) {
+	filter := rapid.SampledFrom([]Filter{AddressAndPortDependent, AddressDependent, EndpointIndependent})
+	m.filtering = Filtering{UDP: filter.Draw(t, "udp"), TCP: filter.Draw(t, "tcp")}
+	m.table.SetFiltering(m.filtering)
 }
 
 func (m *model) sweep(t *rapid.T) {
@@ -79,6 +180,9 @@ func (m *model) sweep(t *rapid.T) {
 	m.table.Sweep(after(m.now), 0)
 	for k, s := range m.sessions {
 		limit := map[uint8]time.Duration{1: time.Minute, 6: 4 * time.Minute, 17: 5 * time.Minute}[k.Proto]
+		if s.offered {
+			limit = offerTime
+		}
 		idle := m.now - s.seen
 		if gone := m.table.FindOut(k) == 0; gone && idle < limit || !gone && idle > limit+time.Second {
 			t.Fatalf("%+v idle for %v: gone %v", k, idle, gone)
@@ -102,7 +206,11 @@ func (m *model) purge(t *rapid.T) {
 // check compares everything that can be seen of the table with the model.
 func (m *model) check(t *rapid.T) {
 	endpoints := make(map[InKey]InKey) // outside endpoint → by whom
+	offered := 0
 	for k, s := range m.sessions {
+		if s.offered {
+			offered++
+		}
 		if got := m.table.FindOut(k); got != s.ref {
 			t.Fatalf("outbound %+v: found %d, want %d", k, got, s.ref)
 		}
@@ -130,6 +238,8 @@ func (m *model) check(t *rapid.T) {
 	})
 	if s := m.table.Stats(); n != len(m.sessions) || s.Sessions != n || s.ByUplink[1]+s.ByUplink[2] != n || s.Hosts != len(hosts) {
 		t.Fatalf("%d sessions, %d in the model, stats %+v", n, len(m.sessions), s)
+	} else if s.Offered != offered || offered > m.table.maxOffered() {
+		t.Fatalf("%d sessions are offered, at most %d may be, stats %+v", offered, m.table.maxOffered(), s)
 	}
 }
 
@@ -145,7 +255,9 @@ func TestTableAgainstModel(t *testing.T) {
 			c.MaxSessions = rapid.SampledFrom([]int{3, 20, 300}).Draw(rt, "records")
 			c.Ports = []PortRange{{3000, 3000 + rapid.SampledFrom([]uint16{0, 5, 100}).Draw(rt, "ports")}}
 		})
+		m.refilter(rt)
 		rt.Repeat(map[string]func(*rapid.T){
+			"open in": m.openIn, "open in again": m.openIn, "filter": m.refilter,
 			"open": m.open, "open again": m.open, "open more": m.open, "count": m.count, "sweep": m.sweep, "purge": m.purge,
 			"": m.check,
 		})

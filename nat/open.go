@@ -48,12 +48,20 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 	if err != nil {
 		return 0, err
 	}
-	return t.enter(r, k, b, m, old, now)
+	return t.enter(r, k, b, m, old, firstState(k.Proto), now)
+}
+
+// firstState is that of a session which the inside opens.
+func firstState(proto uint8) State {
+	if proto == protoTCP {
+		return TCPOpening
+	}
+	return Active
 }
 
 // enter makes record r the session of k, which has its share of mapping m already, in the place of session old.
-func (t *Table) enter(r uint32, k Key, b Binding, m, old uint32, now Tick) (Ref, error) {
-	t.write(r, k, b, m, now)
+func (t *Table) enter(r uint32, k Key, b Binding, m, old uint32, s State, now Tick) (Ref, error) {
+	t.write(r, k, b, m, s, now)
 	if !t.publish(r, old) {
 		t.bury(r, now)
 		t.leave(m, unused, now)
@@ -63,8 +71,11 @@ func (t *Table) enter(r uint32, k Key, b Binding, m, old uint32, now Tick) (Ref,
 		t.hide(old)
 		t.finish(old, now, abandoned)
 	}
+	t.hold(r, m, s)
 	t.stats.opened(b.Uplink)
-	t.countOpened(k.Inside, now)
+	if s != Offered { // else counted when it is answered, or a flood could use up the host's share
+		t.countOpened(k.Inside, now)
+	}
 	return Ref(r), nil
 }
 
@@ -86,14 +97,10 @@ func (t *Table) peekFree() uint32 {
 }
 
 // write claims record r and fills it. The own word comes last: it makes the record live for the sweep.
-func (t *Table) write(r uint32, k Key, b Binding, m uint32, now Tick) {
+func (t *Table) write(r uint32, k Key, b Binding, m uint32, s State, now Tick) {
 	id := &t.records[r]
 	if r == t.freeHead {
 		t.freeHead = ownLink(id.own.Load())
-	}
-	state := TCPOpening
-	if k.Proto != protoTCP {
-		state = Active
 	}
 	id.write(&Translation{
 		Key: k, Outside: t.mapping(m).outside, OutsidePort: t.mapping(m).outsidePort,
@@ -101,7 +108,7 @@ func (t *Table) write(r uint32, k Key, b Binding, m uint32, now Tick) {
 	})
 	t.counts[outbound][r].reset(now)
 	t.counts[inbound][r].reset(now)
-	own := packOwn(state, b.Reason, m, now)
+	own := packOwn(s, b.Reason, m, now)
 	if b.Helped {
 		own |= ownHelped
 	}

@@ -62,10 +62,11 @@ const (
 	TCPClosingIn                // FIN from the remote
 	TCPClosed                   // FIN from both; or reset while opening or closing
 	TCPReset                    // RST after it was established
+	Offered                     // opened by a remote, the inside has not answered
 )
 
 var stateNames = [...]string{
-	"none", "ended", "active", "opening", "established", "closing-out", "closing-in", "closed", "reset",
+	"none", "ended", "active", "opening", "established", "closing-out", "closing-in", "closed", "reset", "offered",
 }
 
 // String is the name of the state in the API.

@@ -12,6 +12,7 @@ type Stats struct {
 	ByUplink            [256]int // live sessions
 	Mappings            int
 	Hosts               int    // inside hosts with sessions
+	Offered             int    // live sessions that remotes opened and the inside has not answered
 	Opened              uint64 // sessions, since the start
 	Shared              uint64 // mappings opened on a port that another has, since the start
 	Held                uint64 // ports passed over because a local socket has them, since the start
@@ -66,7 +67,7 @@ func (t *Table) Stats() Stats {
 	c := &t.stats
 	s := Stats{
 		Sessions: int(c.sessions.Load()), Peak: int(c.peak.Load()), Max: t.cfg.MaxSessions,
-		Quarantined: t.quarantine.length, Mappings: int(c.mappings.Load()), Hosts: len(t.hosts),
+		Quarantined: t.quarantine.length, Mappings: int(c.mappings.Load()), Hosts: len(t.hosts), Offered: t.peers.offered,
 		Opened: c.total.Load(), Shared: c.shared.Load(), Held: c.held.Load(),
 		Refused: Refused{TableFull: c.tableFull.Load(), NoPort: c.noPort.Load(), HostLimit: c.hostLimit.Load(), Binding: c.binding.Load()},
 	}

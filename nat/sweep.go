@@ -99,11 +99,14 @@ func (t *Table) show(r uint32, s slots) {
 // finish gives up a hidden session's share of its mapping, whose port it leaves at worst so.
 func (t *Table) finish(r uint32, now Tick, worst ending) {
 	word := t.bury(r, now)
+	t.unhold(r, ownLink(word), ownState(word))
 	if ownState(word).finished() {
 		worst = min(worst, closed)
 	}
 	t.leave(ownLink(word), worst, now)
-	t.charge(t.records[r].translation().Inside, -1, 0)
+	if ownState(word) != Offered {
+		t.charge(t.records[r].translation().Inside, -1, 0)
+	}
 	t.stats.closed(uint8(t.records[r].ports.Load()))
 }
 

@@ -32,6 +32,7 @@ type Table struct {
 	counts  [2][]counters // by direction, in separate arrays so that their writers share no cache line
 
 	life   [lifetimes]atomic.Uint32 // ticks
+	filter [2]atomic.Uint32         // of UDP and TCP, as type Filter
 	spaces [256]atomic.Pointer[[]*space]
 	stats  tally
 
@@ -50,6 +51,7 @@ type Table struct {
 	limits     Limits
 	freeMap    uint32 // list of free mappings
 	usedMap    uint32
+	peers      peers
 }
 
 // New makes an empty table and reserves the memory of its sessions.
@@ -65,6 +67,7 @@ func New(cfg Config) (*Table, error) {
 		return nil, fmt.Errorf("make session table: %w", err)
 	}
 	t.SetTimeouts(cfg.Timeouts)
+	t.SetFiltering(cfg.Filtering)
 	return t, nil
 }
 
@@ -112,7 +115,7 @@ func (t *Table) count(r Ref, now Tick, bytes, packets int, p *packet.Packet, d d
 	own := &t.counts[d][r]
 	own.bytes.Add(uint64(bytes))
 	own.packets.Add(uint32(packets))
-	if p.Kind == packet.TCP && !t.track(r, p, d) {
+	if t.unanswered(r, p, d) || p.Kind == packet.TCP && !t.track(r, p, d) {
 		return
 	}
 	if own.seen.Load() != uint32(now) {
@@ -129,7 +132,11 @@ func (t *Table) lastSeen(r uint32) Tick {
 // now (a packet counted meanwhile) is not idle.
 func (t *Table) expired(r uint32, seen, now Tick) bool {
 	id := &t.records[r]
-	limit := t.life[lifetimeOf(ownState(id.own.Load()), uint8(id.ports.Load()>>8))].Load()
+	state := ownState(id.own.Load())
+	limit := t.life[lifetimeOf(state, uint8(id.ports.Load()>>8))].Load()
+	if state == Offered {
+		limit = ticks(offerTime)
+	}
 	idle := int32(now - seen)
 	return idle > 0 && uint32(idle) > limit
 }

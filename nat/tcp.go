@@ -73,7 +73,7 @@ func (t *Table) settle(r Ref) {
 	for {
 		word := id.own.Load()
 		s := tcpState(t.counts[outbound][r].bytes.Load(), t.counts[inbound][r].bytes.Load())
-		if old := ownState(word); !old.Live() || old == s || id.own.CompareAndSwap(word, word&^ownStateMask|uint64(s)) {
+		if old := ownState(word); !old.Live() || old == Offered || old == s || id.own.CompareAndSwap(word, word&^ownStateMask|uint64(s)) {
 			return
 		}
 	}

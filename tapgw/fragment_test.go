@@ -140,9 +140,9 @@ func TestFragmentsToOurPorts(t *testing.T) {
 	port := outsidePort(w.sent(w.out(b), b, 1))
 	fragments := cut(t, udpFrame(t, router, 53, wan1, port, big), 1480)
 	w.expect(w.in(clone(fragments[1]), 1), Hold, NoReason)
-	w.expect(w.in(clone(fragments[0]), 1), Drop, NoSession)
-	w.expect(w.in(clone(fragments[2]), 1), Drop, NoSession)
-	if n := w.drops(NoSession); n != 3 {
+	w.expect(w.in(clone(fragments[0]), 1), Drop, Filtered)
+	w.expect(w.in(clone(fragments[2]), 1), Drop, Filtered)
+	if n := w.drops(Filtered); n != 3 {
 		t.Errorf("%d dropped", n)
 	}
 	w.held = true

@@ -32,7 +32,7 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 func (g *Gateway) inboundSession(b []byte, p *packet.Packet, key nat.InKey, now nat.Tick) Result {
 	ref := g.table.FindIn(key)
 	if ref == 0 {
-		return g.inboundMiss(p, key.Uplink, now)
+		return g.inboundMiss(b, p, key, now)
 	}
 	tr := g.table.Translation(ref)
 	return g.deliverTranslated(b, p, ref, &tr, now)
@@ -62,16 +62,16 @@ func lanHop(tr *nat.Translation) uint8 {
 	return tr.Hop
 }
 
-// inboundMiss decides about a packet without a session: dropped when the port is ours, else the host's.
-func (g *Gateway) inboundMiss(p *packet.Packet, uplink uint8, now nat.Tick) Result {
-	if visible := g.request(p, uplink, now); visible || p.Kind == packet.ICMPQuery {
+// inboundMiss decides about a packet without a session: that of a mapping's filter when the port is ours, else the host's.
+func (g *Gateway) inboundMiss(b []byte, p *packet.Packet, key nat.InKey, now nat.Tick) Result {
+	if visible := g.request(p, key.Uplink, now); visible || p.Kind == packet.ICMPQuery {
 		return Result{Verdict: Ignore}
 	}
-	ours := g.table.Owned(uplink, p.Proto, p.Dst, p.DstPort) != nat.Free
-	if ours && !g.cfg.Held(p.Proto, p.Dst, p.DstPort) {
-		return g.drop(NoSession)
+	port := g.table.Owned(key.Uplink, p.Proto, p.Dst, p.DstPort)
+	if port == nat.Free || g.cfg.Held(p.Proto, p.Dst, p.DstPort) {
+		return Result{Verdict: GiveBack, Uplink: key.Uplink}
 	}
-	return Result{Verdict: GiveBack, Uplink: uplink}
+	return g.admit(b, p, key, port, now)
 }
 
 // inboundError translates an ICMP error about a packet we sent, found by the packet it quotes (RFC 5508 REQ-4). Errors

@@ -41,13 +41,14 @@ const (
 	HostSessions           // the inside host has its share of sessions
 	HostPorts              // … of outside ports
 	HostRate               // it opens sessions too fast
+	Filtered               // from a remote that the mapping's filter does not let in
 	numReasons
 )
 
 var reasonText = [numReasons]string{
 	"", "bad_packet", "not_ipv4", "bad_address", "unknown_protocol", "no_uplink", "table_full", "no_port", "not_syn",
 	"no_session", "stale_session", "too_big", "uplink_not_ready", "bad_icmp", "fragment_lost",
-	"host_sessions", "host_ports", "host_rate",
+	"host_sessions", "host_ports", "host_rate", "filtered",
 }
 
 // String is the label of metrics.

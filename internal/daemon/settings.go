@@ -62,6 +62,16 @@ func tcpOptions(c *configs.Config) tapgw.TCPOptions {
 	return tapgw.TCPOptions{ClampMSS: c.NAT.ClampMSS, Adopt: c.NAT.AdoptTCP}
 }
 
+// filtering is the configuration's filters in the words of package nat.
+func filtering(c *configs.Config) nat.Filtering {
+	f := c.NAT.Filtering
+	return nat.Filtering{UDP: filters[f.UDP], TCP: filters[f.TCP]}
+}
+
+var filters = map[configs.Filter]nat.Filter{
+	configs.FilterNone: nat.EndpointIndependent, configs.FilterAddress: nat.AddressDependent, configs.FilterPort: nat.AddressAndPortDependent,
+}
+
 // checkTAPAddress refuses a subnet on the TAP that the host is in already: whoever has our address counts as an uplink, and
 // what is captured would leave untranslated.
 func checkTAPAddress(c *configs.Config, before uplinks.Facts) error {
@@ -88,7 +98,7 @@ func natConfig(c *configs.Config, ports []nat.PortRange, held func(uint8, packet
 	_, _ = crand.Read(seed[:]) // never fails (crypto/rand)
 	source := rand.NewChaCha8([32]byte(seed[16:]))
 	return nat.Config{
-		MaxSessions: c.NAT.MaxSessions, Ports: ports, ShareTCP: true, Timeouts: timeouts(c), Limits: limits(c),
+		MaxSessions: c.NAT.MaxSessions, Ports: ports, ShareTCP: true, Timeouts: timeouts(c), Limits: limits(c), Filtering: filtering(c),
 		Seed:   [2]uint64{binary.LittleEndian.Uint64(seed[:]), binary.LittleEndian.Uint64(seed[8:])},
 		Random: source.Uint64, Held: held,
 	}
