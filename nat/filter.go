@@ -69,7 +69,7 @@ func (t *Table) Inside(k InKey) (addr packet.Addr, port uint16, ok bool) {
 }
 
 // OpenIn makes the session of a packet that a remote sent to a mapping without one, in the state Offered: it ends soon
-// unless the inside answers, and until then keeps no mapping alive (RFC 7857 §6). Where there is a session already, that one
+// unless the inside answers, and until then keeps no mapping alive (RFC 7857 §7). Where there is a session already, that one
 // is returned. The caller has seen to it that a TCP packet is a SYN. Errors: ErrFiltered, and those of Open.
 func (t *Table) OpenIn(k InKey, b Binding, now Tick) (Ref, error) {
 	filter := t.FilterOf(k.Proto)

@@ -64,9 +64,9 @@ func TestOfferedUntilAnswered(t *testing.T) {
 	}
 }
 
-// TestRFC7857_5_InboundKeepsNoMapping: who never gets an answer cannot keep a mapping alive by sending, nor by sending from
+// TestRFC7857_S7_InboundKeepsNoMapping: who never gets an answer cannot keep a mapping alive by sending, nor by sending from
 // ever new endpoints.
-func TestRFC7857_5_InboundKeepsNoMapping(t *testing.T) {
+func TestRFC7857_S7_InboundKeepsNoMapping(t *testing.T) {
 	table := newTable(t, lettingAll)
 	own := mustOpen(t, table, key(protoUDP, 4000, web, 53), bind1, after(0))
 	first := from(table, own, peer, 1)

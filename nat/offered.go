@@ -90,7 +90,7 @@ func (t *Table) countPeers() {
 }
 
 // unanswered reports whether a session is offered and remains so with this packet. Only what the inside sends answers it, and
-// a RST or an ICMP error says no (RFC 7857 §5).
+// a RST says no (RFC 7857 §7).
 func (t *Table) unanswered(r Ref, p *packet.Packet, d direction) bool {
 	if ownState(t.records[r].own.Load()) != Offered {
 		return false
