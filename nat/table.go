@@ -125,7 +125,11 @@ func (t *Table) count(r Ref, now Tick, bytes, packets int, p *packet.Packet, d d
 
 // lastSeen is when the session was last refreshed.
 func (t *Table) lastSeen(r uint32) Tick {
-	return later(Tick(t.counts[outbound][r].seen.Load()), Tick(t.counts[inbound][r].seen.Load()))
+	out, in := &t.counts[outbound][r], &t.counts[inbound][r]
+	if in.bytes.Load()&refused != 0 && uint8(t.records[r].ports.Load()>>8) == protoUDP {
+		return Tick(out.seen.Load())
+	}
+	return later(Tick(out.seen.Load()), Tick(in.seen.Load()))
 }
 
 // expired reports whether a live session last seen then has been idle for longer than its lifetime. A last-seen later than

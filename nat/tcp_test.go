@@ -22,13 +22,19 @@ type step struct {
 	want     State
 }
 
-// out and in are steps without sequence numbers.
-func outSeg(flags uint8, want State) step { return step{dir: outbound, flags: flags, want: want} }
-func inSeg(flags uint8, want State) step  { return step{dir: inbound, flags: flags, want: want} }
+// outSeg and inSeg are steps at the sequence numbers behind the handshake: the inside sends from 101, the remote from 901.
+func outSeg(flags uint8, want State) step { return step{outbound, flags, 101, 901, want} }
+func inSeg(flags uint8, want State) step  { return step{inbound, flags, 901, 101, want} }
+
+// acked is the inside's acknowledgement of a FIN, and its own FIN with that.
+func acked(flags uint8, want State) step { return step{outbound, flags | ack, 101, 902, want} }
 
 var handshake = []step{
 	{outbound, syn, 100, 0, TCPOpening}, {inbound, syn | ack, 900, 101, TCPOpening}, {outbound, ack, 101, 901, TCPEstablished},
 }
+
+// established is the steps after a handshake.
+func established(steps ...step) []step { return append(handshake[:3:3], steps...) }
 
 // play carries the segments through the session and compares the states.
 func play(t *testing.T, table *Table, r Ref, now Tick, steps ...step) {
@@ -43,28 +49,10 @@ func play(t *testing.T, table *Table, r Ref, now Tick, steps ...step) {
 	}
 }
 
-func TestRFC5382_REQ2_TCPStates(t *testing.T) {
-	established := func(steps ...step) []step { return append(append([]step{}, handshake...), steps...) }
-	for name, steps := range map[string][]step{
-		"handshake":       handshake,
-		"SYN again":       {outSeg(syn, TCPOpening), outSeg(syn, TCPOpening), inSeg(syn|ack, TCPOpening), inSeg(syn|ack, TCPOpening)},
-		"simultaneous":    {outSeg(syn, TCPOpening), inSeg(syn, TCPOpening), outSeg(syn|ack, TCPOpening), inSeg(syn|ack, TCPEstablished)},
-		"midstream":       {outSeg(ack, TCPOpening), inSeg(ack, TCPEstablished)},
-		"closed by us":    established(outSeg(fin|ack, TCPClosingOut), inSeg(ack, TCPClosingOut), inSeg(fin|ack, TCPClosed), outSeg(ack, TCPClosed)),
-		"closed by them":  established(inSeg(fin|ack, TCPClosingIn), outSeg(ack, TCPClosingIn), outSeg(fin|ack, TCPClosed)),
-		"data after FIN":  established(outSeg(fin|ack, TCPClosingOut), inSeg(ack, TCPClosingOut), inSeg(ack, TCPClosingOut)),
-		"reopened":        established(outSeg(fin|ack, TCPClosingOut), inSeg(fin|ack, TCPClosed), outSeg(syn, TCPOpening), inSeg(syn|ack, TCPOpening), outSeg(ack, TCPEstablished)),
-		"reopened by in":  established(outSeg(fin|ack, TCPClosingOut), inSeg(fin|ack, TCPClosed), inSeg(syn, TCPOpening), outSeg(syn|ack, TCPOpening), inSeg(ack, TCPEstablished)),
-		"half, then SYN":  established(outSeg(fin|ack, TCPClosingOut), outSeg(syn, TCPOpening)),
-		"half, in SYN":    established(outSeg(fin|ack, TCPClosingOut), inSeg(syn, TCPClosingOut)),
-		"stray SYN":       established(outSeg(syn, TCPEstablished), inSeg(ack, TCPEstablished)),
-		"refused":         {{outbound, syn, 100, 0, TCPOpening}, {inbound, rst | ack, 0, 101, TCPClosed}},
-		"refused, forged": {{outbound, syn, 100, 0, TCPOpening}, {inbound, rst | ack, 0, 99, TCPOpening}, {inbound, rst, 0, 101, TCPOpening}},
-		"given up":        {outSeg(syn, TCPOpening), outSeg(rst, TCPClosed)},
-		"reset by us":     established(outSeg(rst, TCPReset), inSeg(ack, TCPReset)),
-		"reset, reopened": established(outSeg(rst, TCPReset), outSeg(syn, TCPOpening)),
-		"FIN, then RST":   established(inSeg(fin|ack, TCPClosingIn), outSeg(rst, TCPClosed)),
-	} {
+// playAll carries each conversation through a session of its own.
+func playAll(t *testing.T, conversations map[string][]step) {
+	t.Helper()
+	for name, steps := range conversations {
 		t.Run(name, func(t *testing.T) {
 			table := newTable(t, nil)
 			play(t, table, mustOpen(t, table, key(protoTCP, 1, web, 80), bind1, after(0)), after(0), steps...)
@@ -72,37 +60,110 @@ func TestRFC5382_REQ2_TCPStates(t *testing.T) {
 	}
 }
 
-// A RST from outside counts only where the inside expects the next byte; the inside's answer to a false one revives.
+func TestRFC5382_REQ2_TCPStates(t *testing.T) {
+	playAll(t, map[string][]step{
+		"handshake":         handshake,
+		"SYN again":         {{outbound, syn, 100, 0, TCPOpening}, {outbound, syn, 100, 0, TCPOpening}, {inbound, syn | ack, 900, 101, TCPOpening}, {inbound, syn | ack, 900, 101, TCPOpening}},
+		"midstream":         {outSeg(ack, TCPOpening), inSeg(ack, TCPEstablished)},
+		"closed by us":      established(outSeg(fin|ack, TCPClosingOut), inSeg(ack, TCPClosingOut), inSeg(fin|ack, TCPClosingOut), acked(0, TCPClosed)),
+		"closed by them":    established(inSeg(fin|ack, TCPEstablished), acked(0, TCPClosingIn), acked(fin, TCPClosed)),
+		"both at once":      established(outSeg(fin|ack, TCPClosingOut), inSeg(fin|ack, TCPClosingOut), inSeg(ack, TCPClosingOut), acked(0, TCPClosed)),
+		"FIN again":         established(inSeg(fin|ack, TCPEstablished), inSeg(fin|ack, TCPEstablished), acked(0, TCPClosingIn), inSeg(fin|ack, TCPClosingIn)),
+		"data after FIN":    established(outSeg(fin|ack, TCPClosingOut), inSeg(ack, TCPClosingOut), step{inbound, ack, 950, 102, TCPClosingOut}),
+		"data after theirs": established(inSeg(fin|ack, TCPEstablished), acked(0, TCPClosingIn), step{outbound, ack, 150, 902, TCPClosingIn}),
+		"given up":          {{outbound, syn, 100, 0, TCPOpening}, outSeg(rst, TCPClosed)},
+		"refused":           {{outbound, syn, 100, 0, TCPOpening}, {inbound, rst | ack, 0, 101, TCPClosed}},
+		"refused, forged":   {{outbound, syn, 100, 0, TCPOpening}, {inbound, rst | ack, 0, 99, TCPOpening}, {inbound, rst, 0, 101, TCPOpening}},
+		"reset by us":       established(outSeg(rst, TCPReset), inSeg(ack, TCPReset)),
+		"FIN, then RST":     established(inSeg(fin|ack, TCPEstablished), acked(0, TCPClosingIn), outSeg(rst, TCPClosed)),
+	})
+}
+
+// Both sides send a SYN. That of the remote may come first, where filtering lets it pass a mapping, or in answer.
+func TestRFC5382_REQ2a_SimultaneousOpenStates(t *testing.T) {
+	out := func(flags uint8, want State) step { return step{outbound, flags, 100, 901, want} }
+	in := func(flags uint8, want State) step { return step{inbound, flags, 900, 101, want} }
+	playAll(t, map[string][]step{
+		"from inside":  {out(syn, TCPOpening), in(syn, TCPOpening), out(syn|ack, TCPOpening), in(syn|ack, TCPEstablished), outSeg(ack, TCPEstablished)},
+		"from outside": {in(syn, TCPOpening), out(syn, TCPOpening), in(syn|ack, TCPOpening), out(syn|ack, TCPEstablished), outSeg(ack, TCPEstablished)},
+		"answers lost": {out(syn, TCPOpening), in(syn, TCPOpening), in(syn, TCPOpening), out(syn, TCPOpening), out(syn|ack, TCPOpening), in(syn|ack, TCPEstablished)},
+	})
+}
+
+// An inside that uses addresses and ports again gets through in every state: anew, or by way of the challenge that the
+// remote answers with.
+func TestRFC5382_REQ2_FiveTupleIsUsedAgain(t *testing.T) {
+	anew := []step{{outbound, syn, 5000, 0, TCPOpening}, {inbound, syn | ack, 70, 5001, TCPOpening}, {outbound, ack, 5001, 71, TCPEstablished}}
+	exact := append(anew[:3:3], step{inbound, rst, 901, 0, TCPEstablished}, step{inbound, rst, 71, 0, TCPReset})
+	join := func(lists ...[]step) (all []step) {
+		for _, l := range lists {
+			all = append(all, l...)
+		}
+		return all
+	}
+	playAll(t, map[string][]step{
+		"opening":     join(handshake[:1], exact),
+		"answered":    join(handshake[:2], exact),
+		"closing out": join(established(outSeg(fin|ack, TCPClosingOut)), exact),
+		"closing in":  join(established(inSeg(fin|ack, TCPEstablished), acked(0, TCPClosingIn)), exact),
+		"closed":      join(established(outSeg(fin|ack, TCPClosingOut), inSeg(fin|ack, TCPClosingOut), acked(0, TCPClosed)), exact),
+		"reset":       join(established(outSeg(rst, TCPReset)), exact),
+		"established, and the remote forgot": join(handshake, []step{
+			{outbound, syn, 5000, 0, TCPEstablished}, {inbound, syn | ack, 70, 5001, TCPOpening}, {outbound, ack, 5001, 71, TCPEstablished},
+			{inbound, rst, 901, 0, TCPEstablished}, {inbound, rst, 71, 0, TCPReset},
+		}),
+		"established, and the remote did not": join(handshake, []step{
+			{outbound, syn, 5000, 0, TCPEstablished}, {inbound, ack, 901, 101, TCPEstablished}, {outbound, rst, 101, 0, TCPReset},
+		}, exact),
+		"established, and others answer": join(handshake, []step{
+			{outbound, syn, 5000, 0, TCPEstablished}, {inbound, syn | ack, 70, 4711, TCPEstablished}, {inbound, rst, 901, 0, TCPReset},
+		}),
+		"by the remote, closed": established(outSeg(fin|ack, TCPClosingOut), inSeg(fin|ack, TCPClosingOut), acked(0, TCPClosed),
+			step{inbound, syn, 70, 0, TCPOpening}, step{outbound, syn | ack, 5000, 71, TCPOpening}, step{inbound, ack, 71, 5001, TCPEstablished}),
+		"by the remote, half closed": established(outSeg(fin|ack, TCPClosingOut), step{inbound, syn, 70, 0, TCPClosingOut}),
+		"by the remote, established": established(step{inbound, syn, 70, 0, TCPEstablished}, outSeg(ack, TCPEstablished),
+			step{inbound, rst, 901, 0, TCPReset}, step{inbound, syn, 70, 0, TCPOpening}),
+	})
+}
+
+// A RST from outside counts only exactly where the inside expects the next byte, or where the data of the remote ended. The
+// challenge that the inside answers another with passes, and has a genuine remote send the exact one.
 func TestRFC5961_BlindResets(t *testing.T) {
 	reset := func(seq uint32, want State) step { return step{inbound, rst, seq, 0, want} }
-	for name, steps := range map[string][]step{
-		"zero":              {reset(0, TCPEstablished)},
-		"a million later":   {reset(901+1_000_000, TCPEstablished)},
-		"just before":       {reset(900, TCPEstablished)},
-		"exact":             {reset(901, TCPReset)},
-		"a little later":    {reset(1901, TCPReset)},
-		"challenged":        {reset(1901, TCPReset), {outbound, ack, 101, 901, TCPEstablished}},
-		"out of window FIN": {{outbound, fin | ack, 101, 901, TCPClosingOut}, reset(5, TCPClosed)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			table := newTable(t, nil)
-			r := mustOpen(t, table, key(protoTCP, 1, web, 80), bind1, after(0))
-			play(t, table, r, after(0), handshake...)
-			play(t, table, r, after(0), steps...)
-		})
+	challenge := step{outbound, ack, 101, 901, TCPEstablished}
+	playAll(t, map[string][]step{
+		"zero":                   established(reset(0, TCPEstablished)),
+		"a million later":        established(reset(901+1_000_000, TCPEstablished)),
+		"just before":            established(reset(900, TCPEstablished)),
+		"in the window, inexact": established(reset(902, TCPEstablished), reset(1901, TCPEstablished), challenge, reset(901, TCPReset)),
+		"exact":                  established(reset(901, TCPReset)),
+		"revived":                established(reset(901, TCPReset), challenge),
+		"behind data":            established(step{inbound, ack, 2901, 101, TCPEstablished}, reset(2901, TCPReset)),
+		"behind forged data":     established(step{inbound, ack, 901 + 1<<20, 101, TCPEstablished}, reset(901+1<<20, TCPEstablished)),
+		"inexact, after our FIN": established(outSeg(fin|ack, TCPClosingOut), reset(5, TCPClosed)),
+		"inexact, after theirs":  established(inSeg(fin|ack, TCPEstablished), acked(0, TCPClosingIn), reset(5, TCPClosed)),
+	})
+}
+
+// A blind SYN or SYN-ACK changes nothing, above all not what RSTs are judged by.
+func TestRFC5961_BlindSYNs(t *testing.T) {
+	for _, flags := range []uint8{syn, syn | ack, syn | fin} {
+		playAll(t, map[string][]step{"established": established(
+			step{inbound, flags, 5000, 4711, TCPEstablished}, step{inbound, rst, 5001, 0, TCPEstablished},
+			step{inbound, rst, 5000, 0, TCPEstablished}, step{inbound, rst, 901, 0, TCPReset},
+		)})
 	}
 }
 
-// A client that lost its memory uses the same ports again while we think it connected: the challenge converges.
-func TestRFC5961_PortReuseConverges(t *testing.T) {
-	table := newTable(t, nil)
-	r := mustOpen(t, table, key(protoTCP, 1, web, 80), bind1, after(0))
-	play(t, table, r, after(0), handshake...)
-	play(t, table, r, after(time.Hour),
-		step{outbound, syn, 5000, 0, TCPEstablished}, step{inbound, ack, 901, 101, TCPEstablished},
-		step{outbound, rst, 101, 0, TCPReset}, step{outbound, syn, 5000, 0, TCPOpening},
-		step{inbound, syn | ack, 70, 5001, TCPOpening}, step{outbound, ack, 5001, 71, TCPEstablished},
-		step{inbound, rst, 71, 0, TCPReset})
+// A blind FIN does not make RSTs believable, nor the session short-lived: the inside acknowledges a genuine one.
+func TestRFC5961_BlindFINs(t *testing.T) {
+	playAll(t, map[string][]step{
+		"ahead": established(step{inbound, fin | ack, 90_000, 101, TCPEstablished}, outSeg(ack, TCPEstablished),
+			step{inbound, rst, 5, 0, TCPEstablished}),
+		"behind": established(step{inbound, fin | ack, 500, 101, TCPEstablished}, outSeg(ack, TCPEstablished),
+			step{inbound, rst, 5, 0, TCPEstablished}),
+		"while we close": established(outSeg(fin|ack, TCPClosingOut), step{inbound, fin | ack, 90_000, 101, TCPClosingOut}),
+	})
 }
 
 func TestSequenceNumbersAreKept(t *testing.T) {
@@ -125,8 +186,7 @@ func alive(table *Table, k Key, d time.Duration) bool {
 
 // Each kind of session lives for its lifetime, not less, and little more.
 func TestRFC4787_REQ5_RFC5382_REQ5_RFC5508_REQ2_Lifetimes(t *testing.T) {
-	established := append([]step{}, handshake...)
-	closing := append(established[:3:3], outSeg(fin|ack, TCPClosingOut))
+	closing := established(outSeg(fin|ack, TCPClosingOut))
 	for name, c := range map[string]struct {
 		proto uint8
 		steps []step
@@ -135,10 +195,10 @@ func TestRFC4787_REQ5_RFC5382_REQ5_RFC5508_REQ2_Lifetimes(t *testing.T) {
 		"udp":         {protoUDP, nil, 5 * time.Minute},
 		"icmp":        {protoICMP, nil, time.Minute},
 		"opening":     {protoTCP, handshake[:2], 4 * time.Minute},
-		"established": {protoTCP, established, 2*time.Hour + 4*time.Minute},
+		"established": {protoTCP, handshake, 2*time.Hour + 4*time.Minute},
 		"closing":     {protoTCP, closing, 4 * time.Minute},
-		"closed":      {protoTCP, append(closing[:4:4], inSeg(fin|ack, TCPClosed)), 4 * time.Second},
-		"reset":       {protoTCP, append(established[:3:3], outSeg(rst, TCPReset)), 4 * time.Minute},
+		"closed":      {protoTCP, append(closing[:4:4], inSeg(fin|ack, TCPClosingOut), acked(0, TCPClosed)), 4 * time.Second},
+		"reset":       {protoTCP, established(outSeg(rst, TCPReset)), 4 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			table := newTable(t, nil)

@@ -186,6 +186,9 @@ func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result
 	if !nat.RewriteErrorOut(frame, p, &tr) {
 		return g.drop(BadICMP)
 	}
+	if p.ICMPType == packet.ICMPUnreachable {
+		g.table.Refuse(ref)
+	}
 	return Result{Verdict: Send, Uplink: u.ID}
 }
 

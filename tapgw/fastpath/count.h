@@ -25,7 +25,7 @@ static __always_inline void track(struct counters *c, const struct packet *p)
 		advance(&c->ack, p->ack, first);
 		seen |= ACK_SEEN;
 	}
-	if (p->flags & TCP_FIN)
+	if (p->flags & TCP_FIN && p->seq_end == *(volatile __u32 *)&c->seq_end)
 		seen |= FIN_SEEN;
 	if ((shown & seen) != seen)
 		__sync_fetch_and_or(&c->bytes, seen);

@@ -90,6 +90,15 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	return u->flags & UPLINK_HEADERLESS ? bpf_redirect(u->ifindex, 0) : send(u->ifindex, u->gateway, p->dst);
 }
 
+// begins reports whether a packet begins a connection, or accepts one: Go fits the segment size that it announces.
+static __always_inline int begins(struct __sk_buff *skb, const struct iphdr *ip)
+{
+	__u8 flags;
+
+	return ip->protocol == IPPROTO_TCP && !(ip->frag_off & bpf_htons(0x3fff)) &&
+	       !bpf_skb_load_bytes(skb, ETH_HLEN + ip->ihl * 4 + 13, &flags, sizeof(flags)) && flags & TCP_SYN;
+}
+
 // leave_as_it_is sends what carries an uplink's own address by that uplink: replies of the host's services and port forwards.
 static __noinline int leave_as_it_is(struct __sk_buff *skb)
 {
@@ -101,7 +110,7 @@ static __noinline int leave_as_it_is(struct __sk_buff *skb)
 	__u32 src = bpf_ntohl(ip.saddr);
 	__u32 *n = bpf_map_lookup_elem(&own, &src);
 	struct uplink *u = n ? uplink_of(*n) : 0;
-	if (!u || !(u->flags & UPLINK_READY) || bpf_check_mtu(skb, u->ifindex, &mtu, 0, BPF_MTU_CHK_SEGS))
+	if (!u || !(u->flags & UPLINK_READY) || begins(skb, &ip) || bpf_check_mtu(skb, u->ifindex, &mtu, 0, BPF_MTU_CHK_SEGS))
 		return TC_ACT_UNSPEC;
 	return u->flags & UPLINK_HEADERLESS ? bpf_redirect(u->ifindex, 0) : send(u->ifindex, u->gateway, bpf_ntohl(ip.daddr));
 }

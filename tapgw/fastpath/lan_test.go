@@ -205,10 +205,13 @@ func TestLANSessionOver(t *testing.T) {
 	finish := put(l4+13, packet.ACK|packet.FIN)
 	run(t, rig.lan, finish(s.build()), 0)
 	run(t, rig.ingress, finish(s.reply(&tr).build()), 0)
+	last := s
+	last.ack += uint32(s.payload) + 1
+	run(t, rig.lan, last.build(), 0)
 	for range rig.table.Sessions { // makes the state what the programs have shown
 	}
 	if got := rig.table.Translation(ref).State; got != nat.TCPClosed {
-		t.Fatalf("state %v after FIN of both sides, want %v", got, nat.TCPClosed)
+		t.Fatalf("state %v after FIN of both sides and the last acknowledgement, want %v", got, nat.TCPClosed)
 	}
 	rig.expectLAN(t, ref, s.build(), 0, true)
 }

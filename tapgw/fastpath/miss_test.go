@@ -196,10 +196,12 @@ func TestSessionOver(t *testing.T) {
 			fin := s
 			fin.flags |= packet.FIN
 			rig.mustHit(t, fin, ref)
+			fin.flags, fin.ack = packet.ACK, s.ack+uint32(s.payload)+1
+			run(t, rig.egress, fin.build(), 0)
 			for range rig.table.Sessions { // makes the state what the programs have shown
 			}
 			if got := rig.table.Translation(ref).State; got != nat.TCPClosed {
-				t.Fatalf("state %v after FIN of both sides, want %v", got, nat.TCPClosed)
+				t.Fatalf("state %v after FIN of both sides and the last acknowledgement, want %v", got, nat.TCPClosed)
 			}
 			rig.mustMiss(t, ref, true, s.build(), 0)
 			rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
