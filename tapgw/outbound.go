@@ -58,7 +58,7 @@ func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Resu
 	}
 	tr := g.table.Translation(ref)
 	u := g.view.Load().ByID(tr.Uplink)
-	if u == nil || u.Generation != tr.Generation || g.movable(u, &tr, p) {
+	if u == nil || u.Generation != tr.Generation || g.movable(u, p) {
 		return g.outboundMiss(b, p, key, now)
 	}
 	if tr.Hop != nat.HopDevice && g.isBound(b) {
@@ -74,19 +74,13 @@ func (g *Gateway) isBound(b []byte) bool {
 	return b[last] == g.cfg.GatewayMAC[5]^1
 }
 
-// movable reports whether a session of an uplink that is not usable may be bound anew: everything but TCP that has been
-// answered, which cannot survive another outside address. A SYN on a session that is over begins another one.
-func (g *Gateway) movable(u *uplinks.Uplink, tr *nat.Translation, p *packet.Packet) bool {
+// movable reports whether a session of an uplink that is not usable may be bound anew: everything but TCP, which cannot
+// survive another outside address. A SYN begins another connection, whatever became of the one before.
+func (g *Gateway) movable(u *uplinks.Uplink, p *packet.Packet) bool {
 	if !g.Avoids(u) {
 		return false
 	}
-	if p.Kind == packet.TCP {
-		unanswered := tr.State == nat.TCPOpening || tr.State == nat.TCPClosed || tr.State == nat.TCPReset
-		if !unanswered || p.TCPFlags&(packet.SYN|packet.ACK) != packet.SYN {
-			return false
-		}
-	}
-	return true
+	return p.Kind != packet.TCP || p.TCPFlags&(packet.SYN|packet.ACK) == packet.SYN
 }
 
 // Avoids reports whether packets had better leave by another uplink than u.
