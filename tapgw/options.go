@@ -15,9 +15,9 @@ type TCPOptions struct {
 // SetTCP replaces the options, for the packets from now on.
 func (g *Gateway) SetTCP(o TCPOptions) { g.tcp.Store(&o) }
 
-// opens reports whether a segment from inside may open a session: a SYN, or where the user wants that whatever belongs to a
+// mayOpen reports whether a segment from inside may open a session: a SYN, or where the user wants that whatever belongs to a
 // connection that goes on.
-func (g *Gateway) opens(p *packet.Packet) bool {
+func (g *Gateway) mayOpen(p *packet.Packet) bool {
 	switch p.TCPFlags & (packet.SYN | packet.ACK | packet.RST) {
 	case packet.SYN:
 		return true

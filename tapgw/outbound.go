@@ -124,7 +124,7 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 		return g.drop(BadAddress)
 	}
 	switch {
-	case p.Kind == packet.TCP && !g.opens(p):
+	case p.Kind == packet.TCP && !g.mayOpen(p):
 		return g.refuse(NotSYN, b, p, 0, now)
 	case p.Kind == packet.ICMPQuery && p.IsReply():
 		return g.drop(NoSession)
