@@ -127,38 +127,40 @@ func TestLargestDatagramInReverse(t *testing.T) {
 }
 
 // TestFragmentBooks: each piece comes out once, is counted as lost, is a copy, or is still held.
-func TestFragmentBooks(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		f, lost := newFragments()
-		now, in, out := Tick(1<<32-10), 0, 0
-		for range rapid.IntRange(1, 300).Draw(t, "steps") {
-			id := rapid.IntRange(0, 80).Draw(t, "datagram")
-			now += Tick(rapid.SampledFrom([]int{0, 0, 0, 1, 5}).Draw(t, "ticks"))
-			if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
-				for _, b := range f.Decide(pieceOf(id), id, now) {
-					if int(b[0]) != id {
-						t.Fatalf("a piece of %d released by %d", b[0], id)
-					}
-					out++
+func TestFragmentBooks(t *testing.T) { rapid.Check(t, fragmentBooks) }
+
+func FuzzFragments(f *testing.F) { f.Fuzz(rapid.MakeFuzz(fragmentBooks)) }
+
+func fragmentBooks(t *rapid.T) {
+	f, lost := newFragments()
+	now, in, out := Tick(1<<32-10), 0, 0
+	for range rapid.IntRange(1, 300).Draw(t, "steps") {
+		id := rapid.IntRange(0, 80).Draw(t, "datagram")
+		now += Tick(rapid.SampledFrom([]int{0, 0, 0, 1, 5}).Draw(t, "ticks"))
+		if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
+			for _, b := range f.Decide(pieceOf(id), id, now) {
+				if int(b[0]) != id {
+					t.Fatalf("a piece of %d released by %d", b[0], id)
 				}
-				f.intact(t)
-				continue
-			}
-			offset := 8 * rapid.IntRange(1, 60).Draw(t, "offset")
-			before := lost.Load() + uint64(out+count(f))
-			fate, known := f.Follow(pieceOf(id), offset, []byte{byte(id)}, now)
-			if known && fate != id {
-				t.Fatalf("fate %d for %d", fate, id)
-			}
-			if after := lost.Load() + uint64(out+count(f)); after != before {
-				in++
+				out++
 			}
 			f.intact(t)
+			continue
 		}
-		if got := int(lost.Load()) + out + count(f); got != in {
-			t.Fatalf("%d pieces came, %d are accounted for", in, got)
+		offset := 8 * rapid.IntRange(1, 60).Draw(t, "offset")
+		before := lost.Load() + uint64(out+count(f))
+		fate, known := f.Follow(pieceOf(id), offset, []byte{byte(id)}, now)
+		if known && fate != id {
+			t.Fatalf("fate %d for %d", fate, id)
 		}
-	})
+		if after := lost.Load() + uint64(out+count(f)); after != before {
+			in++
+		}
+		f.intact(t)
+	}
+	if got := int(lost.Load()) + out + count(f); got != in {
+		t.Fatalf("%d pieces came, %d are accounted for", in, got)
+	}
 }
 
 // count is how many pieces are held.
