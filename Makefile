@@ -14,7 +14,7 @@ SOAKTIME ?= 10m
 CLANG   ?= clang-14
 BPF_DIRS = $(shell grep -rl --include='*.go' '^//go:generate.*bpf2go' . | xargs -n1 dirname | sort -u)
 
-.PHONY: all build demo test lint unit e2e fuzz soak bench bpf-compiler generate generated clean help
+.PHONY: all build demo test lint unit peers e2e fuzz soak bench bpf-compiler generate generated clean help
 
 all: build
 
@@ -45,7 +45,15 @@ USERSPACE := Traffic|Unusual|OpenRelay|Hostile|Trailers|Thousand|TableFull|Large
 USERSPACE := $(USERSPACE)|CarrierLoss|Blackhole|SessionsOf|FlowsOf|AllUplinksDown|SingleUplink|CleanStop|Kill|StopCloses|Repair
 USERSPACE := $(USERSPACE)|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW
 
-e2e: build ## the daemon on real packets, with the kernel's datapath and with its own
+# Programs of others that the tests talk to the gateway with: a program and its Debian package; and one in Go.
+PEERS := traceroute=traceroute tracepath=iputils-tracepath
+STUN  := github.com/pion/stun/v3/cmd/stun-nat-behaviour
+
+peers: ## programs of others that the tests use
+	@tools/peers $(PEERS) -- $(SUDO)
+	$(GO) build -o bin/$(notdir $(STUN)) $(STUN)
+
+e2e: build peers ## the daemon on real packets, with the kernel's datapath and with its own
 	$(GO) test $(EXEC) -timeout 15m ./e2e/...
 	E2E_DATAPATH=userspace $(GO) test $(EXEC) -timeout 15m -run '^Test($(USERSPACE))' ./e2e/...
 
