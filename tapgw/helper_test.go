@@ -75,8 +75,8 @@ func newWorld(t testing.TB, change ...func(*nat.Config)) *world {
 	}, table, meters, scheduler)
 	for i, a := range []packet.Addr{wan1, wan2} {
 		w.ups[i] = uplinks.Uplink{
-			ID: uint8(i + 1), Name: "wan", Index: i + 10, State: uplinks.Up, Addresses: []netip.Addr{a.Netip()},
-			GatewayMAC: [6]byte{2, 1}, MTU: 1500, Weight: 1, Tier: i, Generation: 1,
+			ID: uint8(i + 1), Name: "wan", Index: i + 10, MTU: 1500, Weight: 1, Tier: i,
+			Side: uplinks.Side{State: uplinks.Up, Addresses: []netip.Addr{a.Netip()}, GatewayMAC: [6]byte{2, 1}, Generation: 1},
 		}
 	}
 	w.publish()

@@ -96,15 +96,25 @@ func (v *view) byName(name string) (Link, bool) {
 	return v.links[i], true
 }
 
+// own lists the addresses of a link that its packets may carry.
+func (v *view) own(index int) (list []netip.Addr) {
+	for _, a := range v.addresses[index] {
+		if a.Prefix.Addr().IsGlobalUnicast() {
+			list = append(list, a.Prefix.Addr())
+		}
+	}
+	return list
+}
+
 // pool lists the usable addresses of a link, the default route's preferred source first.
 func (v *view) pool(index int) []netip.Addr {
 	var pool []netip.Addr
 	for _, a := range v.addresses[index] {
-		addr := a.Prefix.Addr()
-		if usableAddress(addr) && !slices.Contains(pool, addr) {
+		if addr := a.Prefix.Addr(); usableAddress(a) && !slices.Contains(pool, addr) {
 			pool = append(pool, addr)
 		}
 	}
+	pool = preferPublic(pool)
 	if i := slices.Index(pool, v.defaults[index].Source); i > 0 {
 		first := pool[i]
 		pool = slices.Insert(slices.Delete(pool, i, i+1), 0, first)
@@ -112,7 +122,17 @@ func (v *view) pool(index int) []netip.Addr {
 	return pool
 }
 
-func usableAddress(a netip.Addr) bool { return a.Is4() && a.IsGlobalUnicast() }
+// usableAddress says what sessions may be translated to.
+func usableAddress(a Address) bool { return !a.Passing && a.Prefix.Addr().IsGlobalUnicast() }
+
+// preferPublic leaves out the local addresses of IPv6 (RFC 4193) where there are others.
+func preferPublic(pool []netip.Addr) []netip.Addr {
+	local := func(a netip.Addr) bool { return a.Is6() && a.IsPrivate() }
+	if slices.ContainsFunc(pool, func(a netip.Addr) bool { return !local(a) }) {
+		return slices.DeleteFunc(pool, local)
+	}
+	return pool
+}
 
 // covered reports whether addr lies in a subnet of the link.
 func (v *view) covered(index int, addr netip.Addr) bool {
@@ -160,14 +180,14 @@ func (t *Tracker) matchLinks() {
 }
 
 func (t *Tracker) linkByName(u *tracked) (Link, bool) {
-	if l, ok := t.view.byName(u.spec.Interface); ok && u.configured {
+	if l, ok := t.views[IPv4].byName(u.spec.Interface); ok && u.configured {
 		return l, true
 	}
-	return t.view.byName(u.iface)
+	return t.views[IPv4].byName(u.iface)
 }
 
 func (t *Tracker) linkByIndex(u *tracked) (Link, bool) {
-	l, ok := t.view.byIndex[u.link.Index]
+	l, ok := t.views[IPv4].byIndex[u.link.Index]
 	return l, ok && l.MAC == u.link.MAC
 }
 
@@ -177,8 +197,8 @@ func (t *Tracker) linkByMAC(u *tracked) (Link, bool) {
 	if u.configured || u.link.MAC == [6]byte{} {
 		return Link{}, false
 	}
-	for _, l := range t.view.links {
-		if _, has := t.view.defaults[l.Index]; has && l.MAC == u.link.MAC {
+	for _, l := range t.views[IPv4].links {
+		if _, has := t.defaultRoute(l); has && l.MAC == u.link.MAC {
 			return l, true
 		}
 	}
@@ -188,7 +208,9 @@ func (t *Tracker) linkByMAC(u *tracked) (Link, bool) {
 // attach moves u to l; a zero l means that the interface is gone. The MAC address is remembered for its return.
 func (u *tracked) attach(l Link) {
 	if l.Index != u.link.Index {
-		u.gateway, u.gatewayMAC = netip.Addr{}, [6]byte{}
+		for f := range u.sides {
+			u.sides[f].gateway, u.sides[f].gatewayMAC = netip.Addr{}, [6]byte{}
+		}
 	}
 	if l.Index == 0 {
 		u.link = Link{MAC: u.link.MAC}
@@ -212,7 +234,7 @@ func (t *Tracker) discover() {
 			known[u.link.Index] = true
 		}
 	}
-	for _, l := range t.view.links {
+	for _, l := range t.views[IPv4].links {
 		if known[l.Index] || !t.qualifies(l) {
 			continue
 		}
@@ -238,13 +260,23 @@ func (t *Tracker) qualifies(l Link) bool {
 	if t.ours(l) {
 		return false
 	}
-	if r, ok := t.view.defaults[l.Index]; ok {
+	if r, ok := t.defaultRoute(l); ok {
 		return !inFront(l, r.Metric)
 	}
 	// A tunnel without a default route is a split tunnel unless its address is a public one.
-	return l.PointToPoint && slices.ContainsFunc(t.view.pool(l.Index), func(a netip.Addr) bool {
+	return l.PointToPoint && slices.ContainsFunc(t.views[IPv4].pool(l.Index), func(a netip.Addr) bool {
 		return !isTunnel(l) || isPublic(a)
 	})
+}
+
+// defaultRoute is that of a link, of IPv4 where it has both.
+func (t *Tracker) defaultRoute(l Link) (Route, bool) {
+	for _, v := range t.views {
+		if r, ok := v.defaults[l.Index]; ok {
+			return r, true
+		}
+	}
+	return Route{}, false
 }
 
 // sharedSpace is carrier-grade NAT (RFC 6598), which overlay VPNs use too.

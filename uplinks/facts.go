@@ -9,9 +9,25 @@ import (
 // (rtnl) fills it anew after each netlink event.
 type Facts struct {
 	Links      []Link
+	Addresses  []Address // these three of IPv4
+	Routes     []Route
+	Neighbours []Neighbour
+	V6         FactsV6
+}
+
+// FactsV6 are those of IPv6.
+type FactsV6 struct {
 	Addresses  []Address
 	Routes     []Route
 	Neighbours []Neighbour
+}
+
+// Of returns the facts of one family, in the place of those of IPv4.
+func (f Facts) Of(family Family) Facts {
+	if family == IPv6 {
+		return Facts{Links: f.Links, Addresses: f.V6.Addresses, Routes: f.V6.Routes, Neighbours: f.V6.Neighbours}
+	}
+	return Facts{Links: f.Links, Addresses: f.Addresses, Routes: f.Routes, Neighbours: f.Neighbours}
 }
 
 // Link is one network device.
@@ -29,18 +45,20 @@ type Link struct {
 	Kind         string // rtnl link kind ("veth", "tun", "bridge", ...), "" for plain hardware
 }
 
-// Address is one IPv4 address of a device, of global scope (the edge leaves out the others), primary ones before secondary.
+// Address is one address of a device, of global scope (the edge leaves out the others), primary ones before secondary.
 type Address struct {
 	Index  int // of the link
 	Prefix netip.Prefix
 	Peer   netip.Addr // other end of a point-to-point link, or invalid
+	// Passing is an IPv6 address that is not for new connections, or not for long: tentative, deprecated or temporary.
+	Passing bool
 }
 
-// Route is one IPv4 route. The same type describes routes found and routes wanted. One that is found but leads to no link
+// Route is one route. The same type describes routes found and routes wanted. One that is found but leads to no link
 // (blackhole, unreachable, prohibit, throw, local) has index 0 and no gateway; none such is ever wanted.
 type Route struct {
 	Table    int
-	Dst      netip.Prefix // 0.0.0.0/0 for a default route
+	Dst      netip.Prefix // 0.0.0.0/0 or ::/0 for a default route
 	Gateway  netip.Addr   // invalid when on-link
 	Source   netip.Addr   // preferred source, or invalid
 	Index    int          // of the output link, or 0
@@ -49,7 +67,7 @@ type Route struct {
 	OnLink   bool // the gateway is reachable on the link although no prefix covers it
 }
 
-// Neighbour is one resolved entry of the ARP table.
+// Neighbour is one entry of the ARP table, or of that of neighbour discovery.
 type Neighbour struct {
 	Index int
 	Addr  netip.Addr
@@ -60,7 +78,7 @@ type Neighbour struct {
 // Rule is one policy routing rule: traffic from Source looks up Table.
 type Rule struct {
 	Priority int
-	Source   netip.Prefix // invalid matches everything
+	Source   netip.Prefix // 0.0.0.0/0 or ::/0 for everything of a family
 	Table    int
 	// SuppressDefault makes the rule skip default routes of its table (suppress_prefixlength 0).
 	SuppressDefault bool

@@ -31,6 +31,7 @@ type Demotion struct {
 
 var (
 	everywhere       = netip.MustParsePrefix("0.0.0.0/0")
+	everywhereV6     = netip.MustParsePrefix("::/0")
 	multicast        = netip.MustParsePrefix("224.0.0.0/4")
 	limitedBroadcast = netip.MustParsePrefix("255.255.255.255/32")
 )
@@ -38,17 +39,20 @@ var (
 // Plan computes what must be in the kernel for these uplinks. Without a TAP or an uplink nothing is captured and no
 // foreign route is touched.
 func Plan(s *Snapshot, f Facts, c Capture) Wanted {
-	v := newView(f)
 	w := Wanted{}
-	for _, u := range s.Uplinks {
-		w.Routes = append(w.Routes, uplinkRoutes(v, u)...)
-	}
-	if !c.Steered || !v.plain(s) {
-		w.Rules = rules(v, s)
+	for _, family := range Families {
+		v := newView(f.Of(family))
+		for _, u := range s.Uplinks {
+			w.Routes = append(w.Routes, uplinkRoutes(v, u, family)...)
+		}
+		if family == IPv6 || !c.Steered || !v.plain(s) {
+			w.Rules = append(w.Rules, rules(v, s, family)...)
+		}
 	}
 	if c.TapIndex == 0 || len(s.Uplinks) == 0 {
 		return w
 	}
+	v := newView(f.Of(IPv4))
 	capture := planCapture(f, v, s)
 	w.Routes = append(w.Routes, multicastRoutes(f, v, capture.metric)...)
 	w.Routes = append(w.Routes, Route{Table: TableMain, Dst: everywhere, Gateway: c.TapGateway, Source: c.TapAddress,
@@ -83,11 +87,11 @@ func (v *view) plain(s *Snapshot) bool {
 
 // rules sends what carries an uplink's own address by that uplink, healthy or not, so that replies, probes and bound
 // sockets never meet the TAP. Behind them main's specific routes must win, or local replies would go to the ISP.
-func rules(v *view, s *Snapshot) []Rule {
+func rules(v *view, s *Snapshot, family Family) []Rule {
 	var list []Rule
 	taken := make(map[netip.Addr]bool)
 	for _, u := range s.Uplinks {
-		for _, a := range append(v.pool(u.Index), u.Addresses...) {
+		for _, a := range append(v.own(u.Index), u.On(family).Addresses...) {
 			if u.Index == 0 || taken[a] {
 				continue
 			}
@@ -99,17 +103,30 @@ func rules(v *view, s *Snapshot) []Rule {
 	if len(list) == 0 {
 		return nil
 	}
-	return append([]Rule{{Priority: SuppressRule, Table: TableMain, SuppressDefault: true}}, list...)
+	return append([]Rule{{Priority: SuppressRule, Source: family.everywhere(), Table: TableMain, SuppressDefault: true}}, list...)
 }
+
+func (f Family) everywhere() netip.Prefix {
+	if f == IPv6 {
+		return everywhereV6
+	}
+	return everywhere
+}
+
+// metricV6 is what the kernel makes of no metric in IPv6.
+const metricV6 = 1024
 
 // uplinkRoutes is the uplink's own table: its subnets, then everything else by its gateway. The kernel takes no route for a
 // device that is switched off.
-func uplinkRoutes(v *view, u *Uplink) []Route {
+func uplinkRoutes(v *view, u *Uplink, family Family) []Route {
 	if u.Index == 0 || !v.byIndex[u.Index].Up {
 		return nil
 	}
 	var list []Route
 	base := Route{Table: TableBase + int(u.ID), Index: u.Index, Protocol: Protocol}
+	if family == IPv6 {
+		base.Metric = metricV6
+	}
 	for _, a := range v.addresses[u.Index] {
 		r := base
 		r.Dst = onLinkPrefix(a)
@@ -120,10 +137,10 @@ func uplinkRoutes(v *view, u *Uplink) []Route {
 		list = append(list, r)
 	}
 	exit := base
-	exit.Dst = everywhere
-	if !u.HeaderLess {
-		exit.Gateway = u.Gateway
-		exit.OnLink = u.Gateway.IsValid() && !v.covered(u.Index, u.Gateway)
+	exit.Dst = family.everywhere()
+	if gateway := u.On(family).Gateway; !u.HeaderLess {
+		exit.Gateway = gateway
+		exit.OnLink = gateway.IsValid() && !gateway.IsLinkLocalUnicast() && !v.covered(u.Index, gateway)
 	}
 	if (u.HeaderLess || exit.Gateway.IsValid()) && len(v.addresses[u.Index]) > 0 {
 		list = append(list, exit)

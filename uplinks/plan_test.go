@@ -20,7 +20,7 @@ func TestPlanOfTwoUplinks(t *testing.T) {
 	gw := addr("192.168.1.1")
 	want := Wanted{
 		Rules: []Rule{
-			{Priority: 5099, Table: 254, SuppressDefault: true},
+			{Priority: 5099, Source: everywhere, Table: 254, SuppressDefault: true},
 			{Priority: 5100, Source: pfx("192.168.1.10/32"), Table: 7300},
 			{Priority: 5101, Source: pfx("192.168.1.20/32"), Table: 7301},
 		},

@@ -24,90 +24,50 @@ type Event struct {
 	Kind   EventKind
 	ID     uint8
 	Uplink string // name
+	Family Family // that is concerned; of Appeared and Vanished always IPv4
 	From   State  // "" for Appeared
 	To     State
 	Reason string // one clause for people
 }
 
-// refresh recomputes addresses, gateway and state of u from the view.
-func (t *Tracker) refresh(now time.Time, u *tracked) []Event {
-	old := *u
-	u.refreshAddresses(t.view)
-	u.refreshGateway(t.view)
-	t.generations[u.id] = u.generation
+// refresh recomputes addresses, gateways and states of u from the views.
+func (t *Tracker) refresh(now time.Time, u *tracked) (events []Event) {
+	left := u.goneSince.IsZero() && u.link.Index == 0
 	if u.link.Index != 0 {
 		u.goneSince = time.Time{}
-	} else if u.goneSince.IsZero() {
+	} else if left {
 		u.goneSince = now
 	}
-	state, reason := t.judge(u)
-	if state != u.state {
-		u.since = now
-	}
-	u.state, u.reason = state, reason
-	return changes(now, &old, u)
-}
-
-// refreshAddresses takes the pool of addresses and decides whether sessions survive. A link without any address decides
-// nothing: what comes next does.
-func (u *tracked) refreshAddresses(v *view) {
-	u.addresses = nil
-	if u.link.Index != 0 {
-		u.addresses = v.pool(u.link.Index)
-		if len(u.spec.Addresses) > 0 {
-			u.addresses = u.spec.Addresses
+	for f := range u.sides {
+		s := &u.sides[f]
+		old := *s
+		s.refreshAddresses(u, t.views[f])
+		s.refreshGateway(u, t.views[f])
+		t.generations[f][u.id] = s.generation
+		state, reason := t.judge(u, s)
+		if state != s.state {
+			s.since = now
 		}
+		s.state, s.reason = state, reason
+		events = append(events, u.changes(now, &old, s, left)...)
 	}
-	if len(u.addresses) == 0 {
-		return
-	}
-	lost := slices.ContainsFunc(u.held, func(a netip.Addr) bool { return !slices.Contains(u.addresses, a) })
-	if lost {
-		u.generation++
-		u.health, u.proven = Health{}, false
-	}
-	u.held = u.addresses
-}
-
-// refreshGateway takes the gateway and its MAC address. The last gateway is kept when the default route goes but the
-// subnet stays, and the last MAC address while the kernel asks anew.
-func (u *tracked) refreshGateway(v *view) {
-	gateway := u.findGateway(v)
-	if gateway != u.gateway {
-		u.gateway, u.gatewayMAC = gateway, [6]byte{}
-	}
-	if n, ok := v.neighbours[neighbourKey{u.link.Index, gateway}]; ok && n.State&usableNeighbour != 0 && n.MAC != [6]byte{} {
-		u.gatewayMAC = n.MAC
-	}
-}
-
-func (u *tracked) findGateway(v *view) netip.Addr {
-	r, hasDefault := v.defaults[u.link.Index]
-	switch {
-	case u.link.Index == 0 || u.link.HeaderLess:
-		return netip.Addr{}
-	case u.spec.Gateway.IsValid():
-		return u.spec.Gateway
-	case hasDefault && r.Gateway.IsValid():
-		return r.Gateway
-	case u.gateway.IsValid() && v.covered(u.link.Index, u.gateway):
-		return u.gateway
-	}
-	return netip.Addr{}
+	return events
 }
 
 // judge computes the state: what the user wants, then what the link lacks, then what the prober says.
-func (t *Tracker) judge(u *tracked) (State, string) {
+func (t *Tracker) judge(u *tracked, s *side) (State, string) {
 	switch {
+	case s.family == IPv6 && s.held == nil:
+		return "", ""
 	case u.leaving:
 		return Disabled, "no longer configured, its sessions run out"
 	case t.isDisabled(u):
 		return Disabled, "switched off"
 	}
-	if lack := u.lacks(); lack != "" {
+	if lack := s.lacks(u); lack != "" {
 		return Down, lack
 	}
-	h := u.health
+	h := s.health
 	if !h.Known && !t.cfg.AssumeHealthy {
 		return Probing, "not probed yet"
 	}
@@ -117,8 +77,8 @@ func (t *Tracker) judge(u *tracked) (State, string) {
 		}
 		return Down, h.Reason
 	}
-	if !u.link.HeaderLess && u.gatewayMAC == [6]byte{} {
-		return Probing, "gateway " + u.gateway.String() + " has not answered ARP yet"
+	if !u.link.HeaderLess && s.gatewayMAC == [6]byte{} {
+		return Probing, "gateway " + s.gateway.String() + " has not answered " + s.family.resolution() + " yet"
 	}
 	return Up, ""
 }
@@ -130,46 +90,38 @@ func (t *Tracker) isDisabled(u *tracked) bool {
 	return u.spec.Disabled
 }
 
-// lacks names what keeps any packet from leaving by u, "" when nothing does.
-func (u *tracked) lacks() string {
-	switch {
-	case u.link.Index == 0 && !u.seen:
-		return "no such interface"
-	case u.link.Index == 0:
-		return "interface is gone"
-	case !u.link.Up:
-		return "interface is switched off"
-	case !u.link.Carrier:
-		return "no carrier"
-	case len(u.addresses) == 0:
-		return "no address"
-	case !u.link.HeaderLess && !u.gateway.IsValid():
-		return "no gateway"
+// resolution is how the MAC address of a neighbour is found.
+func (f Family) resolution() string {
+	if f == IPv6 {
+		return "neighbour discovery"
 	}
-	return ""
+	return "ARP"
 }
 
-// changes compares an uplink before and after a refresh.
-func changes(now time.Time, old, u *tracked) []Event {
+// changes compares a side before and after a refresh; left says that the interface has just gone.
+func (u *tracked) changes(now time.Time, old, s *side, left bool) []Event {
 	event := func(kind EventKind, reason string) Event {
-		return Event{Time: now, Kind: kind, ID: u.id, Uplink: u.name, From: old.state, To: u.state, Reason: reason}
+		return Event{Time: now, Kind: kind, ID: u.id, Uplink: u.name, Family: s.family, From: old.state, To: s.state, Reason: reason}
 	}
-	if old.state == "" {
-		return []Event{event(Appeared, u.reason)}
+	if old.state == "" && s.family == IPv4 {
+		return []Event{event(Appeared, s.reason)}
+	}
+	if old.state == "" && s.state != "" {
+		return []Event{event(StateChanged, s.reason)}
 	}
 	var events []Event
-	// The link is matched before the refresh, so its loss shows in goneSince.
-	if old.goneSince.IsZero() && !u.goneSince.IsZero() {
+	if left && s.family == IPv4 {
 		events = append(events, event(Vanished, "interface "+u.iface+" is gone"))
 	}
-	if !slices.Equal(old.held, u.held) {
-		events = append(events, event(AddressesChanged, join(u.addresses)))
+	if !slices.Equal(old.held, s.held) {
+		events = append(events, event(AddressesChanged, join(s.addresses)))
 	}
-	if u.gateway.IsValid() && old.gateway.IsValid() && (u.gateway != old.gateway || old.gatewayMAC != [6]byte{} && u.gatewayMAC != old.gatewayMAC) {
-		events = append(events, event(GatewayChanged, u.gateway.String()))
+	moved := old.gatewayMAC != [6]byte{} && s.gatewayMAC != old.gatewayMAC
+	if s.gateway.IsValid() && old.gateway.IsValid() && (s.gateway != old.gateway || moved) {
+		events = append(events, event(GatewayChanged, s.gateway.String()))
 	}
-	if u.state != old.state {
-		events = append(events, event(StateChanged, u.reason))
+	if s.state != old.state {
+		events = append(events, event(StateChanged, s.reason))
 	}
 	return events
 }

@@ -37,14 +37,14 @@ type TrackerConfig struct {
 
 // Tracker turns facts into uplinks with stable IDs and states. It is not safe for concurrent use; its snapshots are.
 //
-// Without Specs an uplink is every device with an IPv4 default route in table main, and every point-to-point device with
+// Without Specs an uplink is every device with a default route in table main, of any family, and every point-to-point device with
 // a global address, that is neither ours nor loopback nor a VPN's (see inFront). Once known it stays known.
 type Tracker struct {
 	cfg         TrackerConfig
 	list        [MaxUplinks]*tracked
-	generations [MaxUplinks]uint32 // last used per ID, so that a reused ID never repeats one
-	disabled    map[string]bool    // by command, overriding the configuration
-	view        *view
+	generations [families][MaxUplinks]uint32 // last used per ID, so that a reused ID never repeats one
+	disabled    map[string]bool              // by command, overriding the configuration
+	views       [families]*view
 }
 
 // tracked is what the tracker remembers of one uplink between updates.
@@ -59,22 +59,13 @@ type tracked struct {
 	seen       bool // the interface has existed
 	goneSince  time.Time
 
-	addresses  []netip.Addr
-	held       []netip.Addr // addresses the sessions of this generation may use
-	generation uint32
-	gateway    netip.Addr
-	gatewayMAC [6]byte
-	health     Health
-	proven     bool // a probe succeeded under this generation
-
-	state  State // "" until published
-	reason string
-	since  time.Time
+	sides [families]side
 }
 
 // NewTracker returns a tracker that knows no facts yet.
 func NewTracker(cfg TrackerConfig) *Tracker {
-	t := &Tracker{disabled: make(map[string]bool), view: newView(Facts{})}
+	t := &Tracker{disabled: make(map[string]bool)}
+	t.look(Facts{})
 	t.cfg = normalised(cfg)
 	return t
 }
@@ -99,8 +90,14 @@ func (t *Tracker) Configure(cfg TrackerConfig) { t.cfg = normalised(cfg) }
 
 // Update takes new facts and returns the uplinks as of now and what changed since the last call.
 func (t *Tracker) Update(now time.Time, f Facts) (*Snapshot, []Event) {
-	t.view = newView(f)
+	t.look(f)
 	return t.Refresh(now)
+}
+
+func (t *Tracker) look(f Facts) {
+	for _, family := range Families {
+		t.views[family] = newView(f.Of(family))
+	}
 }
 
 // Refresh is Update with the facts of the last one, for after SetHealth, SetDisabled or Configure.
@@ -119,14 +116,14 @@ func (t *Tracker) Refresh(now time.Time) (*Snapshot, []Event) {
 	return NewSnapshot(list), events
 }
 
-// SetHealth stores what a prober says of an uplink. It must be called after every round, changed or not, because a new
+// SetHealth stores what a prober says of a side of an uplink. It must be called after every round, changed or not, because a new
 // address makes the old verdict void. An error wraps ErrUnknown.
-func (t *Tracker) SetHealth(id uint8, h Health) error {
+func (t *Tracker) SetHealth(id uint8, f Family, h Health) error {
 	if int(id) >= len(t.list) || t.list[id] == nil {
 		return fmt.Errorf("uplink %d: %w", id, ErrUnknown)
 	}
-	t.list[id].health = h
-	t.list[id].proven = t.list[id].proven || h.Usable
+	s := &t.list[id].sides[f]
+	s.health, s.proven = h, s.proven || h.Usable
 	return nil
 }
 
@@ -198,7 +195,7 @@ func (t *Tracker) dropExcept(now time.Time, kept [MaxUplinks]bool) (events []Eve
 			continue
 		}
 		t.list[id] = nil
-		events = append(events, Event{Time: now, Kind: Vanished, ID: u.id, Uplink: u.name, From: u.state, To: Down,
+		events = append(events, Event{Time: now, Kind: Vanished, ID: u.id, Uplink: u.name, From: u.sides[IPv4].state, To: Down,
 			Reason: "no longer configured"})
 	}
 	return events
@@ -215,9 +212,13 @@ func (t *Tracker) add(name string) *tracked {
 }
 
 func (t *Tracker) put(id uint8, name string) *tracked {
-	t.generations[id]++
-	t.list[id] = &tracked{id: id, name: name, iface: name, generation: t.generations[id]}
-	return t.list[id]
+	u := &tracked{id: id, name: name, iface: name}
+	for _, f := range Families {
+		t.generations[f][id]++
+		u.sides[f] = side{family: f, generation: t.generations[f][id]}
+	}
+	t.list[id] = u
+	return u
 }
 
 // addEvicting is add for discovered uplinks: when every ID is taken, the one gone the longest makes room.
@@ -244,10 +245,8 @@ func (u *tracked) publish() *Uplink {
 	}
 	return &Uplink{
 		ID: u.id, Name: u.name, Interface: u.iface, Index: u.link.Index,
-		State: u.state, Reason: u.reason, Since: u.since, Unproven: !u.proven && u.lacks() == "",
-		Addresses: slices.Clone(u.addresses), Gateway: u.gateway, GatewayMAC: u.gatewayMAC, MAC: u.link.MAC,
-		HeaderLess: u.link.HeaderLess, MTU: u.link.MTU,
+		Side: u.sides[IPv4].publish(u), V6: u.sides[IPv6].publish(u),
+		MAC: u.link.MAC, HeaderLess: u.link.HeaderLess, MTU: u.link.MTU,
 		CapacityUp: up, CapacityDown: down, Weight: max(1, u.spec.Weight), Tier: u.spec.Tier,
-		Generation: u.generation, Health: u.health,
 	}
 }

@@ -81,7 +81,7 @@ func TestStates(t *testing.T) {
 			w := twoISPs()
 			tr := NewTracker(TrackerConfig{})
 			tr.Update(t0, w.Facts)
-			if err := tr.SetHealth(0, tt.health); err != nil {
+			if err := tr.SetHealth(0, IPv4, tt.health); err != nil {
 				t.Fatal(err)
 			}
 			tt.change(w)
@@ -103,7 +103,7 @@ func TestUnproven(t *testing.T) {
 		}
 	}
 	health := func(h Health) {
-		if err := tr.SetHealth(0, h); err != nil {
+		if err := tr.SetHealth(0, IPv4, h); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -179,7 +179,7 @@ func TestDisable(t *testing.T) {
 	if err := tr.SetDisabled("nonsense", true); !errors.Is(err, ErrUnknown) {
 		t.Fatal(err)
 	}
-	if err := tr.SetHealth(200, Health{}); !errors.Is(err, ErrUnknown) {
+	if err := tr.SetHealth(200, IPv4, Health{}); !errors.Is(err, ErrUnknown) {
 		t.Fatal(err)
 	}
 }
@@ -225,7 +225,7 @@ func TestGeneration(t *testing.T) {
 func TestRenumberVoidsTheVerdict(t *testing.T) {
 	tr, w := NewTracker(TrackerConfig{}), twoISPs()
 	tr.Update(t0, w.Facts)
-	_ = tr.SetHealth(0, Health{Known: true, Usable: true})
+	_ = tr.SetHealth(0, IPv4, Health{Known: true, Usable: true})
 	w.Addresses[0].Prefix = pfx("10.9.9.9/24")
 	w.Routes[0].Gateway = addr("10.9.9.1")
 	s, events := tr.Update(t0, w.arp(2, "10.9.9.1", 3, 2).Facts)

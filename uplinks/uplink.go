@@ -4,7 +4,7 @@ package uplinks
 
 import (
 	"net/netip"
-	"time"
+	"slices"
 
 	"tapgw/internal/packet"
 )
@@ -34,15 +34,10 @@ type Uplink struct {
 	Name      string
 	Interface string
 	Index     int // of the interface, 0 while it is gone
-	State     State
-	Reason    string    // why State is not Up, one clause for people
-	Since     time.Time // of State
-	// Unproven: the link lacks nothing, but no probe has succeeded under these addresses yet.
-	Unproven bool
 
-	Addresses  []netip.Addr // IPv4, never empty while usable
-	Gateway    netip.Addr   // invalid on point-to-point links
-	GatewayMAC [6]byte      // zero until resolved, and on header-less links
+	Side      // to IPv4
+	V6   Side // to IPv6
+
 	MAC        [6]byte
 	HeaderLess bool
 	MTU        int
@@ -50,16 +45,23 @@ type Uplink struct {
 	CapacityUp, CapacityDown uint64 // bits per second, 0 unknown
 	Weight                   int    // ≥ 1
 	Tier                     int    // lower is preferred
-
-	// Generation, from 1, changes whenever sessions made before can no longer work: an address they use was lost. While
-	// there is no address at all the verdict waits, so that the same address after a re-dial or re-plug keeps them.
-	Generation uint32
-	Health     Health
 }
 
-// Ready reports whether packets can leave by u right now, whatever its health.
-func (u *Uplink) Ready() bool {
-	return u.Index != 0 && len(u.Addresses) > 0 && (u.HeaderLess || u.GatewayMAC != [6]byte{})
+// On returns what u is to a family.
+func (u *Uplink) On(f Family) *Side {
+	if f == IPv6 {
+		return &u.V6
+	}
+	return &u.Side
+}
+
+// Ready reports whether IPv4 packets can leave by u right now, whatever its health.
+func (u *Uplink) Ready() bool { return u.ReadyFor(IPv4) }
+
+// ReadyFor is Ready for any family.
+func (u *Uplink) ReadyFor(f Family) bool {
+	s := u.On(f)
+	return u.Index != 0 && len(s.Addresses) > 0 && (u.HeaderLess || s.GatewayMAC != [6]byte{})
 }
 
 // Outside returns the addresses of u as headers are decoded.
@@ -82,7 +84,7 @@ func NewSnapshot(list []*Uplink) *Snapshot {
 	s := &Snapshot{Uplinks: list, owners: make(map[netip.Addr]*Uplink)}
 	for _, u := range list {
 		s.byID[u.ID] = u
-		for _, a := range u.Addresses {
+		for _, a := range slices.Concat(u.Addresses, u.V6.Addresses) {
 			if _, taken := s.owners[a]; !taken {
 				s.owners[a] = u
 			}

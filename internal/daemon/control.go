@@ -104,7 +104,7 @@ func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
 	if !d.prober.probes(v.uplink, v.link) {
 		return nil // what was probed is not what the uplink is now
 	}
-	if errors.Is(d.tracker.SetHealth(v.uplink, healthOf(v.Verdict)), uplinks.ErrUnknown) {
+	if errors.Is(d.tracker.SetHealth(v.uplink, uplinks.IPv4, healthOf(v.Verdict)), uplinks.ErrUnknown) {
 		return nil // it left meanwhile
 	}
 	snapshot, events := d.tracker.Refresh(time.Now())

@@ -18,7 +18,7 @@ func TestGatewaysAreReleased(t *testing.T) {
 	index, err := ns.Index("wan")
 	labtest.Must(t, err)
 	d := newTestDaemon(t)
-	d.snapshot.Store(uplinks.NewSnapshot([]*uplinks.Uplink{{Name: "wan", Index: index, Gateway: netip.MustParseAddr("192.0.2.1")}}))
+	d.snapshot.Store(uplinks.NewSnapshot([]*uplinks.Uplink{{Name: "wan", Index: index, Side: uplinks.Side{Gateway: netip.MustParseAddr("192.0.2.1")}}}))
 	labtest.Must(t, ns.Do(func() (err error) {
 		d.kernel, err = rtnl.Open()
 		return err

@@ -149,7 +149,7 @@ func testUplink(t *testing.T, host *lab.Namespace) (u *uplinks.Uplink, switchOff
 	labtest.Must(t, err)
 	device, err := host.Handle().LinkByName("wan")
 	labtest.Must(t, err)
-	u = &uplinks.Uplink{Name: "wan", Interface: "wan", Index: device.Attrs().Index, MTU: 1500, Addresses: []netip.Addr{address.Addr()}}
+	u = &uplinks.Uplink{Name: "wan", Interface: "wan", Index: device.Attrs().Index, MTU: 1500, Side: uplinks.Side{Addresses: []netip.Addr{address.Addr()}}}
 	copy(u.MAC[:], wire.Near.MAC)
 	return u, func() { labtest.Must(t, host.Handle().LinkSetDown(device)) }
 }

@@ -32,8 +32,8 @@ func (d *Daemon) openSession(t *testing.T, uplink uint8, port uint16) {
 func TestSessionsLeaveWithTheirUplink(t *testing.T) {
 	d := newTestDaemon(t)
 	address := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
-	left := &uplinks.Uplink{ID: 0, Name: "left", Addresses: address, Generation: 1}
-	stays := &uplinks.Uplink{ID: 1, Name: "stays", Addresses: address, Generation: 1}
+	left := &uplinks.Uplink{ID: 0, Name: "left", Side: uplinks.Side{Addresses: address, Generation: 1}}
+	stays := &uplinks.Uplink{ID: 1, Name: "stays", Side: uplinks.Side{Addresses: address, Generation: 1}}
 	labtest.Must(t, d.publish(uplinks.NewSnapshot([]*uplinks.Uplink{left, stays}), nil))
 	d.openSession(t, 0, 1001)
 	d.openSession(t, 1, 1002)

@@ -81,8 +81,10 @@ func userspace(t *testing.T, table *nat.Table) *tapgw.Gateway {
 		Held: func(uint8, packet.Addr, uint16) bool { return false },
 	}, table, meters, scheduler)
 	g.SetUplinks(uplinks.NewSnapshot([]*uplinks.Uplink{{
-		ID: uplinkID, Generation: generation, Index: 1, MTU: mtu, State: uplinks.Up, GatewayMAC: [6]byte{2},
-		Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.8")},
+		ID: uplinkID, Index: 1, MTU: mtu, Side: uplinks.Side{
+			Generation: generation, State: uplinks.Up, GatewayMAC: [6]byte{2},
+			Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.8")},
+		},
 	}}))
 	g.SetServices([]uint16{service}, nil)
 	return g

@@ -11,7 +11,7 @@ import (
 
 func toRoute(r uplinks.Route) *netlink.Route {
 	out := &netlink.Route{
-		Family: unix.AF_INET, Table: r.Table, Dst: toIPNet(r.Dst), Gw: toIP(r.Gateway), Src: toIP(r.Source),
+		Family: familyOf(r.Dst.Addr()), Table: r.Table, Dst: toIPNet(r.Dst), Gw: toIP(r.Gateway), Src: toIP(r.Source),
 		LinkIndex: r.Index, Priority: r.Metric, Protocol: netlink.RouteProtocol(r.Protocol), Type: unix.RTN_UNICAST,
 	}
 	if !r.Gateway.IsValid() {
@@ -25,7 +25,7 @@ func toRoute(r uplinks.Route) *netlink.Route {
 
 // sameKey reports whether the kernel holds h and r to be the same entry: it allows one per destination and metric.
 func sameKey(h netlink.Route, r uplinks.Route) bool {
-	return h.Table == r.Table && h.Priority == r.Metric && h.Tos == 0 && toPrefix(h.Dst) == r.Dst
+	return h.Table == r.Table && h.Priority == r.Metric && h.Tos == 0 && destination(&h) == r.Dst
 }
 
 func sameRoute(h netlink.Route, r uplinks.Route) bool {
@@ -35,8 +35,8 @@ func sameRoute(h netlink.Route, r uplinks.Route) bool {
 
 func toRule(r uplinks.Rule) *netlink.Rule {
 	out := netlink.NewRule()
-	out.Family, out.Priority, out.Table, out.Protocol = unix.AF_INET, r.Priority, r.Table, uplinks.Protocol
-	if r.Source.IsValid() {
+	out.Family, out.Priority, out.Table, out.Protocol = familyOf(r.Source.Addr()), r.Priority, r.Table, uplinks.Protocol
+	if r.Source.Bits() > 0 {
 		out.Src = toIPNet(r.Source)
 	}
 	if r.SuppressDefault {
@@ -47,7 +47,7 @@ func toRule(r uplinks.Rule) *netlink.Rule {
 
 // sameRule reports whether h is r and selects by nothing else.
 func sameRule(h netlink.Rule, r uplinks.Rule) bool {
-	source := netip.Prefix{}
+	source := everything(h.Family)
 	if h.Src != nil {
 		source = toPrefix(h.Src)
 	}
@@ -56,3 +56,14 @@ func sameRule(h netlink.Rule, r uplinks.Rule) bool {
 	return !narrowed && h.Priority == r.Priority && h.Table == r.Table && source == r.Source &&
 		(h.SuppressPrefixlen == 0) == r.SuppressDefault
 }
+
+// familyOf is the number of an address's family.
+func familyOf(a netip.Addr) int {
+	if a.Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+// families are those whose rules and routes are ours.
+var families = [...]int{unix.AF_INET, unix.AF_INET6}

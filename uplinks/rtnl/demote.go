@@ -67,7 +67,7 @@ func (record Record) demoted() uplinks.Route {
 
 // find looks for a route that has r's next hop, among several perhaps.
 func (k *Kernel) find(r uplinks.Route) (*netlink.Route, error) {
-	routes, err := k.routes(r.Table)
+	routes, err := k.routes(familyOf(r.Dst.Addr()), r.Table)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (k *Kernel) restore(record Record, records []Record) error {
 // onlyRestored reports whether all routes that the kernel holds to be the same entry as r were demoted as well: several may
 // have had the metric, or got it one after the other while we ran.
 func (k *Kernel) onlyRestored(r uplinks.Route, records []Record) (bool, error) {
-	routes, err := k.routes(r.Table)
+	routes, err := k.routes(familyOf(r.Dst.Addr()), r.Table)
 	if err != nil {
 		return false, err
 	}

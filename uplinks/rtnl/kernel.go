@@ -70,7 +70,7 @@ func dump[T any](what string, list func() ([]T, error)) ([]T, error) {
 	for range maxDumps {
 		var all []T
 		all, err = list()
-		if err == nil {
+		if err == nil || errors.Is(err, unix.EAFNOSUPPORT) { // the kernel may have no IPv6
 			return all, nil
 		}
 		if !errors.Is(err, netlink.ErrDumpInterrupted) {

@@ -160,10 +160,17 @@ func (w *world) await(notify <-chan struct{}, what string, ok func(uplinks.Facts
 // objects lists all rules and routes in full, to compare states.
 func (w *world) objects() []string {
 	w.t.Helper()
-	rules, err := w.h.RuleList(unix.AF_INET)
-	w.must(err)
-	routes, err := w.k.routes(unix.RT_TABLE_UNSPEC)
-	w.must(err)
+	have := func(family int) ([]netlink.Rule, []netlink.Route) {
+		rules, err := w.h.RuleList(family)
+		w.must(err)
+		routes, err := w.k.routes(family, unix.RT_TABLE_UNSPEC)
+		w.must(err)
+		return rules, routes
+	}
+	rules, routes := have(unix.AF_INET)
+	rules6, routes6 := have(unix.AF_INET6)
+	routes6 = slices.DeleteFunc(routes6, func(r netlink.Route) bool { return r.Protocol == unix.RTPROT_KERNEL }) // they come with time
+	rules, routes = append(rules, rules6...), append(routes, routes6...)
 	var out []string
 	type plainRule netlink.Rule // without the String method, which leaves attributes out
 	type plainRoute netlink.Route

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"tapgw/uplinks"
 )
@@ -14,7 +13,7 @@ import (
 // KeepNeighbour makes the kernel resolve a gateway's MAC address now and, from Linux 5.16 on, keep it fresh by itself. Call
 // it for each gateway every few seconds: older kernels only re-check it then.
 func (k *Kernel) KeepNeighbour(index int, gateway netip.Addr) error {
-	n := &netlink.Neigh{LinkIndex: index, Family: unix.AF_INET, IP: toIP(gateway), Flags: netlink.NTF_USE,
+	n := &netlink.Neigh{LinkIndex: index, Family: familyOf(gateway), IP: toIP(gateway), Flags: netlink.NTF_USE,
 		FlagsExt: netlink.NTF_EXT_MANAGED}
 	err := k.h.NeighSet(n)
 	if err != nil {
@@ -30,7 +29,7 @@ func (k *Kernel) KeepNeighbour(index int, gateway netip.Addr) error {
 // RenewNeighbour forgets a gateway's MAC address and has the kernel ask anew: a router that was replaced without a word is
 // otherwise believed for up to a minute.
 func (k *Kernel) RenewNeighbour(index int, gateway netip.Addr) error {
-	n := &netlink.Neigh{LinkIndex: index, Family: unix.AF_INET, IP: toIP(gateway)}
+	n := &netlink.Neigh{LinkIndex: index, Family: familyOf(gateway), IP: toIP(gateway)}
 	if err := k.h.NeighDel(n); err != nil && !gone(err) {
 		return fmt.Errorf("forget gateway %s on interface %d: %w", gateway, index, err)
 	}
@@ -39,7 +38,7 @@ func (k *Kernel) RenewNeighbour(index int, gateway netip.Addr) error {
 
 // ReleaseNeighbour ends what KeepNeighbour asked for; the entry ages like any other.
 func (k *Kernel) ReleaseNeighbour(index int, gateway netip.Addr) error {
-	n := &netlink.Neigh{LinkIndex: index, Family: unix.AF_INET, IP: toIP(gateway), Flags: netlink.NTF_USE}
+	n := &netlink.Neigh{LinkIndex: index, Family: familyOf(gateway), IP: toIP(gateway), Flags: netlink.NTF_USE}
 	if err := k.h.NeighSet(n); err != nil {
 		return fmt.Errorf("release gateway %s on interface %d: %w", gateway, index, err)
 	}
@@ -52,15 +51,17 @@ func (k *Kernel) KeptNeighbours() ([]uplinks.Neighbour, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := dump("neighbours", func() ([]netlink.Neigh, error) { return k.h.NeighList(0, unix.AF_INET) })
-	if err != nil {
-		return nil, err
-	}
 	var kept []uplinks.Neighbour
-	for _, n := range list {
-		isGateway := func(r netlink.Route) bool { return r.LinkIndex == n.LinkIndex && r.Gw != nil && r.Gw.Equal(n.IP) }
-		if n.FlagsExt&netlink.NTF_EXT_MANAGED != 0 && slices.ContainsFunc(have.routes, isGateway) {
-			kept = append(kept, neighbour(n))
+	for _, family := range families {
+		list, err := dump("neighbours", func() ([]netlink.Neigh, error) { return k.h.NeighList(0, family) })
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range list {
+			isGateway := func(r netlink.Route) bool { return r.LinkIndex == n.LinkIndex && r.Gw != nil && r.Gw.Equal(n.IP) }
+			if n.FlagsExt&netlink.NTF_EXT_MANAGED != 0 && slices.ContainsFunc(have.routes, isGateway) {
+				kept = append(kept, neighbour(n))
+			}
 		}
 	}
 	return kept, nil

@@ -10,7 +10,7 @@ import (
 	"tapgw/uplinks"
 )
 
-// Read reads everything anew: devices, IPv4 addresses of global scope, routes of table main, ARP entries.
+// Read reads everything anew: devices, and of both families addresses of global scope, routes of table main, neighbours.
 func (k *Kernel) Read() (uplinks.Facts, error) {
 	var f uplinks.Facts
 	links, err := dump("devices", k.h.LinkList)
@@ -20,26 +20,35 @@ func (k *Kernel) Read() (uplinks.Facts, error) {
 	for _, l := range links {
 		f.Links = append(f.Links, k.link(l))
 	}
-	addrs, err := dump("addresses", func() ([]netlink.Addr, error) { return k.h.AddrList(nil, unix.AF_INET) })
+	v4, err := k.readFamily(unix.AF_INET)
+	if err != nil {
+		return f, err
+	}
+	f.Addresses, f.Routes, f.Neighbours = v4.Addresses, v4.Routes, v4.Neighbours
+	v6, err := k.readFamily(unix.AF_INET6)
+	f.V6 = uplinks.FactsV6{Addresses: v6.Addresses, Routes: v6.Routes, Neighbours: v6.Neighbours}
+	return f, err
+}
+
+// readFamily reads what Facts holds of one family.
+func (k *Kernel) readFamily(family int) (f uplinks.Facts, err error) {
+	addrs, err := dump("addresses", func() ([]netlink.Addr, error) { return k.h.AddrList(nil, family) })
 	if err != nil {
 		return f, err
 	}
 	f.Addresses = addresses(addrs)
-	routes, err := k.routes(unix.RT_TABLE_MAIN)
+	routes, err := k.routes(family, unix.RT_TABLE_MAIN)
 	if err != nil {
 		return f, err
 	}
 	for i := range routes {
 		f.Routes = append(f.Routes, found(&routes[i])...)
 	}
-	neighbours, err := dump("neighbours", func() ([]netlink.Neigh, error) { return k.h.NeighList(0, unix.AF_INET) })
-	if err != nil {
-		return f, err
-	}
+	neighbours, err := dump("neighbours", func() ([]netlink.Neigh, error) { return k.h.NeighList(0, family) })
 	for _, n := range neighbours {
 		f.Neighbours = append(f.Neighbours, neighbour(n))
 	}
-	return f, nil
+	return f, err
 }
 
 func (k *Kernel) link(l netlink.Link) uplinks.Link {
@@ -74,6 +83,9 @@ func kind(l netlink.Link) string {
 	}
 }
 
+// passing are the flags of addresses that sessions had better not be translated to.
+const passing = unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED | unix.IFA_F_DEPRECATED | unix.IFA_F_TEMPORARY
+
 func addresses(list []netlink.Addr) []uplinks.Address {
 	var out []uplinks.Address
 	for _, a := range list {
@@ -82,7 +94,7 @@ func addresses(list []netlink.Addr) []uplinks.Address {
 			continue
 		}
 		bits, _ := a.Mask.Size()
-		address := uplinks.Address{Index: a.LinkIndex}
+		address := uplinks.Address{Index: a.LinkIndex, Passing: addr.Is6() && a.Flags&passing != 0}
 		if a.Peer != nil {
 			address.Peer, _ = toAddr(a.Peer.IP)
 			bits, _ = a.Peer.Mask.Size() // the prefix length of the subnet belongs to the peer
@@ -102,17 +114,17 @@ func neighbour(n netlink.Neigh) uplinks.Neighbour {
 	return out
 }
 
-// toAddr converts an IPv4 address; false when ip is none.
+// toAddr converts an address; false when ip is none.
 func toAddr(ip net.IP) (netip.Addr, bool) {
-	a, ok := netip.AddrFromSlice(ip.To4())
-	return a, ok
+	a, ok := netip.AddrFromSlice(ip)
+	return a.Unmap(), ok
 }
 
-// routes lists the IPv4 routes of a table, of all types, or of all tables with RT_TABLE_UNSPEC.
-func (k *Kernel) routes(table int) ([]netlink.Route, error) {
+// routes lists the routes of a table, of all types, or of all tables with RT_TABLE_UNSPEC.
+func (k *Kernel) routes(family, table int) ([]netlink.Route, error) {
 	filter := &netlink.Route{Table: table}
 	return dump("routes", func() ([]netlink.Route, error) {
-		return k.h.RouteListFiltered(unix.AF_INET, filter, netlink.RT_FILTER_TABLE)
+		return k.h.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE)
 	})
 }
 
@@ -121,7 +133,7 @@ func fromRoute(r *netlink.Route) []uplinks.Route {
 	if r.Type != unix.RTN_UNICAST {
 		return nil
 	}
-	base := uplinks.Route{Table: r.Table, Dst: toPrefix(r.Dst), Metric: r.Priority, Protocol: int(r.Protocol)}
+	base := uplinks.Route{Table: r.Table, Dst: destination(r), Metric: r.Priority, Protocol: int(r.Protocol)}
 	base.Source, _ = toAddr(r.Src)
 	hops := r.MultiPath
 	if len(hops) == 0 {
@@ -142,13 +154,25 @@ func found(r *netlink.Route) []uplinks.Route {
 	if r.Type == unix.RTN_UNICAST {
 		return fromRoute(r)
 	}
-	return []uplinks.Route{{Table: r.Table, Dst: toPrefix(r.Dst), Metric: r.Priority, Protocol: int(r.Protocol)}}
+	return []uplinks.Route{{Table: r.Table, Dst: destination(r), Metric: r.Priority, Protocol: int(r.Protocol)}}
+}
+
+// destination of a route, which the library may leave out where it is everything.
+func destination(r *netlink.Route) netip.Prefix {
+	if r.Dst != nil {
+		return toPrefix(r.Dst)
+	}
+	return everything(r.Family)
+}
+
+func everything(family int) netip.Prefix {
+	if family == unix.AF_INET6 {
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 }
 
 func toPrefix(n *net.IPNet) netip.Prefix {
-	if n == nil {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	}
 	a, ok := toAddr(n.IP)
 	if !ok {
 		return netip.Prefix{}

@@ -47,17 +47,20 @@ type present struct {
 }
 
 func (k *Kernel) present() (present, error) {
-	rules, err := dump("rules", func() ([]netlink.Rule, error) { return k.h.RuleList(unix.AF_INET) })
-	if err != nil {
-		return present{}, err
+	var p present
+	for _, family := range families {
+		rules, err := dump("rules", func() ([]netlink.Rule, error) { return k.h.RuleList(family) })
+		if err != nil {
+			return present{}, err
+		}
+		routes, err := k.routes(family, unix.RT_TABLE_UNSPEC)
+		if err != nil {
+			return present{}, err
+		}
+		p.rules = append(p.rules, slices.DeleteFunc(rules, func(r netlink.Rule) bool { return !ourRule(r) })...)
+		p.routes = append(p.routes, slices.DeleteFunc(routes, func(r netlink.Route) bool { return r.Protocol != uplinks.Protocol })...)
 	}
-	routes, err := k.routes(unix.RT_TABLE_UNSPEC)
-	if err != nil {
-		return present{}, err
-	}
-	rules = slices.DeleteFunc(rules, func(r netlink.Rule) bool { return !ourRule(r) })
-	routes = slices.DeleteFunc(routes, func(r netlink.Route) bool { return r.Protocol != uplinks.Protocol })
-	return present{rules, routes}, nil
+	return p, nil
 }
 
 // ourRule keeps rules of others in our range of priorities out.
@@ -177,11 +180,11 @@ func (k *Kernel) remove(s present, report *Report) (errs []error) {
 			}
 			clearState(&route)
 			if err := k.h.RouteDel(&route); err != nil && !gone(err) {
-				errs = append(errs, fmt.Errorf("remove route %s from table %d: %w", toPrefix(route.Dst), route.Table, err))
+				errs = append(errs, fmt.Errorf("remove route %s from table %d: %w", destination(&route), route.Table, err))
 				continue
 			}
 			report.RemovedRoutes = append(report.RemovedRoutes,
-				fmt.Sprintf("%s of table %d with metric %d", toPrefix(route.Dst), route.Table, route.Priority))
+				fmt.Sprintf("%s of table %d with metric %d", destination(&route), route.Table, route.Priority))
 		}
 	}
 	routes(true)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -29,7 +30,7 @@ type Watcher struct {
 
 type neighbourID struct {
 	index int
-	addr  [4]byte
+	addr  netip.Addr
 }
 
 // neighbourWord is what matters of an entry: its address and whether it is usable.
@@ -42,7 +43,7 @@ type neighbourWord struct {
 // after it. Close or the end of Run releases it.
 func NewWatcher(log *slog.Logger) (*Watcher, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE)
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to rtnetlink: %w", err)
 	}
@@ -127,10 +128,14 @@ func (w *Watcher) matter(messages []syscall.NetlinkMessage) bool {
 // neighbourMatters keeps out the noise of ARP timers: only a new MAC address or a change of usability counts.
 func (w *Watcher) neighbourMatters(m syscall.NetlinkMessage) bool {
 	n, err := netlink.NeighDeserialize(m.Data)
-	if err != nil || n.Family != unix.AF_INET || n.IP.To4() == nil {
+	if err != nil {
 		return false
 	}
-	id := neighbourID{n.LinkIndex, [4]byte(n.IP.To4())}
+	addr, ok := toAddr(n.IP)
+	if !ok {
+		return false
+	}
+	id := neighbourID{n.LinkIndex, addr}
 	const unusable = netlink.NUD_NONE | netlink.NUD_INCOMPLETE | netlink.NUD_FAILED
 	word := neighbourWord{usable: m.Header.Type == unix.RTM_NEWNEIGH && n.State&^unusable != 0}
 	if word.usable && len(n.HardwareAddr) == len(word.mac) {

@@ -1,0 +1,154 @@
+package uplinks
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Family is a version of the Internet Protocol.
+type Family uint8
+
+// The families, in the order of their sides.
+const (
+	IPv4 Family = iota
+	IPv6
+	families
+)
+
+// Families are all.
+var Families = [families]Family{IPv4, IPv6}
+
+// String is the name for people.
+func (f Family) String() string { return [families]string{"IPv4", "IPv6"}[f] }
+
+// FamilyOf returns the family of an address.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// Side is what an uplink is to one family.
+type Side struct {
+	State  State     // "" as long as the uplink has never had an IPv6 address
+	Reason string    // why State is not Up, one clause for people
+	Since  time.Time // of State
+	// Unproven: the link lacks nothing, but no probe has succeeded under these addresses yet.
+	Unproven bool
+
+	Addresses  []netip.Addr // never empty while usable
+	Gateway    netip.Addr   // invalid on point-to-point links
+	GatewayMAC [6]byte      // zero until resolved, and on header-less links
+
+	// Generation, from 1, changes whenever sessions made before can no longer work: an address they use was lost. While
+	// there is no address at all the verdict waits, so that the same address after a re-dial or re-plug keeps them.
+	Generation uint32
+	Health     Health
+}
+
+// side is what the tracker remembers of a Side between updates.
+type side struct {
+	family     Family
+	addresses  []netip.Addr
+	held       []netip.Addr // addresses the sessions of this generation may use
+	generation uint32
+	gateway    netip.Addr
+	gatewayMAC [6]byte
+	health     Health
+	proven     bool // a probe succeeded under this generation
+
+	state  State // "" until published
+	reason string
+	since  time.Time
+}
+
+// refreshAddresses takes the pool of addresses and decides whether sessions survive. A link without any address decides
+// nothing: what comes next does.
+func (s *side) refreshAddresses(u *tracked, v *view) {
+	s.addresses = nil
+	if u.link.Index != 0 {
+		s.addresses = v.pool(u.link.Index)
+		if own := u.spec.addresses(s.family); len(own) > 0 {
+			s.addresses = own
+		}
+	}
+	if len(s.addresses) == 0 {
+		return
+	}
+	lost := slices.ContainsFunc(s.held, func(a netip.Addr) bool { return !slices.Contains(s.addresses, a) })
+	if lost {
+		s.generation++
+		s.health, s.proven = Health{}, false
+	}
+	s.held = s.addresses
+}
+
+// addresses are those of a family that the configuration wants used.
+func (s *Spec) addresses(f Family) (list []netip.Addr) {
+	for _, a := range s.Addresses {
+		if FamilyOf(a) == f {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// refreshGateway takes the gateway and its MAC address. The last gateway is kept when the default route goes but the
+// subnet stays, and the last MAC address while the kernel asks anew.
+func (s *side) refreshGateway(u *tracked, v *view) {
+	gateway := s.findGateway(u, v)
+	if gateway != s.gateway {
+		s.gateway, s.gatewayMAC = gateway, [6]byte{}
+	}
+	if n, ok := v.neighbours[neighbourKey{u.link.Index, gateway}]; ok && n.State&usableNeighbour != 0 && n.MAC != [6]byte{} {
+		s.gatewayMAC = n.MAC
+	}
+}
+
+func (s *side) findGateway(u *tracked, v *view) netip.Addr {
+	r, hasDefault := v.defaults[u.link.Index]
+	switch {
+	case u.link.Index == 0 || u.link.HeaderLess:
+		return netip.Addr{}
+	case u.spec.Gateway.IsValid() && FamilyOf(u.spec.Gateway) == s.family:
+		return u.spec.Gateway
+	case hasDefault && r.Gateway.IsValid():
+		return r.Gateway
+	case s.gateway.IsValid() && (v.covered(u.link.Index, s.gateway) || s.gateway.IsLinkLocalUnicast() && len(s.addresses) > 0):
+		return s.gateway
+	}
+	return netip.Addr{}
+}
+
+// lacks names what keeps any packet from leaving by u, "" when nothing does.
+func (s *side) lacks(u *tracked) string {
+	kind := ""
+	if s.family == IPv6 {
+		kind = "IPv6 "
+	}
+	switch {
+	case u.link.Index == 0 && !u.seen:
+		return "no such interface"
+	case u.link.Index == 0:
+		return "interface is gone"
+	case !u.link.Up:
+		return "interface is switched off"
+	case !u.link.Carrier:
+		return "no carrier"
+	case len(s.addresses) == 0:
+		return "no " + kind + "address"
+	case !u.link.HeaderLess && !s.gateway.IsValid():
+		return "no " + kind + "gateway"
+	}
+	return ""
+}
+
+// publish returns what is seen of s.
+func (s *side) publish(u *tracked) Side {
+	return Side{
+		State: s.state, Reason: s.reason, Since: s.since, Unproven: !s.proven && s.lacks(u) == "",
+		Addresses: slices.Clone(s.addresses), Gateway: s.gateway, GatewayMAC: s.gatewayMAC, Generation: s.generation, Health: s.health,
+	}
+}
