@@ -43,6 +43,18 @@ type Uplink struct {
 	Loss      float64      `json:"loss"`   // 0–1 of the probes
 	Reason    string       `json:"reason"` // why State is not StateUp, else ""
 	Since     time.Time    `json:"since"`  // of State
+	IPv6      IPv6         `json:"ipv6"`   // what the uplink is to IPv6, as the above to IPv4
+}
+
+// IPv6 is one way to the Internet of IPv6: fields as in Uplink.
+type IPv6 struct {
+	State     string       `json:"state"`     // "" for an uplink that has never had an IPv6 address
+	Addresses []netip.Addr `json:"addresses"` // never null
+	Gateway   netip.Addr   `json:"gateway"`
+	RTTMs     float64      `json:"rtt_ms"`
+	Loss      float64      `json:"loss"`
+	Reason    string       `json:"reason"`
+	Since     time.Time    `json:"since"`
 }
 
 // The states of an uplink.
@@ -77,10 +89,17 @@ type Event struct {
 	Time    time.Time `json:"time"`
 	Kind    string    `json:"kind"`    // one of the Event constants; readers must accept others
 	Uplink  string    `json:"uplink"`  // name, or "" when it concerns no single uplink
+	Family  string    `json:"family"`  // FamilyIPv4 or FamilyIPv6, or "" when it concerns neither alone
 	From    string    `json:"from"`    // state before, or ""
 	To      string    `json:"to"`      // state now, or ""
 	Message string    `json:"message"` // one clause for people
 }
+
+// The families that Event.Family names.
+const (
+	FamilyIPv4 = "ipv4"
+	FamilyIPv6 = "ipv6"
+)
 
 // The kinds of events.
 const (
@@ -117,10 +136,25 @@ func (u Uplink) MarshalJSON() ([]byte, error) {
 	if u.Addresses == nil {
 		u.Addresses = []netip.Addr{}
 	}
-	for _, f := range []*float64{&u.RxBps, &u.TxBps, &u.Load, &u.RTTMs, &u.Loss} {
+	finite(&u.RxBps, &u.TxBps, &u.Load, &u.RTTMs, &u.Loss)
+	return json.Marshal(plain(u))
+}
+
+// MarshalJSON does the same as that of Uplink.
+func (v IPv6) MarshalJSON() ([]byte, error) {
+	type plain IPv6
+	if v.Addresses == nil {
+		v.Addresses = []netip.Addr{}
+	}
+	finite(&v.RTTMs, &v.Loss)
+	return json.Marshal(plain(v))
+}
+
+// finite makes 0 of numbers that JSON cannot express.
+func finite(list ...*float64) {
+	for _, f := range list {
 		if math.IsNaN(*f) || math.IsInf(*f, 0) {
 			*f = 0
 		}
 	}
-	return json.Marshal(plain(u))
 }

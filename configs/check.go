@@ -163,10 +163,21 @@ const (
 	maxOverlap    = 4
 )
 
+// most is how many targets the family has that has more.
+func (p *Probe) most() int {
+	v6 := 0
+	for _, t := range p.Targets {
+		if t.Addr.Is6() {
+			v6++
+		}
+	}
+	return max(v6, len(p.Targets)-v6)
+}
+
 func (l *loader) checkProbe() {
 	p := l.config.Probe
-	if l.sound("probe.quorum", "probe.targets") && len(p.Targets) > 0 && p.Quorum > len(p.Targets) {
-		l.refuse("probe.quorum", fmt.Sprintf("use 1 to %d", len(p.Targets)), "%d of %d targets can never answer", p.Quorum, len(p.Targets))
+	if n := p.most(); l.sound("probe.quorum", "probe.targets") && n > 0 && p.Quorum > n {
+		l.refuse("probe.quorum", fmt.Sprintf("use 1 to %d", n), "%d of %d targets can never answer", p.Quorum, n)
 	}
 	if !l.sound("probe.interval", "probe.timeout", "probe.fall") {
 		return

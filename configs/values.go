@@ -174,7 +174,7 @@ func parseTarget(s string) (Target, error) {
 	}
 	switch method {
 	case ICMP:
-		a, err := parseAddr(rest)
+		a, err := parseHost(strings.TrimSuffix(strings.TrimPrefix(rest, "["), "]"))
 		return Target{Method: ICMP, Addr: a}, err
 	case TCP:
 		return parseTCPTarget(rest)
@@ -188,16 +188,35 @@ func parseTarget(s string) (Target, error) {
 }
 
 func parseTCPTarget(s string) (Target, error) {
-	host, port, _ := strings.Cut(s, ":")
-	a, err := parseAddr(host)
+	host, port := s, ""
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
+		host, port = s[:i], s[i+1:]
+	}
+	inner, bracketed := strings.CutPrefix(host, "[")
+	a, err := parseHost(strings.TrimSuffix(inner, "]"))
 	if err != nil {
 		return Target{}, err
+	}
+	if a.Is6() && !bracketed {
+		return Target{}, faultf("write for example tcp://[2620:fe::fe]:443", "%s does not say which part is the port", quote(s))
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 {
 		return Target{}, faultf("write for example tcp://9.9.9.9:443", "%s is not a port", quote(port))
 	}
 	return Target{Method: TCP, Addr: a, Port: uint16(n)}, nil
+}
+
+// parseHost reads the address of a remote host, of either family.
+func parseHost(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.Is6() || a.Is4In6() {
+		return parseAddr(s)
+	}
+	if a.Zone() != "" || !a.IsGlobalUnicast() {
+		return a, faultf("use the address of a host", "%s cannot be one on the Internet", a)
+	}
+	return a, nil
 }
 
 // String is the target as the file has it.

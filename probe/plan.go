@@ -57,6 +57,20 @@ func DefaultPlan() Plan {
 	}
 }
 
+// Of returns the plan with the targets of one family alone; the gateway that ARP asks for is one of IPv4. It needs no more
+// answers than there are targets.
+func (p Plan) Of(ipv6 bool) Plan {
+	all := p.Targets
+	p.Targets = nil
+	for _, t := range all {
+		if t.Addr.Is6() == ipv6 {
+			p.Targets = append(p.Targets, t)
+		}
+	}
+	p.Quorum = min(p.Quorum, len(p.Targets))
+	return p
+}
+
 // Validate says what is wrong with a plan, and the bounds that hold.
 func (p Plan) Validate() error {
 	switch {
@@ -98,7 +112,7 @@ func (p Plan) validateTargets() error {
 type Link struct {
 	Name       string
 	Index      int        // of the interface
-	Source     netip.Addr // own IPv4 address that probes carry
+	Source     netip.Addr // own address that probes carry, of the targets' family
 	Gateway    netip.Addr // invalid on point-to-point links
 	HeaderLess bool       // frames start with the IP header, so there is no ARP
 }

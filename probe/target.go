@@ -25,7 +25,7 @@ const arpGateway = "gateway"
 // Target is something on the far side of an uplink that answers while the uplink works. It is comparable.
 type Target struct {
 	Kind Kind
-	Addr netip.Addr // IPv4; invalid for ARP, which asks for the gateway of the uplink
+	Addr netip.Addr // invalid for ARP, which asks for the gateway of the uplink
 	Port uint16     // valid for TCP
 }
 
@@ -60,28 +60,32 @@ func parseTarget(s string) (Target, error) {
 }
 
 func parseTCP(s string) (Target, error) {
-	host, port, found := strings.Cut(s, ":")
-	if !found {
+	colon := strings.LastIndexByte(s, ':')
+	if colon < 0 || strings.HasSuffix(s, "]") {
 		return Target{}, errors.New("a port is missing")
 	}
-	if _, err := parseAddr(host); err != nil {
+	if _, err := parseAddr(s[:colon]); err != nil {
 		return Target{}, err
 	}
-	ap, err := netip.ParseAddrPort(host + ":" + port)
+	ap, err := netip.ParseAddrPort(s)
 	if err != nil || ap.Port() == 0 {
 		return Target{}, errors.New("the port is not a number from 1 to 65535")
 	}
 	return Target{Kind: TCP, Addr: ap.Addr(), Port: ap.Port()}, nil
 }
 
-// parseAddr accepts what can be a remote IPv4 host: a loopback or group address would never, or falsely, answer.
+// parseAddr accepts what can be a remote host: a loopback or group address would never, or falsely, answer. IPv6 may stand in
+// brackets.
 func parseAddr(s string) (netip.Addr, error) {
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		s = strings.TrimSuffix(inner, "]")
+	}
 	a, err := netip.ParseAddr(s)
 	switch {
 	case err != nil:
 		return netip.Addr{}, errors.New("not an IP address (names are not looked up)")
-	case !a.Is4():
-		return netip.Addr{}, errors.New("not an IPv4 address")
+	case a.Is4In6(), a.Zone() != "", a.IsLinkLocalUnicast() && a.Is6():
+		return netip.Addr{}, errors.New("not an address of the Internet")
 	case a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return netip.Addr{}, errors.New("not the address of a remote host")
 	}

@@ -11,6 +11,11 @@ func TestParseTarget(t *testing.T) {
 		"9.9.9.9":             "icmp://9.9.9.9",
 		"tcp://192.0.2.1:443": "tcp://192.0.2.1:443",
 		"arp://gateway":       "arp://gateway",
+
+		"icmp://2606:4700::1111":     "icmp://2606:4700::1111",
+		"[2606:4700::1111]":          "icmp://2606:4700::1111",
+		"tcp://[2620:fe::fe]:443":    "tcp://[2620:fe::fe]:443",
+		"icmp://[2001:4860:4860::8]": "icmp://2001:4860:4860::8",
 	} {
 		got, err := ParseTarget(in)
 		if err != nil || got.String() != want {
@@ -21,7 +26,7 @@ func TestParseTarget(t *testing.T) {
 
 func TestParseTargetRefuses(t *testing.T) {
 	for _, in := range []string{
-		"", "://", "icmp://", "icmp://one.one.one.one", "icmp://1.1.1.1:80", "icmp://2606:4700::1111", "::1", "127.0.0.1",
+		"", "://", "icmp://", "icmp://one.one.one.one", "icmp://1.1.1.1:80", "icmp://fe80::1", "2001:db8::1%eth0", "tcp://[2620:fe::fe]", "tcp://2620:fe::fe:443", "::1", "ff02::1", "127.0.0.1",
 		"0.0.0.0", "224.0.0.1", "255.255.255.255", "tcp://1.1.1.1", "tcp://1.1.1.1:", "tcp://1.1.1.1:0", "tcp://1.1.1.1:65536",
 		"tcp://1.1.1.1:-1", "tcp://[::1]:80", "arp://", "arp://192.0.2.1", "udp://1.1.1.1:53", "ICMP://1.1.1.1", "icmp://::ffff:1.1.1.1",
 		" 1.1.1.1", "1.1.1.1 ", "tcp://1.1.1.1:80:90",

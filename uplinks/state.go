@@ -67,11 +67,14 @@ func (t *Tracker) judge(u *tracked, s *side) (State, string) {
 	if lack := s.lacks(u); lack != "" {
 		return Down, lack
 	}
-	h := s.health
-	if !h.Known && !t.cfg.AssumeHealthy {
+	h, assumed := s.health, t.cfg.AssumeHealthy
+	if s.family == IPv6 {
+		assumed = t.cfg.AssumeHealthyV6
+	}
+	if !h.Known && !assumed {
 		return Probing, "not probed yet"
 	}
-	if h.Known && !h.Usable && !t.cfg.AssumeHealthy {
+	if h.Known && !h.Usable && !assumed {
 		if h.Reason == "" {
 			return Down, "probes fail"
 		}

@@ -30,6 +30,8 @@ type TrackerConfig struct {
 	TapName string // never an uplink, nor is the give-back device TapName+"u"
 	// AssumeHealthy makes a ready uplink up without any probe: for a configuration without probe targets.
 	AssumeHealthy bool
+	// AssumeHealthyV6 is the same for IPv6.
+	AssumeHealthyV6 bool
 	// Busy reports whether an uplink still carries sessions: one that Specs no longer name then stays, without new ones,
 	// until they have ended. Nil means that none does.
 	Busy func(id uint8) bool

@@ -44,6 +44,9 @@ func eventText(e api.Event, where *time.Location) string {
 	if e.Uplink != "" {
 		text += " " + e.Uplink
 	}
+	if e.Family == api.FamilyIPv6 {
+		text += " IPv6"
+	}
 	switch e.Kind {
 	case api.EventSnapshot:
 		text += " is " + e.To

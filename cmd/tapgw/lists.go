@@ -36,6 +36,10 @@ func (a *app) printUplinks(list []api.Uplink) error {
 	for _, u := range list {
 		t.add(cell{text: u.Name}, cell{text: u.Interface}, state(u.State), cell{text: addresses(u.Addresses)},
 			cell{text: address(u.Gateway)}, cell{text: rtt(u.RTTMs)}, cell{text: percent(u.Loss)})
+		if v := u.IPv6; v.State != "" {
+			t.add(cell{}, cell{}, state(v.State), cell{text: addresses(v.Addresses)}, cell{text: address(v.Gateway)},
+				cell{text: rtt(v.RTTMs)}, cell{text: percent(v.Loss)})
+		}
 	}
 	return t.print(a.Stdout)
 }

@@ -139,19 +139,28 @@ func printBypasses(w io.Writer, s api.Status) error {
 // printProblems says of every uplink that is not simply up what is wrong and what helps.
 func printProblems(w io.Writer, now time.Time, s api.Status) error {
 	for _, u := range s.Uplinks {
-		if u.State == api.StateUp {
-			continue
+		var err error
+		switch v := u.IPv6; {
+		case u.State != api.StateUp:
+			err = printProblem(w, u.Name, u.State, since(now, u.Since), u.Reason, advice(u))
+		case v.State != api.StateUp && v.State != "":
+			err = printProblem(w, u.Name+" to IPv6", v.State, since(now, v.Since), v.Reason, "IPv4 goes on by it.")
 		}
-		text := fmt.Sprintf("! %s: %s for %s", u.Name, u.State, since(now, u.Since))
-		if u.Reason != "" {
-			text += " (" + u.Reason + ")"
-		}
-		// The advice has a line of its own, so that a command in it can be copied.
-		if _, err := fmt.Fprintf(w, "%s\n  %s\n", wrap(clean(text), columns, "  "), cut(clean(advice(u)), columns-2)); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// printProblem gives the advice a line of its own, so that a command in it can be copied.
+func printProblem(w io.Writer, name, state, since, reason, advice string) error {
+	text := fmt.Sprintf("! %s: %s for %s", name, state, since)
+	if reason != "" {
+		text += " (" + reason + ")"
+	}
+	_, err := fmt.Fprintf(w, "%s\n  %s\n", wrap(clean(text), columns, "  "), cut(clean(advice), columns-2))
+	return err
 }
 
 func advice(u api.Uplink) string {

@@ -39,11 +39,21 @@ func (b backend) datapath() string {
 func (b backend) uplink(u *uplinks.Uplink) api.Uplink {
 	rx, tx := b.meters[u.ID].Rates()
 	return api.Uplink{
+		IPv6: ipv6(&u.V6),
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Addresses: u.Addresses, Gateway: u.Gateway,
 		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.table.SessionsOn(u.ID),
-		RTTMs: float64(u.Health.RTT) / float64(time.Millisecond), Loss: u.Health.Loss, Reason: u.Reason, Since: u.Since,
+		RTTMs: milliseconds(u.Health.RTT), Loss: u.Health.Loss, Reason: u.Reason, Since: u.Since,
 	}
 }
+
+func ipv6(s *uplinks.Side) api.IPv6 {
+	return api.IPv6{
+		State: string(s.State), Addresses: s.Addresses, Gateway: s.Gateway, RTTMs: milliseconds(s.Health.RTT), Loss: s.Health.Loss,
+		Reason: s.Reason, Since: s.Since,
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // Sessions answers GET /v1/sessions.
 func (b backend) Sessions(yield func(api.Session) bool) {

@@ -28,10 +28,10 @@ const (
 	sweepShare = 8
 )
 
-// verdict is what a prober says of an uplink.
+// verdict is what a prober says of a side of an uplink.
 type verdict struct {
-	uplink uint8
-	link   probe.Link // that was probed
+	side
+	link probe.Link // that was probed
 	probe.Verdict
 }
 
@@ -42,9 +42,9 @@ type command struct {
 }
 
 // judged passes a verdict to the control loop. A round whose verdict finds no room is followed by the next.
-func (d *Daemon) judged(id uint8, link probe.Link, v probe.Verdict) {
+func (d *Daemon) judged(at side, link probe.Link, v probe.Verdict) {
 	select {
-	case d.verdicts <- verdict{id, link, v}:
+	case d.verdicts <- verdict{at, link, v}:
 	default:
 	}
 }
@@ -101,10 +101,10 @@ func (d *Daemon) complain(err error) {
 
 // takeVerdict publishes a new state of health; only a change of state is worth more than that.
 func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
-	if !d.prober.probes(v.uplink, v.link) {
+	if !d.prober.probes(v.side, v.link) {
 		return nil // what was probed is not what the uplink is now
 	}
-	if errors.Is(d.tracker.SetHealth(v.uplink, uplinks.IPv4, healthOf(v.Verdict)), uplinks.ErrUnknown) {
+	if errors.Is(d.tracker.SetHealth(v.uplink, v.family, healthOf(v.Verdict)), uplinks.ErrUnknown) {
 		return nil // it left meanwhile
 	}
 	snapshot, events := d.tracker.Refresh(time.Now())
@@ -266,32 +266,37 @@ func (d *Daemon) tellLost(report rtnl.Report) error {
 	return err
 }
 
-// keepNeighbours has the kernel resolve gateways that nothing of its own talks to, and anew those that seem dead.
-func (d *Daemon) keepNeighbours(s *uplinks.Snapshot) {
+// gateways calls yield with each side whose gateway needs a MAC address.
+func gateways(s *uplinks.Snapshot, yield func(u *uplinks.Uplink, at side, on *uplinks.Side)) {
 	for _, u := range s.Uplinks {
-		if u.Index == 0 || u.HeaderLess || !u.Gateway.IsValid() {
-			continue
-		}
-		resolve := d.kernel.KeepNeighbour
-		if u.State == uplinks.Down && time.Since(d.renewed[u.ID]) >= renewEvery {
-			d.renewed[u.ID], resolve = time.Now(), d.kernel.RenewNeighbour
-		}
-		if err := resolve(u.Index, u.Gateway); err != nil {
-			d.log.Debug("gateway not resolved", "uplink", u.Name, "error", err)
+		for _, f := range uplinks.Families {
+			if on := u.On(f); u.Index != 0 && !u.HeaderLess && on.Gateway.IsValid() {
+				yield(u, side{u.ID, f}, on)
+			}
 		}
 	}
 }
 
+// keepNeighbours has the kernel resolve gateways that nothing of its own talks to, and anew those that seem dead.
+func (d *Daemon) keepNeighbours(s *uplinks.Snapshot) {
+	gateways(s, func(u *uplinks.Uplink, at side, on *uplinks.Side) {
+		resolve := d.kernel.KeepNeighbour
+		if on.State == uplinks.Down && time.Since(d.renewed[at]) >= renewEvery {
+			d.renewed[at], resolve = time.Now(), d.kernel.RenewNeighbour
+		}
+		if err := resolve(u.Index, on.Gateway); err != nil {
+			d.log.Debug("gateway not resolved", "uplink", u.Name, "error", err)
+		}
+	})
+}
+
 // releaseNeighbours ends what keepNeighbours asked for, or the kernel would probe the gateways for ever.
 func (d *Daemon) releaseNeighbours() {
-	for _, u := range d.snapshot.Load().Uplinks {
-		if u.Index == 0 || u.HeaderLess || !u.Gateway.IsValid() {
-			continue
-		}
-		if err := d.kernel.ReleaseNeighbour(u.Index, u.Gateway); err != nil {
+	gateways(d.snapshot.Load(), func(u *uplinks.Uplink, _ side, on *uplinks.Side) {
+		if err := d.kernel.ReleaseNeighbour(u.Index, on.Gateway); err != nil {
 			d.log.Debug("gateway still kept", "uplink", u.Name, "error", err)
 		}
-	}
+	})
 }
 
 // repaired tells that something of ours had been changed by others.

@@ -80,11 +80,11 @@ type Daemon struct {
 	held     heldPorts                        // shared
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
-	complaints complaints                    // that were logged
-	refused    complaints                    // about hosts whose new sessions are refused
-	rivalry    rivalry                       // with whoever removes our routes
-	unfinished bool                          // the last look left something to do
-	renewed    [uplinks.MaxUplinks]time.Time // when a silent gateway was last asked for its MAC address anew
+	complaints complaints         // that were logged
+	refused    complaints         // about hosts whose new sessions are refused
+	rivalry    rivalry            // with whoever removes our routes
+	unfinished bool               // the last look left something to do
+	renewed    map[side]time.Time // when a silent gateway was last asked for its MAC address anew
 
 	tasks        *errgroup.Group
 	readers      sync.WaitGroup // of frames; they end when what they read from is closed
@@ -141,7 +141,7 @@ func oneLine(errs ...error) error {
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
 	d := &Daemon{
 		opts: o, log: o.Logger, started: time.Now(), journal: newJournal(o.Logger), seed: rand.Uint64(),
-		ports: make(map[uint8]openPort), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
+		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		commands: make(chan command), stopped: make(chan struct{}),
 	}

@@ -20,13 +20,24 @@ func newJournal(log *slog.Logger) *journal { return &journal{apiserver.NewHub(),
 
 // uplink reports what the tracker noticed.
 func (j *journal) uplink(e uplinks.Event) {
-	out := api.Event{Time: e.Time, Kind: string(e.Kind), Uplink: e.Uplink, From: string(e.From), To: string(e.To), Message: e.Reason}
+	out := api.Event{Time: e.Time, Kind: string(e.Kind), Uplink: e.Uplink, Family: family(e), From: string(e.From), To: string(e.To), Message: e.Reason}
 	level := slog.LevelInfo
 	if e.Kind == uplinks.StateChanged && !e.To.Usable() && e.From.Usable() {
 		level = slog.LevelWarn
 	}
-	j.log.Log(context.Background(), level, "uplink", "name", e.Uplink, "event", e.Kind, "from", e.From, "to", e.To, "reason", e.Reason)
+	j.log.Log(context.Background(), level, "uplink", "name", e.Uplink, "family", out.Family, "event", e.Kind, "from", e.From, "to", e.To, "reason", e.Reason)
 	j.Publish(out)
+}
+
+// family is what an event concerns alone: an uplink appears and vanishes as a whole.
+func family(e uplinks.Event) string {
+	switch {
+	case e.Kind == uplinks.Appeared || e.Kind == uplinks.Vanished:
+		return ""
+	case e.Family == uplinks.IPv6:
+		return api.FamilyIPv6
+	}
+	return api.FamilyIPv4
 }
 
 // note reports something that concerns no uplink's state.

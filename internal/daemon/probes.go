@@ -10,14 +10,21 @@ import (
 	"tapgw/uplinks"
 )
 
-// prober keeps one probe runner per uplink that could carry packets, and restarts it when what it is bound to changes.
-type prober struct {
-	plan    probe.Plan
-	report  func(id uint8, link probe.Link, v probe.Verdict) // may be called from any goroutine
-	running map[uint8]*probing
+// side names a family of an uplink.
+type side struct {
+	uplink uint8
+	family uplinks.Family
 }
 
-// probing is one uplink being probed.
+// prober keeps one probe runner per side of an uplink that could carry packets, and restarts it when what it is bound to
+// changes.
+type prober struct {
+	plan    probe.Plan                                     // of both families
+	report  func(s side, link probe.Link, v probe.Verdict) // may be called from any goroutine
+	running map[side]*probing
+}
+
+// probing is one side being probed.
 type probing struct {
 	link   probe.Link
 	runner *probe.Runner
@@ -25,60 +32,63 @@ type probing struct {
 	done   sync.WaitGroup
 }
 
-func newProber(plan probe.Plan, report func(uint8, probe.Link, probe.Verdict)) *prober {
-	return &prober{plan: plan, report: report, running: make(map[uint8]*probing)}
+func newProber(plan probe.Plan, report func(side, probe.Link, probe.Verdict)) *prober {
+	return &prober{plan: plan, report: report, running: make(map[side]*probing)}
 }
 
-// follow makes the set of runners that of the uplinks that can be probed; kick asks the others again at once.
+// follow makes the set of runners that of the sides that can be probed; kick asks the others again at once.
 func (p *prober) follow(ctx context.Context, s *uplinks.Snapshot, kick bool) {
-	wanted := make(map[uint8]probe.Link)
+	wanted := make(map[side]probe.Link)
 	for _, u := range s.Uplinks {
-		if u.State != uplinks.Disabled && u.Index != 0 && len(u.Addresses) > 0 {
-			wanted[u.ID] = probeLink(u)
+		for _, f := range uplinks.Families {
+			if on := u.On(f); on.State != uplinks.Disabled && u.Index != 0 && len(on.Addresses) > 0 {
+				wanted[side{u.ID, f}] = probeLink(u, on)
+			}
 		}
 	}
-	for id, r := range p.running {
-		if link, ok := wanted[id]; !ok || link != r.link {
-			p.stop(id)
+	for at, r := range p.running {
+		if link, ok := wanted[at]; !ok || link != r.link {
+			p.stop(at)
 		} else if kick {
 			r.runner.Kick()
 		}
 	}
-	for id, link := range wanted {
-		if p.running[id] == nil {
-			p.start(ctx, id, link)
+	for at, link := range wanted {
+		if p.running[at] == nil {
+			p.start(ctx, at, link)
 		}
 	}
 }
 
-func (p *prober) start(ctx context.Context, id uint8, link probe.Link) {
-	if len(p.plan.Targets) == 0 {
+func (p *prober) start(ctx context.Context, at side, link probe.Link) {
+	plan := p.plan.Of(at.family == uplinks.IPv6)
+	if len(plan.Targets) == 0 {
 		return
 	}
 	set := new(probers.Set)
-	runner, err := probe.NewRunner(p.plan, set)
+	runner, err := probe.NewRunner(plan, set)
 	if err != nil {
 		return // the configuration was validated by the same rules
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	r := &probing{link: link, runner: runner, cancel: cancel}
 	r.done.Go(func() {
-		runner.Run(ctx, link, func(v probe.Verdict) { p.report(id, link, v) })
+		runner.Run(ctx, link, func(v probe.Verdict) { p.report(at, link, v) })
 		_ = set.Close()
 	})
-	p.running[id] = r
+	p.running[at] = r
 }
 
-func (p *prober) stop(id uint8) {
-	r := p.running[id]
+func (p *prober) stop(at side) {
+	r := p.running[at]
 	r.cancel()
 	r.done.Wait()
-	delete(p.running, id)
+	delete(p.running, at)
 }
 
-// probes reports whether the uplink is being probed as that link.
-func (p *prober) probes(id uint8, link probe.Link) bool {
-	r := p.running[id]
+// probes reports whether a side is being probed as that link.
+func (p *prober) probes(at side, link probe.Link) bool {
+	r := p.running[at]
 	return r != nil && r.link == link
 }
 
@@ -89,15 +99,16 @@ func (p *prober) replan(plan probe.Plan) {
 }
 
 func (p *prober) close() {
-	for id := range p.running {
-		p.stop(id)
+	for at := range p.running {
+		p.stop(at)
 	}
 }
 
-func probeLink(u *uplinks.Uplink) probe.Link {
-	l := probe.Link{Name: u.Interface, Index: u.Index, Source: u.Addresses[0], HeaderLess: u.HeaderLess}
-	if u.Gateway.IsValid() {
-		l.Gateway = netip.AddrFrom4(u.Gateway.As4())
+// probeLink is a side of an uplink as probes see it.
+func probeLink(u *uplinks.Uplink, on *uplinks.Side) probe.Link {
+	l := probe.Link{Name: u.Interface, Index: u.Index, Source: on.Addresses[0], HeaderLess: u.HeaderLess}
+	if on.Gateway.Is4() {
+		l.Gateway = netip.AddrFrom4(on.Gateway.As4())
 	}
 	return l
 }

@@ -34,8 +34,8 @@ func TestRefusalsAreToldOnce(t *testing.T) {
 	var log bytes.Buffer
 	d.log = slog.New(slog.NewTextHandler(&log, nil))
 	labtest.Must(t, d.publish(uplinks.NewSnapshot([]*uplinks.Uplink{{
-		Name: "up", Index: 1, State: uplinks.Up, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, GatewayMAC: [6]byte{2},
-		MTU: 1500, Weight: 1, Generation: 1,
+		Name: "up", Index: 1, MTU: 1500, Weight: 1,
+		Side: uplinks.Side{State: uplinks.Up, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, GatewayMAC: [6]byte{2}, Generation: 1},
 	}}), nil))
 	d.table.SetLimits(nat.Limits{Sessions: 1})
 	tell := func(at time.Time, want int) {

@@ -31,7 +31,7 @@ func upcallName(tap string) string { return tap + "u" }
 // trackerConfig is what the configuration says of the uplinks.
 func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
 	t := uplinks.TrackerConfig{
-		TapName: c.TAP.Name, AssumeHealthy: len(c.Probe.Targets) == 0,
+		TapName: c.TAP.Name, AssumeHealthy: len(c.Probe.Targets) == 0, AssumeHealthyV6: len(probePlan(c).Of(true).Targets) == 0,
 		Busy: func(id uint8) bool { return d.table.SessionsOn(id) > 0 },
 	}
 	for _, u := range c.Uplinks {

@@ -73,7 +73,7 @@ func (s *Servers) Close() error {
 }
 
 func (s *Servers) startHTTP(n *Namespace, port int, handler http.Handler) error {
-	l, err := n.Listen("tcp4", ":"+strconv.Itoa(port))
+	l, err := n.Listen("tcp", ":"+strconv.Itoa(port))
 	if err != nil {
 		return fmt.Errorf("start HTTP server: %w", err)
 	}
@@ -128,7 +128,7 @@ func writePattern(w io.Writer, p *pattern, n uint64) error {
 
 // startTCP serves each connection with serve until it returns; connections over the limit are closed at once.
 func (s *Servers) startTCP(n *Namespace, port int, serve func(net.Conn)) error {
-	l, err := n.Listen("tcp4", ":"+strconv.Itoa(port))
+	l, err := n.Listen("tcp", ":"+strconv.Itoa(port))
 	if err != nil {
 		return fmt.Errorf("start TCP server: %w", err)
 	}

@@ -38,6 +38,7 @@ type Options struct {
 	InnerRouter bool            // a router on the LAN with a host of its own behind it
 	RPFilter    int             // net.ipv4.conf.*.rp_filter of the gateway
 	Offloads    *Offloads       // of every veth on the path; nil for the kernel's defaults
+	IPv6        bool            // beside IPv4, but for header-less uplinks and what is behind an inner router
 }
 
 // UplinkOptions describe one uplink.
@@ -51,7 +52,8 @@ type UplinkOptions struct {
 // Host is an end system.
 type Host struct {
 	*Namespace
-	Addr netip.Addr
+	Addr   netip.Addr
+	AddrV6 netip.Addr // with Options.IPv6
 }
 
 // Topology is LAN hosts – gateway – providers – Internet. The gateway does not forward until somebody switches that on;
@@ -102,6 +104,9 @@ func (t *Topology) build() (err error) {
 		if err := t.addUplink(i+1, o); err != nil {
 			return fmt.Errorf("uplink %d: %w", i+1, err)
 		}
+	}
+	if t.options.IPv6 {
+		return t.addIPv6()
 	}
 	return nil
 }

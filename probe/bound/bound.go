@@ -12,11 +12,11 @@ import (
 )
 
 // ErrLink is returned for a Link without an interface or own address; an unbound probe would prove nothing.
-var ErrLink = errors.New("the uplink has no interface or no IPv4 address")
+var ErrLink = errors.New("the uplink has no interface or no address")
 
 // Check refuses a Link that sockets cannot be bound to.
 func Check(link probe.Link) error {
-	if link.Index <= 0 || !link.Source.Is4() {
+	if link.Index <= 0 || !link.Source.IsValid() {
 		return ErrLink
 	}
 	return nil

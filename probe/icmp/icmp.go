@@ -1,4 +1,4 @@
-// Package icmp probes an uplink with ICMP echo requests (RFC 792).
+// Package icmp probes an uplink with echo requests of ICMP (RFC 792) or ICMPv6 (RFC 4443).
 package icmp
 
 import (
@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 
 	"tapgw/probe"
 	"tapgw/probe/bound"
@@ -84,11 +85,11 @@ func open(ctx context.Context, link probe.Link) (*socket, error) {
 	}
 	id, seq := identity()
 	lc := net.ListenConfig{Control: bound.Control(link)}
-	conn, err := lc.ListenPacket(ctx, "ip4:icmp", link.Source.String())
+	conn, err := lc.ListenPacket(ctx, protocolOf(link.Source).network, link.Source.String())
 	if err != nil {
 		return nil, cause(err)
 	}
-	if err := ipv4.NewPacketConn(conn).SetBPF(filter(id)); err != nil {
+	if err := setFilter(conn, link, id); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
@@ -96,6 +97,16 @@ func open(ctx context.Context, link probe.Link) (*socket, error) {
 	go s.read()
 	return s, nil
 }
+
+func setFilter(conn net.PacketConn, link probe.Link, id uint16) error {
+	if link.Source.Is6() {
+		return ipv6.NewPacketConn(conn).SetICMPFilter(filterV6())
+	}
+	return ipv4.NewPacketConn(conn).SetBPF(filter(id))
+}
+
+// cookieLen is how many random bytes a request carries.
+const cookieLen = 16
 
 // identity draws an unpredictable identifier and first sequence number. The identifier comes from the ephemeral ports, which
 // the NAT leaves to the host, so that a reply is never mistaken for one to a translated ping.
@@ -118,12 +129,12 @@ func (s *socket) send(e *echo) error {
 
 // prepare registers a request before it is sent, since the reply may be faster than the return of the system call.
 func (s *socket) prepare(dst netip.Addr) (*echo, error) {
-	cookie := make([]byte, 16)
+	cookie := make([]byte, cookieLen)
 	_, _ = rand.Read(cookie) // never fails
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seq++
-	message := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(s.id), Seq: int(s.seq), Data: cookie}}
+	message := icmp.Message{Type: protocolOf(dst).echo, Body: &icmp.Echo{ID: int(s.id), Seq: int(s.seq), Data: cookie}}
 	request, err := message.Marshal(nil)
 	if err != nil {
 		return nil, err
@@ -159,7 +170,7 @@ func (s *socket) read() {
 }
 
 func (s *socket) deliver(message []byte, from netip.Addr, at time.Time) {
-	seq, ok := sequence(message)
+	seq, ok := protocolOf(s.link.Source).sequence(message)
 	if !ok {
 		return
 	}

@@ -11,16 +11,18 @@ import (
 	"tapgw/probe"
 )
 
+// ends are the addresses of a test.
+type ends struct{ source, target, router netip.Addr }
+
 var (
-	source = netip.MustParseAddr("192.0.2.2")
-	target = netip.MustParseAddr("203.0.113.1")
-	router = netip.MustParseAddr("192.0.2.1")
+	endsV4 = ends{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("192.0.2.1")}
+	endsV6 = ends{netip.MustParseAddr("2001:db8:1::2"), netip.MustParseAddr("2001:db8:f::1"), netip.MustParseAddr("2001:db8:1::1")}
 )
 
-func newSocket(t testing.TB) (*socket, *echo) {
+func newSocket(t testing.TB, a ends) (*socket, *echo) {
 	t.Helper()
-	s := &socket{link: probe.Link{Source: source}, id: firstID + 5, seq: 65535, waiting: make(map[uint16]*echo)}
-	e, err := s.prepare(target)
+	s := &socket{link: probe.Link{Source: a.source}, id: firstID + 5, seq: 65535, waiting: make(map[uint16]*echo)}
+	e, err := s.prepare(a.target)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,76 +32,96 @@ func newSocket(t testing.TB) (*socket, *echo) {
 // reply is what the target sends back.
 func reply(e *echo) []byte {
 	m := append([]byte(nil), e.request...)
-	m[0] = typeReply
+	m[0] = protocolOf(e.dst).reply
 	return m
 }
 
-// quote is an ICMP error about the request, with as little of it as RFC 792 demands.
-func quote(e *echo, kind, code byte) []byte {
-	m := make([]byte, minError)
+// quote is an error about the request, with as little of it as must be there.
+func (a ends) quote(e *echo, kind, code byte) []byte {
+	p := protocolOf(e.dst)
+	m := make([]byte, p.quotedEcho()+p.proof)
 	m[0], m[1] = kind, code
 	ip := m[headerLen:]
-	ip[0], ip[9] = plainIPv4, protoICMP
-	copy(ip[12:], source.AsSlice())
-	copy(ip[16:], e.dst.AsSlice())
-	copy(m[quotedEcho:], e.request)
+	ip[0], ip[p.numberAt] = p.version, p.number
+	copy(ip[p.source:], append(a.source.AsSlice(), e.dst.AsSlice()...))
+	copy(m[p.quotedEcho():], e.request)
 	return m
 }
 
 // Only what truly belongs to the request is an answer; everything else leaves the request waiting.
 func TestDeliver(t *testing.T) {
-	spoiled := func(m []byte, at int) []byte { m[at] ^= 1; return m }
-	for _, c := range []struct {
-		name    string
-		message func(e *echo) []byte
-		from    netip.Addr
-		want    string // "", "reply", or the error
-	}{
-		{"reply", reply, target, "reply"},
-		{"reply of another host", reply, router, ""},
-		{"other identifier", func(e *echo) []byte { return spoiled(reply(e), 5) }, target, ""},
-		{"other sequence number", func(e *echo) []byte { return spoiled(reply(e), 7) }, target, ""},
-		{"other payload", func(e *echo) []byte { return spoiled(reply(e), 20) }, target, ""},
-		{"payload cut off", func(e *echo) []byte { return reply(e)[:headerLen] }, target, ""},
-		{"payload longer", func(e *echo) []byte { return append(reply(e), 0) }, target, ""},
-		{"our own request", func(e *echo) []byte { return e.request }, target, ""},
-		{"empty", func(*echo) []byte { return nil }, target, ""},
-		{"unreachable", func(e *echo) []byte { return quote(e, typeUnreachable, 1) }, router, "host unreachable, says 192.0.2.1"},
-		{"prohibited", func(e *echo) []byte { return quote(e, typeUnreachable, 13) }, router, "administratively prohibited, says 192.0.2.1"},
-		{"odd code", func(e *echo) []byte { return quote(e, typeUnreachable, 99) }, router, "unreachable (code 99), says 192.0.2.1"},
-		{"loop", func(e *echo) []byte { return quote(e, typeTimeExceeded, 0) }, router, "time to live exceeded, probably a routing loop, says 192.0.2.1"},
-		{"redirect", func(e *echo) []byte { return quote(e, 5, 0) }, router, ""},
-		{"error about another source", func(e *echo) []byte { return spoiled(quote(e, 3, 1), headerLen+15) }, router, ""},
-		{"error about another target", func(e *echo) []byte { return spoiled(quote(e, 3, 1), headerLen+19) }, router, ""},
-		{"error about UDP", func(e *echo) []byte { return spoiled(quote(e, 3, 1), headerLen+9) }, router, ""},
-		{"error with forged checksum", func(e *echo) []byte { return spoiled(quote(e, 3, 1), quotedEcho+2) }, router, ""},
-		{"error cut off", func(e *echo) []byte { return quote(e, 3, 1)[:minError-1] }, router, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			s, e := newSocket(t)
-			s.deliver(c.message(e), c.from, time.Now())
-			got := ""
-			select {
-			case a := <-e.answer:
-				if got = "reply"; a.err != nil {
-					got = a.err.Error()
+	for _, a := range []ends{endsV4, endsV6} {
+		p := protocolOf(a.source)
+		unreachable, exceeded := p.unreachable, p.timeExceeded
+		spoiled := func(m []byte, at int) []byte { m[at] ^= 1; return m }
+		quote := func(kind, code byte) func(e *echo) []byte {
+			return func(e *echo) []byte { return a.quote(e, kind, code) }
+		}
+		spoilt := func(at int) func(e *echo) []byte {
+			return func(e *echo) []byte { return spoiled(a.quote(e, unreachable, 1), at) }
+		}
+		says := ", says " + a.router.String()
+		for _, c := range []struct {
+			name    string
+			message func(e *echo) []byte
+			from    netip.Addr
+			want    string // "", "reply", or the error
+		}{
+			{"reply", reply, a.target, "reply"},
+			{"reply of another host", reply, a.router, ""},
+			{"other identifier", func(e *echo) []byte { return spoiled(reply(e), 5) }, a.target, ""},
+			{"other sequence number", func(e *echo) []byte { return spoiled(reply(e), 7) }, a.target, ""},
+			{"other payload", func(e *echo) []byte { return spoiled(reply(e), 20) }, a.target, ""},
+			{"payload cut off", func(e *echo) []byte { return reply(e)[:headerLen] }, a.target, ""},
+			{"payload longer", func(e *echo) []byte { return append(reply(e), 0) }, a.target, ""},
+			{"our own request", func(e *echo) []byte { return e.request }, a.target, ""},
+			{"empty", func(*echo) []byte { return nil }, a.target, ""},
+			{"unreachable", quote(unreachable, 1), a.router, p.describe(1) + says},
+			{"odd code", quote(unreachable, 99), a.router, "unreachable (code 99)" + says},
+			{"loop", quote(exceeded, 0), a.router, "time to live exceeded, probably a routing loop" + says},
+			{"redirect", quote(5, 0), a.router, ""},
+			{"error about another source", spoilt(headerLen + p.source + 1), a.router, ""},
+			{"error about another target", spoilt(headerLen + p.quotedIP - 1), a.router, ""},
+			{"error about UDP", spoilt(headerLen + p.numberAt), a.router, ""},
+			{"error about another request", spoilt(p.quotedEcho() + p.proof - 3), a.router, ""},
+			{"error cut off", func(e *echo) []byte { return a.quote(e, unreachable, 1)[:p.quotedEcho()+p.proof-1] }, a.router, ""},
+		} {
+			t.Run(p.network+" "+c.name, func(t *testing.T) {
+				s, e := newSocket(t, a)
+				s.deliver(c.message(e), c.from, time.Now())
+				got := ""
+				select {
+				case a := <-e.answer:
+					if got = "reply"; a.err != nil {
+						got = a.err.Error()
+					}
+				default:
 				}
-			default:
-			}
-			if got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
-			}
-			if left := len(s.waiting); (left == 0) != (c.want != "") {
-				t.Errorf("%d requests wait afterwards", left)
-			}
-		})
+				if got != c.want {
+					t.Errorf("got %q, want %q", got, c.want)
+				}
+				if left := len(s.waiting); (left == 0) != (c.want != "") {
+					t.Errorf("%d requests wait afterwards", left)
+				}
+			})
+		}
+	}
+}
+
+// The checksum that an error of ICMP quotes covers the random payload that it need not quote.
+func TestForgedChecksum(t *testing.T) {
+	s, e := newSocket(t, endsV4)
+	m := endsV4.quote(e, icmpV4.unreachable, 1)
+	m[icmpV4.quotedEcho()+2] ^= 1
+	if s.deliver(m, endsV4.router, time.Now()); len(e.answer) > 0 {
+		t.Error("accepted")
 	}
 }
 
 func TestSecondReplyIsIgnored(t *testing.T) {
-	s, e := newSocket(t)
+	s, e := newSocket(t, endsV4)
 	for range 3 {
-		s.deliver(reply(e), target, time.Now())
+		s.deliver(reply(e), endsV4.target, time.Now())
 	}
 	if n := len(e.answer); n != 1 {
 		t.Errorf("%d answers", n)
@@ -107,22 +129,29 @@ func TestSecondReplyIsIgnored(t *testing.T) {
 }
 
 func FuzzDeliver(f *testing.F) {
-	_, e := newSocket(f)
-	f.Add(reply(e))
-	f.Add(quote(e, typeUnreachable, 1))
-	f.Add(quote(e, typeTimeExceeded, 0)[:minError-1])
+	for _, a := range []ends{endsV4, endsV6} {
+		_, e := newSocket(f, a)
+		p := protocolOf(a.source)
+		f.Add(reply(e))
+		f.Add(a.quote(e, p.unreachable, 1))
+		f.Add(a.quote(e, p.timeExceeded, 0)[:p.quotedEcho()+p.proof-1])
+	}
 	f.Fuzz(func(t *testing.T, message []byte) {
-		s, e := newSocket(t)
-		s.deliver(message, target, time.Now())
-		if len(e.answer) > 0 {
-			t.Error("a message that cannot know the random payload was accepted")
+		for _, a := range []ends{endsV4, endsV6} {
+			s, e := newSocket(t, a)
+			s.deliver(message, a.target, time.Now())
+			if len(e.answer) > 0 {
+				t.Error("a message that cannot know the random payload was accepted")
+			}
 		}
 	})
 }
 
 // The filter runs in the kernel on the whole datagram, so it is tried with headers of both lengths.
 func TestFilter(t *testing.T) {
-	s, e := newSocket(t)
+	s, e := newSocket(t, endsV4)
+	quote, quotedEcho := endsV4.quote, icmpV4.quotedEcho()
+	typeUnreachable, typeTimeExceeded := icmpV4.unreachable, icmpV4.timeExceeded
 	program, ok := bpf.Disassemble(filter(s.id))
 	if !ok {
 		t.Fatal("cannot disassemble the filter")

@@ -282,3 +282,26 @@ func TestProbesEndPromptly(t *testing.T) {
 		}
 	}
 }
+
+// TestIPv6: targets of IPv6 are asked from the uplink's own address of that family, by that uplink alone.
+func TestIPv6(t *testing.T) {
+	l := labtest.Build(t, lab.Options{IPv6: true})
+	listen(t, l.Internet)
+	u1, u2 := newUplink(t, l, 1), newUplink(t, l, 2)
+	for i, u := range []*uplink{u1, u2} {
+		u.link.Source = l.Uplinks[i].AddrV6()
+		for _, target := range []string{"icmp://2606:4700:4700::1111", "tcp://[2620:fe::fe]:443", "tcp://[2620:fe::fe]:99"} {
+			if rtt, err := u.ask(target); err != nil || rtt <= 0 || rtt > patience {
+				t.Errorf("%s by %s: %v, %v", target, u.link.Name, rtt, err)
+			}
+		}
+		if _, err := u.ask("icmp://2001:db8:ffff::1"); err == nil || !strings.Contains(err.Error(), "unreachable") {
+			t.Errorf("an address that nobody has: %v", err)
+		}
+	}
+	labtest.Must(t, l.Uplinks[0].Link.Cut())
+	u1.askInVain("icmp://2606:4700:4700::1111")
+	if _, err := u2.ask("icmp://2606:4700:4700::1111"); err != nil {
+		t.Errorf("by the other uplink: %v", err)
+	}
+}

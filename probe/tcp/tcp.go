@@ -31,7 +31,7 @@ func (Prober) Probe(ctx context.Context, link probe.Link, target probe.Target) (
 		KeepAlive: -1,
 	}
 	began := time.Now()
-	conn, err := dialer.DialContext(ctx, "tcp4", netip.AddrPortFrom(target.Addr, target.Port).String())
+	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(target.Addr, target.Port).String())
 	rtt := time.Since(began)
 	if errors.Is(err, unix.ECONNREFUSED) {
 		return rtt, nil
