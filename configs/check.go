@@ -16,6 +16,7 @@ func (l *loader) check() {
 	l.checkTimeouts()
 	l.checkTargets()
 	l.checkProbe()
+	l.checkHelpers()
 }
 
 // privateNets are the prefixes a TAP subnet may hide without cutting off a part of the Internet (RFC 1918, 2544, 3927, 6598).

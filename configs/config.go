@@ -26,6 +26,7 @@ type Config struct {
 	Policy   Policy
 	Probe    Probe
 	API      API
+	Helpers  Helpers
 }
 
 // TAP is the device that captures the default route.
@@ -209,7 +210,8 @@ func Default() Config {
 			},
 			Quorum: 1, Fall: 2, Rise: 2,
 		},
-		API: API{Socket: "/run/tapgw/tapgw.sock"},
+		API:     API{Socket: "/run/tapgw/tapgw.sock"},
+		Helpers: defaultHelpers(),
 	}
 }
 

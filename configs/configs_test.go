@@ -148,8 +148,13 @@ func TestEnvironmentReachesEveryKey(t *testing.T) {
 		value, ok := values[f.key]
 		if !ok {
 			value = "901ms"
-			if strings.HasPrefix(f.key, "nat.timeouts.") {
+			switch {
+			case strings.HasPrefix(f.key, "nat.timeouts."):
 				value = "3h1m7s"
+			case strings.HasPrefix(f.key, "helpers.") && strings.HasSuffix(f.key, ".ports"):
+				value = "9,99"
+			case strings.HasPrefix(f.key, "helpers."):
+				value = "true"
 			}
 		}
 		path := filepath.Join(t.TempDir(), "c.yaml")

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,7 +91,7 @@ func restart[T any](f field[T]) field[T] {
 const month = 30 * 24 * time.Hour
 
 // configFields are the keys of the file but the uplinks, in the order they are shown.
-var configFields = []field[Config]{
+var configFields = slices.Concat([]field[Config]{
 	restart(scalar("tap.name", func(c *Config) *string { return &c.TAP.Name }, parseTAPName, formatText)),
 	restart(scalar("tap.address", func(c *Config) *netip.Prefix { return &c.TAP.Address }, parseTAPAddress, netip.Prefix.String)),
 	restart(scalar("datapath.mode", func(c *Config) *DatapathMode { return &c.Datapath.Mode }, parseDatapathMode, formatText)),
@@ -118,7 +119,7 @@ var configFields = []field[Config]{
 	scalar("probe.rise", func(c *Config) *int { return &c.Probe.Rise }, within(1, 100), strconv.Itoa),
 	restart(scalar("api.socket", func(c *Config) *string { return &c.API.Socket }, parseSocket, formatText)),
 	restart(optional("api.metrics", func(c *Config) *netip.AddrPort { return &c.API.Metrics }, parseMetrics, formatMetrics)),
-}
+}, helperFields)
 
 func duration(key string, at func(*Config) *time.Duration, low, high time.Duration) field[Config] {
 	return scalar(key, at, lasting(low, high), formatDuration)

@@ -54,6 +54,15 @@ var valid = rapid.Custom(func(t *rapid.T) Config {
 	c.NAT.Limits = Limits{rapid.OneOf(limit, rapid.Just(LimitAuto)).Draw(t, "per host"), limit.Draw(t, "per second"), limit.Draw(t, "ports")}
 	filter := rapid.SampledFrom(filters)
 	c.NAT.Filtering = Filtering{filter.Draw(t, "udp"), filter.Draw(t, "tcp")}
+	port := uint16(0)
+	for _, k := range helperKeys {
+		h := k.at(&c.Helpers)
+		*h = Helper{Enabled: rapid.Bool().Draw(t, "helps")}
+		for range rapid.IntRange(0, maxHelperPorts).Draw(t, "its ports") {
+			port += rapid.Uint16Range(1, 600).Draw(t, "further")
+			h.Ports = append(h.Ports, port)
+		}
+	}
 	c.Policy.Scheduler = rapid.SampledFrom(schedulers).Draw(t, "scheduler")
 	c.Probe.Interval = durations(50*time.Millisecond, time.Hour).Draw(t, "interval")
 	c.Probe.Timeout = durations(10*time.Millisecond, min(4*c.Probe.Interval, time.Minute)).Draw(t, "timeout")

@@ -11,6 +11,7 @@ const (
 	ReasonOnlyInTier               // the only usable candidate of the lowest tier; others wait in higher tiers
 	ReasonMapping                  // the inside endpoint's mapping lives there (RFC 4787 REQ-1)
 	ReasonRebind                   // moved there after its first choice failed
+	ReasonRelated                  // announced by a session of that uplink, as FTP announces where data go
 )
 
 var reasonTexts = [...]string{
@@ -20,6 +21,7 @@ var reasonTexts = [...]string{
 	ReasonOnlyInTier: "only candidate of the preferred tier",
 	ReasonMapping:    "endpoint's mapping",
 	ReasonRebind:     "rebound after failure",
+	ReasonRelated:    "announced by a control session",
 }
 
 // String is the reason as a clause for people; unknown numbers are "unknown".

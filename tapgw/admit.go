@@ -17,6 +17,10 @@ func (g *Gateway) admit(b []byte, p *packet.Packet, key nat.InKey, port nat.Owne
 	if port != nat.Mapped || u == nil || p.Kind == packet.TCP && !opens(p) {
 		return g.drop(NoSession)
 	}
+	if ref := g.acceptRelated(u, key, now); ref != 0 {
+		tr := g.table.Translation(ref)
+		return g.deliverTranslated(b, p, ref, &tr, now)
+	}
 	if g.table.FilterOf(key.Proto) == nat.AddressAndPortDependent || !isHost(p.Src) {
 		return g.drop(Filtered)
 	}

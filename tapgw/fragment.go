@@ -166,7 +166,7 @@ func (g *Gateway) stands(f *fate) bool {
 		return true
 	}
 	tr := g.table.Translation(f.ref)
-	tr.State, tr.Hop = f.tr.State, f.tr.Hop
+	tr.State, tr.Hop, tr.Helped = f.tr.State, f.tr.Hop, f.tr.Helped
 	return tr == f.tr
 }
 

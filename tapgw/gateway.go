@@ -46,6 +46,8 @@ type Gateway struct {
 	fromTAP    *nat.Fragments[fate]
 	fromUplink [uplinks.MaxUplinks]*nat.Fragments[fate]
 
+	helpers *helpers
+
 	mu         sync.Mutex // guards the choice of an uplink for a new session
 	ways       uplinks.Ways
 	scheduler  policy.Scheduler
@@ -59,6 +61,7 @@ func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gate
 	for id := range g.fromUplink {
 		g.fromUplink[id] = nat.NewFragments[fate](&g.drops[FragmentLost])
 	}
+	g.helpers = newHelpers(table)
 	g.candidates = make([]policy.Candidate, 0, uplinks.MaxUplinks)
 	g.SetUplinks(uplinks.NewSnapshot(nil))
 	g.SetServices(nil, nil)

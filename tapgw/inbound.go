@@ -1,6 +1,7 @@
 package tapgw
 
 import (
+	"tapgw/helper"
 	"tapgw/internal/packet"
 	"tapgw/nat"
 )
@@ -44,6 +45,13 @@ func (g *Gateway) deliverTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr 
 	if u == nil || u.Generation != tr.Generation {
 		return g.drop(StaleSession)
 	}
+	length := len(b)
+	if tr.Helped {
+		var ok bool
+		if b, ok = g.help(b, p, ref, tr, helper.Inbound, u.MTU, now); !ok {
+			return g.drop(HelperWaits)
+		}
+	}
 	vnet := packet.VnetHeader(b)
 	if !nat.RewriteIn(b[packet.VnetLen:], p, tr, vnet.NeedsCsum()) {
 		return g.drop(BadPacket)
@@ -51,7 +59,7 @@ func (g *Gateway) deliverTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr 
 	g.clamp(b, p, u)
 	g.table.CountIn(ref, now, int(p.Len), segments(vnet, p), p)
 	g.address(b)
-	return Result{Verdict: Deliver, Hop: lanHop(tr)}
+	return Result{Verdict: Deliver, Hop: lanHop(tr), Grown: int32(len(b) - length)}
 }
 
 // lanHop is the session's way to the LAN, 0 when that is the TAP.

@@ -6,26 +6,46 @@ import (
 	"tapgw/uplinks"
 )
 
-// open binds a new session to an uplink: the one its endpoint is mapped on, else the scheduler's choice.
+// open opens a session, which a helper follows if it is a control session.
 func (g *Gateway) open(key nat.Key, bound bool, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	one := g.helpers.wanted(key)
+	ref, u, why := g.place(key, bound, one != nil, now)
+	if one != nil && why == NoReason {
+		g.helpers.follow(ref, one)
+	}
+	return ref, u, why
+}
+
+// place binds a new session to an uplink: the one its endpoint is mapped on, else that of the control session which announced
+// it, else the scheduler's choice.
+func (g *Gateway) place(key nat.Key, bound, helped bool, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
 	v := g.view.Load()
 	g.listCandidates(v)
 	hop := g.ways.Hop(key.Inside)
 	if bound {
 		hop = nat.HopDevice
 	}
+	binding := func(u *uplinks.Uplink, why policy.Reason) nat.Binding {
+		b := v.binding(u, why, hop)
+		b.Helped = helped
+		return b
+	}
 	if id, ok := g.table.Bound(key.Proto, key.Inside, key.InsidePort); ok && g.isCandidate(id) {
 		u := v.ByID(id)
-		ref, err := g.table.Open(key, v.binding(u, policy.ReasonMapping, hop), now)
+		ref, err := g.table.Open(key, binding(u, policy.ReasonMapping), now)
 		return ref, u, refusal(err)
+	}
+	if ref, u := g.openRelated(v, key, hop, now); ref != 0 {
+		g.meters[u.ID].Charge()
+		return ref, u, NoReason
 	}
 	why := NoUplink
 	for len(g.candidates) > 0 {
 		d, _ := policy.Decide(g.scheduler, g.candidates)
 		u := v.ByID(g.candidates[d.Index].ID)
-		ref, err := g.table.Open(key, v.binding(u, d.Reason, hop), now)
+		ref, err := g.table.Open(key, binding(u, d.Reason), now)
 		if err == nil {
 			g.meters[u.ID].Charge()
 			return ref, u, NoReason

@@ -1,6 +1,7 @@
 package tapgw
 
 import (
+	"tapgw/helper"
 	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/uplinks"
@@ -19,7 +20,7 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 	if res.Verdict != Send {
 		return res
 	}
-	return g.fit(b, &p, inside, res)
+	return g.fit(b[:len(b)+int(res.Grown)], &p, inside, res)
 }
 
 func (g *Gateway) outbound(b []byte, p *packet.Packet, now nat.Tick) Result {
@@ -106,13 +107,20 @@ func (g *Gateway) sendTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *na
 	if tooBig(b, p, u) {
 		return g.refuse(TooBig, b, p, u.MTU, now)
 	}
+	length := len(b)
+	if tr.Helped {
+		var ok bool
+		if b, ok = g.help(b, p, ref, tr, helper.Outbound, u.MTU, now); !ok {
+			return g.drop(HelperWaits)
+		}
+	}
 	vnet := packet.VnetHeader(b)
 	if !nat.RewriteOut(b[packet.VnetLen:], p, tr, vnet.NeedsCsum()) {
 		return g.drop(BadPacket)
 	}
 	g.clamp(b, p, u)
 	g.table.CountOut(ref, now, int(p.Len), segments(vnet, p), p)
-	return Result{Verdict: Send, Uplink: u.ID}
+	return Result{Verdict: Send, Uplink: u.ID, Grown: int32(len(b) - length)}
 }
 
 // outboundMiss handles a packet without a usable session: it opens one, or says why not.

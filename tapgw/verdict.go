@@ -42,13 +42,14 @@ const (
 	HostPorts              // … of outside ports
 	HostRate               // it opens sessions too fast
 	Filtered               // from a remote that the mapping's filter does not let in
+	HelperWaits            // of a session that a helper reads: not whole, not sound, or something before it is missing
 	numReasons
 )
 
 var reasonText = [numReasons]string{
 	"", "bad_packet", "not_ipv4", "bad_address", "unknown_protocol", "no_uplink", "table_full", "no_port", "not_syn",
 	"no_session", "stale_session", "too_big", "uplink_not_ready", "bad_icmp", "fragment_lost",
-	"host_sessions", "host_ports", "host_rate", "filtered",
+	"host_sessions", "host_ports", "host_rate", "filtered", "helper_waits",
 }
 
 // String is the label of metrics.
@@ -60,6 +61,7 @@ type Result struct {
 	Uplink  uint8
 	Reason  Reason
 	Hop     uint8  // for Deliver: the session's way to the LAN, 0 when that is the TAP
+	Grown   int32  // by how much the frame is longer than it was, within the capacity of its buffer; negative if shorter
 	Reply   []byte // a whole buffer for the TAP (virtio header and frame), answering the sender, or nil
 	// Pieces are what the frame was cut into, to be sent instead of it: whole buffers of the caller's.
 	Pieces [][]byte

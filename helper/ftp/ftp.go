@@ -9,9 +9,6 @@ import (
 	"tapgw/helper"
 )
 
-// Port is where servers wait for control sessions.
-const Port = 21
-
 const (
 	protoTCP = 6
 	maxLine  = 512 // of a command or reply that is read, bytes

@@ -8,9 +8,6 @@ import (
 	"tapgw/helper"
 )
 
-// Port is where servers wait for requests.
-const Port = 69
-
 const protoUDP = 17
 
 // Opcodes of requests (RFC 1350 §5).

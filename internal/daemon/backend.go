@@ -103,8 +103,10 @@ func (b backend) Metrics() metrics.Snapshot {
 	m := metrics.Snapshot{
 		Datapath: b.datapath(), DatapathReason: b.noFast.code, Sessions: st.Sessions, SessionsLimit: st.Max, Drops: map[string]uint64{},
 		Refused: map[string]uint64{"table_full": st.Refused.TableFull, "no_port": st.Refused.NoPort, "host_limit": st.Refused.HostLimit},
+		Helpers: map[string]uint64{},
 	}
 	m.LANShortcut, _ = b.lan.status()
+	b.gateway.HelperEvents(func(event string, n uint64) { m.Helpers[event] = n })
 	b.gateway.Drops(func(reason string, n uint64) { m.Drops[reason] = n })
 	m.Drops["device"] = b.pumps.lost.Load()
 	for _, u := range b.snapshot.Load().Uplinks {

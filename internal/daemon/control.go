@@ -118,6 +118,7 @@ func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
 // check is the periodic look: at the age of sessions, at what no message tells of, and sometimes at everything.
 func (d *Daemon) check(ctx context.Context, everything bool) error {
 	d.table.Sweep(d.pumps.clock.tick(), d.cfg().NAT.MaxSessions/sweepShare)
+	d.gateway.SweepHelpers(d.pumps.clock.tick())
 	d.tellRefusals(time.Now())
 	var err error
 	woke := d.pumps.clock.woke()

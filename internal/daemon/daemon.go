@@ -244,6 +244,7 @@ func (d *Daemon) openTable(c *configs.Config) (err error) {
 		Held: d.held.recent, Settle: d.pumps.settle,
 	}, d.table, &d.meters, scheduler)
 	d.gateway.SetTCP(tcpOptions(c))
+	d.gateway.SetHelpers(helpers(c))
 	d.pumps.gateway = d.gateway
 	d.prober = newProber(probePlan(c), d.judged)
 	return nil

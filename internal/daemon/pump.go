@@ -122,6 +122,7 @@ func (p *pumps) runQueue(device *tapdev.Device, number int, take func(w *worker,
 
 func (w *worker) outbound(q *tapdev.Queue, frame []byte, now nat.Tick) {
 	res := w.gateway.Outbound(frame, now)
+	frame = frame[:len(frame)+int(res.Grown)]
 	if res.Verdict == tapgw.Send {
 		if res.Pieces == nil {
 			w.send(res.Uplink, frame)
@@ -191,7 +192,7 @@ func (w *worker) inbound(id uint8, frame []byte, now nat.Tick) {
 
 // handed takes a frame, and those it releases, where the verdict wants them.
 func (w *worker) handed(id uint8, res tapgw.Result, frame []byte) {
-	w.received(id, res, frame)
+	w.received(id, res, frame[:len(frame)+int(res.Grown)])
 	for _, f := range res.Released {
 		w.received(id, res, f)
 	}

@@ -51,6 +51,7 @@ func (d *Daemon) reload() error {
 	d.table.SetFiltering(filtering(&loaded.Config))
 	d.gateway.SetScheduler(scheduler)
 	d.gateway.SetTCP(tcpOptions(&loaded.Config))
+	d.gateway.SetHelpers(helpers(&loaded.Config))
 	d.tracker.Configure(d.trackerConfig(&loaded.Config))
 	if plan := probePlan(&loaded.Config); !reflect.DeepEqual(plan, d.prober.plan) {
 		d.prober.replan(plan)

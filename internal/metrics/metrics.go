@@ -30,6 +30,7 @@ type Snapshot struct {
 	Uplinks        []Uplink
 	Drops          map[string]uint64 // packets dropped, by reason
 	Refused        map[string]uint64 // sessions refused, by reason
+	Helpers        map[string]uint64 // what application helpers did, by kind
 }
 
 // Reason is why the kernel does not carry known sessions, as a word for a label; the status has the whole clause.
@@ -105,6 +106,7 @@ var (
 	sessions      = describe("tapgw_sessions", "Translated sessions in the table.")
 	sessionsLimit = describe("tapgw_sessions_limit", "Sessions the table has room for.")
 	drops         = describe("tapgw_packets_dropped_total", "Packets dropped, by reason.", "reason")
+	helpers       = describe("tapgw_helper_events_total", "What application helpers did, by kind.", "event")
 	refused       = describe("tapgw_sessions_refused_total", "New sessions refused, by reason.", "reason")
 
 	uplinkInfo     = describe("tapgw_uplink_info", "Always 1; the labels say which interface an uplink has.", "uplink", "interface")
@@ -128,7 +130,7 @@ type collector struct{ src Source }
 // Describe sends everything that Collect may send.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		datapathInfo, lanShortcut, sessions, sessionsLimit, drops, refused,
+		datapathInfo, lanShortcut, sessions, sessionsLimit, drops, refused, helpers,
 		uplinkInfo, uplinkState, uplinkRx, uplinkTx, uplinkLoad, uplinkSessions, uplinkRTT, uplinkLoss,
 		datapathRxPackets, datapathRxBytes, datapathTxPackets, datapathTxBytes, datapathDropped,
 	} {
@@ -148,6 +150,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for reason, n := range s.Refused {
 		counter(out, refused, n, reason)
+	}
+	for event, n := range s.Helpers {
+		counter(out, helpers, n, event)
 	}
 	for _, u := range s.Uplinks {
 		collectUplink(out, u)

@@ -49,5 +49,18 @@ func (h VnetHeader) SetGSOSize(v uint16) { binary.LittleEndian.PutUint16(h[4:], 
 // SetCsumStart sets CsumStart.
 func (h VnetHeader) SetCsumStart(v uint16) { binary.LittleEndian.PutUint16(h[6:], v) }
 
+// DivideTCP makes an IPv4 frame whose TCP header lies at l4 and has so many bytes a super-packet with segments of up to size
+// bytes. Its checksum must be the sum of the pseudo header alone from then on.
+func (h VnetHeader) DivideTCP(l4, header, size uint16) {
+	h[0], h[1] = VnetNeedsCsum, GSOTCPv4
+	h.SetHdrLen(l4 + header)
+	h.SetGSOSize(size)
+	h.SetCsumStart(l4)
+	binary.LittleEndian.PutUint16(h[8:], tcpSumOffset)
+}
+
+// tcpSumOffset is where the checksum lies in a TCP header.
+const tcpSumOffset = 16
+
 // Clear makes h the header of an ordinary frame with a complete checksum.
 func (h VnetHeader) Clear() { clear(h[:VnetLen]) }
