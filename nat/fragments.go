@@ -16,7 +16,7 @@ import (
 // FragmentKey names a datagram that comes in pieces (RFC 791 §2.3).
 type FragmentKey struct {
 	Src, Dst packet.Addr
-	ID       uint16
+	ID       uint32
 	Proto    uint8
 }
 

@@ -18,7 +18,7 @@ func newFragments() (*Fragments[int], *atomic.Uint64) {
 }
 
 func pieceOf(id int) FragmentKey {
-	return FragmentKey{Src: peer, Dst: out1, ID: uint16(id), Proto: protoUDP}
+	return FragmentKey{Src: peer, Dst: out1, ID: uint32(id), Proto: protoUDP}
 }
 
 // intact fails when the bounds or the books of f are broken.

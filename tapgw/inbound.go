@@ -14,6 +14,9 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 	}
 	var p packet.Packet
 	p.Decode(b[packet.VnetLen:])
+	if p.IPv6 {
+		return Result{Verdict: Ignore}
+	}
 	switch p.Kind {
 	case packet.TCP, packet.UDP, packet.ICMPQuery:
 		if key, ok := nat.InKeyOf(&p, uplink); ok {

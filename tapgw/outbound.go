@@ -24,6 +24,9 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 }
 
 func (g *Gateway) outbound(b []byte, p *packet.Packet, now nat.Tick) Result {
+	if p.IPv6 {
+		return g.drop(NotIPv4)
+	}
 	switch p.Kind {
 	case packet.TCP, packet.UDP, packet.ICMPQuery:
 		return g.outboundSession(b, p, now)

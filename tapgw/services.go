@@ -50,7 +50,9 @@ func (g *Gateway) Request(b []byte, uplink uint8, now nat.Tick) {
 		return
 	}
 	var p packet.Packet
-	p.Decode(b[packet.VnetLen:])
+	if p.Decode(b[packet.VnetLen:]); p.IPv6 {
+		return
+	}
 	g.request(&p, uplink, now)
 }
 

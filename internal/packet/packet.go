@@ -10,14 +10,15 @@ type Kind uint8
 // The kinds of frames.
 const (
 	Malformed  Kind = iota // truncated or contradictory headers
-	NotIP                  // another ethertype (IPv6, VLAN tags, LLDP, ...)
+	NotIP                  // another ethertype (VLAN tags, LLDP, ...)
 	ARP                    // Ethernet ARP
 	TCP                    // a whole TCP segment, or a super-segment
 	UDP                    // a whole UDP datagram
-	ICMPQuery              // ICMP echo or timestamp, request or reply: both ports are the identifier
-	ICMPError              // ICMP error quoting another packet (RFC 792)
-	Fragment               // any fragment of an IPv4 datagram, also the first
-	OtherProto             // IPv4 with another protocol or another ICMP type
+	ICMPQuery              // ICMP or ICMPv6 echo, or ICMP timestamp, request or reply: both ports are the identifier
+	ICMPError              // ICMP or ICMPv6 error quoting another packet (RFC 792, RFC 4443)
+	Fragment               // any fragment of a datagram, also the first
+	Discovery              // ICMPv6 that never leaves its link: neighbour and multicast listener discovery
+	OtherProto             // another protocol or another ICMP type
 )
 
 // Lengths and protocol numbers of headers.
@@ -30,6 +31,7 @@ const (
 	ProtoUDP  = 17
 
 	etherIPv4 = 0x0800
+	etherIPv6 = 0x86dd
 	etherARP  = 0x0806
 )
 
@@ -53,20 +55,22 @@ const (
 	ICMPTimestampReply = 14
 )
 
-// Packet locates the headers of one IPv4 packet. Offsets count from the start of the byte slice given to Decode.
+// Packet locates the headers of one IP packet. Offsets count from the start of the byte slice given to Decode.
 type Packet struct {
-	Src, Dst         Addr   // valid for every IPv4 kind
+	Src, Dst         Addr   // valid for every IP kind
 	SrcPort, DstPort uint16 // valid for TCP, UDP; ICMPQuery: the identifier in both
 	Seq, SeqEnd, Ack uint32 // valid for TCP; SeqEnd is Seq plus payload, SYN and FIN
-	L3, L4           uint16 // offsets; L4 is valid for every IPv4 kind but later fragments carry no header there
-	Len              uint16 // IPv4 total length, bytes
+	L3, L4           uint16 // offsets; L4 is valid for every IP kind but later fragments carry no header there
+	Frag             uint16 // offset of the Fragment header of IPv6, 0 for none
+	Len              uint32 // of the IP packet, bytes
 	Kind             Kind
-	Proto            uint8 // IPv4 protocol number
+	Proto            uint8 // protocol number; of IPv6 that behind the extension headers
 	TCPFlags         uint8 // valid for TCP
 	ICMPType         uint8 // valid for ICMPQuery, ICMPError
-	TTL              uint8
+	TTL              uint8 // of IPv6 the hop limit
+	IPv6             bool
 	DontFragment     bool
-	Options          bool // the IPv4 header is longer than 20 bytes
+	Options          bool // there are options or extension headers
 }
 
 // Decode fills p from an Ethernet frame. It never allocates and reads only inside frame.
@@ -78,6 +82,8 @@ func (p *Packet) Decode(frame []byte) {
 	switch binary.BigEndian.Uint16(frame[12:]) {
 	case etherIPv4:
 		p.DecodeIPv4(frame, EthernetLen)
+	case etherIPv6:
+		p.DecodeIPv6(frame, EthernetLen)
 	case etherARP:
 		p.Kind = ARP
 	default:
@@ -96,7 +102,7 @@ func (p *Packet) DecodeIPv4(b []byte, l3 int) {
 	if ihl < minIPv4 || total < ihl || total > len(ip) {
 		return
 	}
-	p.L3, p.L4, p.Len = uint16(l3), uint16(l3+ihl), uint16(total)
+	p.L3, p.L4, p.Len = uint16(l3), uint16(l3+ihl), uint32(total)
 	p.Proto, p.TTL, p.Options = ip[9], ip[8], ihl > minIPv4
 	p.Src, p.Dst = IPv4(binary.BigEndian.Uint32(ip[12:])), IPv4(binary.BigEndian.Uint32(ip[16:]))
 	frag := binary.BigEndian.Uint16(ip[6:])
@@ -120,9 +126,11 @@ func (p *Packet) decodeL4(l4 []byte, room int) {
 		if n := int(binary.BigEndian.Uint16(l4[4:])); n < 8 || n > room {
 			p.Kind = Malformed
 		}
-	case p.Proto == ProtoICMP && len(l4) >= 8:
+	case p.Proto == ProtoICMP && !p.IPv6 && len(l4) >= 8:
 		p.decodeICMP(l4)
-	case p.Proto == ProtoTCP || p.Proto == ProtoUDP || p.Proto == ProtoICMP:
+	case p.Proto == ProtoICMPv6 && p.IPv6 && len(l4) >= 8:
+		p.decodeICMPv6(l4)
+	case p.Proto == ProtoTCP || p.Proto == ProtoUDP || p.Proto == p.icmp():
 		p.Kind = Malformed
 	default:
 		p.Kind = OtherProto
@@ -156,8 +164,19 @@ func (p *Packet) decodeICMP(l4 []byte) {
 	}
 }
 
+// icmp is the number of ICMP's protocol for p's family.
+func (p *Packet) icmp() uint8 {
+	if p.IPv6 {
+		return ProtoICMPv6
+	}
+	return ProtoICMP
+}
+
 // IsReply reports whether an ICMPQuery packet is the answer of a query.
 func (p *Packet) IsReply() bool {
+	if p.IPv6 {
+		return p.ICMPType == ICMPv6EchoReply
+	}
 	return p.ICMPType == ICMPEchoReply || p.ICMPType == ICMPTimestampReply
 }
 
@@ -168,7 +187,7 @@ func (p *Packet) ChecksumOffset() int {
 		return int(p.L4) + 16
 	case ProtoUDP:
 		return int(p.L4) + 6
-	case ProtoICMP:
+	case ProtoICMP, ProtoICMPv6:
 		return int(p.L4) + 2
 	}
 	return 0

@@ -90,11 +90,11 @@ func TestIsReply(t *testing.T) {
 
 func TestDecodeOtherEthertypes(t *testing.T) {
 	frame := make([]byte, 60)
-	for ethertype, want := range map[uint16]Kind{0x0806: ARP, 0x86dd: NotIP, 0x8100: NotIP, 0x0800: Malformed} {
+	for ethertype, want := range map[uint16]Kind{0x0806: ARP, 0x86dd: Malformed, 0x8100: NotIP, 0x0800: Malformed} {
 		binary.BigEndian.PutUint16(frame[12:], ethertype)
 		var p Packet
 		p.Decode(frame)
-		if p != (Packet{Kind: want}) {
+		if v6 := ethertype == 0x86dd; p != (Packet{Kind: want, IPv6: v6, DontFragment: v6}) {
 			t.Errorf("ethertype %#x: got %+v, want kind %d alone", ethertype, p, want)
 		}
 	}
@@ -118,10 +118,18 @@ func FuzzDecode(f *testing.F) {
 	f.Add(build(f, 17, nil, &layers.UDP{SrcPort: 1}, payload))
 	f.Add(build(f, 6, nil, &layers.TCP{SrcPort: 1, SYN: true}, payload))
 	f.Add(build(f, 1, nil, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(11, 0)}, payload))
+	f.Add(buildV6(f, 44, 17, append(fragmentV6(60, 0, true), header(17, 1, 0)...), &layers.UDP{SrcPort: 1}, payload))
+	f.Add(buildV6(f, 0, 6, append(header(43, 1, 0), header(6, 2, 0)...), &layers.TCP{SrcPort: 1, SYN: true}, payload))
+	f.Add(buildV6(f, 58, 58, nil, &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(2, 0)}, payload))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		var p Packet
 		frame = frame[:len(frame):len(frame)]
 		p.Decode(frame)
+		if p.Kind == Fragment {
+			if at := p.Place(frame); at.Offset == 0 {
+				p.DecodeFirst(frame)
+			}
+		}
 		switch p.Kind {
 		case TCP, UDP, ICMPQuery, ICMPError:
 			if end := p.ChecksumOffset() + 2; end > int(p.L3)+int(p.Len) || end > len(frame) {
