@@ -69,8 +69,8 @@ func (s *segment) replace(payload []byte, mtu int) {
 	end := packet.VnetLen + int(s.p.L4) + s.header + len(payload)
 	s.b = s.b[:end]
 	copy(s.b[end-len(payload):], payload)
-	s.p.Len += uint16(len(payload) - old)
-	binary.BigEndian.PutUint16(ip[2:], s.p.Len)
+	s.p.Len += uint32(len(payload) - old)
+	binary.BigEndian.PutUint16(ip[2:], uint16(s.p.Len))
 	if s.p.Kind == packet.UDP {
 		binary.BigEndian.PutUint16(s.l4()[4:], uint16(s.header+len(payload)))
 	}
