@@ -10,11 +10,14 @@ LINT     = bin/golangci-lint
 # Counted, because a fuzzer that ends by the clock now and then fails for no reason (go.dev/issue/75804).
 FUZZTIME ?= 50000x
 SOAKTIME ?= 10m
+# How much of TestDifferential, and which.
+STEPS    ?= 3000
+SEED     ?= 2
 # The compiler of the committed BPF programs: what another version makes of them differs.
 CLANG   ?= clang-14
 BPF_DIRS = $(shell grep -rl --include='*.go' '^//go:generate.*bpf2go' . | xargs -n1 dirname | sort -u)
 
-.PHONY: all build demo test lint unit peers e2e fuzz soak bench bpf-compiler generate generated clean help
+.PHONY: all build demo test lint unit peers e2e fuzz differential soak bench bpf-compiler generate generated clean help
 
 all: build
 
@@ -43,7 +46,7 @@ unit: ## tests of the packages, with the race detector
 # Tests whose packets also take the other datapath; the rest is about something else, or about the kernel's.
 USERSPACE := Traffic|Unusual|OpenRelay|Hostile|Trailers|Thousand|TableFull|Large|Fragment|Inbound|SocketsIn|PortsNobody
 USERSPACE := $(USERSPACE)|CarrierLoss|Blackhole|SessionsOf|FlowsOf|AllUplinksDown|SingleUplink|CleanStop|Kill|StopCloses|Repair
-USERSPACE := $(USERSPACE)|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW
+USERSPACE := $(USERSPACE)|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW|Differential
 
 # Programs of others that the tests talk to the gateway with: a program and its Debian package; and one in Go.
 PEERS := traceroute=traceroute tracepath=iputils-tracepath
@@ -61,6 +64,10 @@ fuzz: ## every fuzzer for FUZZTIME (runs, or a duration), none needs root
 	@set -e; for pkg in $$(grep -rl --include=*_test.go '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -h '^func Fuzz' $$pkg/*_test.go | sed -E 's/func (Fuzz[A-Za-z0-9_]*).*/\1/'); do \
 	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1000x $$pkg; done; done
+
+differential: build ## STEPS things that hosts do, behind the gateway and behind the kernel's masquerade, compared
+	DIFFERENTIAL_STEPS=$(STEPS) DIFFERENTIAL_SEED=$(SEED) $(GO) test $(EXEC) -timeout 0 -run Differential ./e2e/...
+	DIFFERENTIAL_STEPS=$(STEPS) DIFFERENTIAL_SEED=$(SEED) E2E_DATAPATH=userspace $(GO) test $(EXEC) -timeout 0 -run Differential ./e2e/...
 
 soak: build ## the daemon under load and faults for SOAKTIME
 	SOAK_DURATION=$(SOAKTIME) $(GO) test $(EXEC) -timeout 0 -run Soak ./e2e/...
