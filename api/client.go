@@ -42,7 +42,7 @@ type Client struct {
 // Filter narrows a list of sessions; zero fields match everything.
 type Filter struct {
 	Uplink string     // name
-	Proto  string     // tcp, udp or icmp
+	Proto  string     // as Session.Proto
 	Inside netip.Addr // address of the inside endpoint
 	Limit  int        // at most so many
 }

@@ -72,8 +72,8 @@ func (u *Uplink) Usable() bool { return u.State == StateUp || u.State == StateDe
 
 // Session is one translated session: GET /v1/sessions returns a list of them.
 type Session struct {
-	Proto    string         `json:"proto"`   // tcp, udp or icmp
-	Inside   netip.AddrPort `json:"inside"`  // who started it; for icmp the port is the echo identifier
+	Proto    string         `json:"proto"`   // tcp, udp, icmp, gre, esp, ah, sctp, dccp, udplite or a number
+	Inside   netip.AddrPort `json:"inside"`  // who started it; for icmp the port is the echo identifier, for protocols without ports 0
 	Remote   netip.AddrPort `json:"remote"`  // whom it talks to
 	Outside  netip.AddrPort `json:"outside"` // what the remote sees
 	Uplink   string         `json:"uplink"`  // name

@@ -138,6 +138,7 @@ type Timeouts struct {
 	TCPClosed      time.Duration // closed by both sides
 	UDP            time.Duration // RFC 4787 REQ-5: at least 2 min
 	ICMP           time.Duration // RFC 5508 REQ-2: at least 60 s
+	Other          time.Duration // protocols without ports, as GRE and ESP
 }
 
 // Policy configures the choice of an uplink.
@@ -192,6 +193,7 @@ func Default() Config {
 				TCPClosed:      4 * time.Second,
 				UDP:            5 * time.Minute,
 				ICMP:           time.Minute,
+				Other:          10 * time.Minute,
 			},
 			Limits:    Limits{SessionsPerHost: LimitAuto, NewPerSecond: 2000},
 			Filtering: Filtering{UDP: FilterNone, TCP: FilterAddress},

@@ -105,6 +105,7 @@ var configFields = slices.Concat([]field[Config]{
 	duration("nat.timeouts.tcp_closed", func(c *Config) *time.Duration { return &c.NAT.Timeouts.TCPClosed }, time.Second, month),
 	duration("nat.timeouts.udp", func(c *Config) *time.Duration { return &c.NAT.Timeouts.UDP }, time.Second, month),
 	duration("nat.timeouts.icmp", func(c *Config) *time.Duration { return &c.NAT.Timeouts.ICMP }, time.Second, month),
+	duration("nat.timeouts.other", func(c *Config) *time.Duration { return &c.NAT.Timeouts.Other }, time.Second, month),
 	scalar("nat.limits.sessions_per_host", func(c *Config) *Limit { return &c.NAT.Limits.SessionsPerHost }, parseLimitOrAuto, formatLimit),
 	scalar("nat.limits.new_per_second", func(c *Config) *Limit { return &c.NAT.Limits.NewPerSecond }, parseLimit, formatLimit),
 	scalar("nat.limits.ports_per_host", func(c *Config) *Limit { return &c.NAT.Limits.PortsPerHost }, parseLimit, formatLimit),

@@ -49,7 +49,7 @@ var valid = rapid.Custom(func(t *rapid.T) Config {
 		first = last + rapid.IntRange(1, 3000).Draw(t, "gap")
 	}
 	lifetime := durations(time.Second, month)
-	c.NAT.Timeouts = Timeouts{lifetime.Draw(t, "e"), lifetime.Draw(t, "t"), lifetime.Draw(t, "c"), lifetime.Draw(t, "u"), lifetime.Draw(t, "i")}
+	c.NAT.Timeouts = Timeouts{lifetime.Draw(t, "e"), lifetime.Draw(t, "t"), lifetime.Draw(t, "c"), lifetime.Draw(t, "u"), lifetime.Draw(t, "i"), lifetime.Draw(t, "o")}
 	limit := rapid.Map(rapid.IntRange(0, maxLimit), func(n int) Limit { return Limit(n) })
 	c.NAT.Limits = Limits{rapid.OneOf(limit, rapid.Just(LimitAuto)).Draw(t, "per host"), limit.Draw(t, "per second"), limit.Draw(t, "ports")}
 	filter := rapid.SampledFrom(filters)

@@ -34,6 +34,7 @@ type Timeouts struct {
 	TCPClosed      time.Duration // closed by both sides
 	UDP            time.Duration // RFC 4787 REQ-5
 	ICMP           time.Duration // queries (RFC 5508 REQ-2)
+	Other          time.Duration // protocols without ports
 }
 
 // DefaultTimeouts are the values the RFCs ask for. TCPClosed is shorter than RFC 7857's four minutes: both ends know that
@@ -44,14 +45,15 @@ var DefaultTimeouts = Timeouts{
 	TCPClosed:      4 * time.Second,
 	UDP:            5 * time.Minute,
 	ICMP:           time.Minute,
+	Other:          10 * time.Minute,
 }
 
 // What Open refuses; each is counted in Stats.Refused.
 var (
 	ErrTableFull = errors.New("nat: session table is full, raise nat.max_sessions")
-	ErrNoPort    = errors.New("nat: no outside port is free on this uplink, widen nat.ports or add an address")
+	ErrNoPort    = errors.New("nat: no outside port, or address without ports, is free on this uplink, widen nat.ports or add an address")
 	ErrNoMapping = errors.New("nat: no mapping, or several, on this outside port")
-	ErrBinding   = errors.New("nat: cannot translate this protocol, or the uplink has no address or generation")
+	ErrBinding   = errors.New("nat: the uplink has no address or no valid generation, or this outside port cannot be reserved")
 )
 
 func (c *Config) validate() error {
@@ -98,11 +100,12 @@ const (
 	lifeTCPClosed
 	lifeUDP
 	lifeICMP
+	lifeOther
 	lifetimes
 )
 
 func (t Timeouts) list() [lifetimes]time.Duration {
-	return [lifetimes]time.Duration{t.TCPEstablished, t.TCPTransitory, t.TCPClosed, t.UDP, t.ICMP}
+	return [lifetimes]time.Duration{t.TCPEstablished, t.TCPTransitory, t.TCPClosed, t.UDP, t.ICMP, t.Other}
 }
 
 // lifetimeOf is which timeout applies to a session.
@@ -113,10 +116,13 @@ func lifetimeOf(s State, proto uint8) lifetime {
 	case TCPClosed:
 		return lifeTCPClosed
 	case Active:
-		if proto == protoICMP {
+		switch proto {
+		case protoUDP:
+			return lifeUDP
+		case protoICMP:
 			return lifeICMP
 		}
-		return lifeUDP
+		return lifeOther
 	}
 	return lifeTCPTransitory
 }

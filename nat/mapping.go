@@ -26,7 +26,8 @@ const mappingChunk = 4096
 // mapping returns mapping n, 0 included, which stays empty.
 func (t *Table) mapping(n uint32) *mapping { return &t.mappings[n/mappingChunk][n%mappingChunk] }
 
-// Bound returns the uplink on which an inside endpoint has its mapping. For ICMP the port is the identifier.
+// Bound returns the uplink on which an inside endpoint has its mapping. For ICMP the port is the identifier, for protocols
+// without ports 0.
 func (t *Table) Bound(proto uint8, inside packet.Addr, port uint16) (uplink uint8, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -68,7 +69,7 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 			return 0, ErrTableFull
 		}
 	}
-	s, port, err := t.takePort(k, b, m, now)
+	outside, port, err := t.takeOutside(k, b, m, now)
 	if err != nil {
 		if current == 0 {
 			t.endpoints.remove(h, m)
@@ -82,7 +83,7 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 	t.charge(k.Inside, 0, 1)
 	*t.mapping(m) = mapping{
 		inside: k.Inside, insidePort: k.InsidePort, proto: k.Proto, uplink: b.Uplink, generation: b.Generation,
-		outside: s.outside, outsidePort: port, sessions: 1,
+		outside: outside, outsidePort: port, sessions: 1,
 	}
 	return m, nil
 }
@@ -128,7 +129,9 @@ func (t *Table) leave(n uint32, e ending, now Tick) {
 		return
 	}
 	t.endpoints.remove(t.mappingHash(n), n)
-	t.findSpace(m.uplink, m.proto, m.outside).release(m.outsidePort, m.ending, now)
+	if HasPorts(m.proto) {
+		t.findSpace(m.uplink, m.proto, m.outside).release(m.outsidePort, m.ending, now)
+	}
 	t.stats.mappings.Add(-1)
 	t.charge(m.inside, 0, -1)
 	*m = mapping{sessions: t.freeMap}

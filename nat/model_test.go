@@ -37,10 +37,14 @@ func (m *model) binding(uplink uint8) Binding {
 }
 
 func drawKey(t *rapid.T) Key {
-	return Key{
+	k := Key{
 		Inside: plus(host, rapid.IntRange(0, 3).Draw(t, "inside")), InsidePort: rapid.Uint16Range(0, 3).Draw(t, "port"),
-		Remote: plus(web, rapid.IntRange(0, 2).Draw(t, "remote")), Proto: rapid.SampledFrom([]uint8{1, 6, 17}).Draw(t, "proto"),
+		Remote: plus(web, rapid.IntRange(0, 2).Draw(t, "remote")), Proto: rapid.SampledFrom([]uint8{1, 6, 17, 50}).Draw(t, "proto"),
 	}
+	if !HasPorts(k.Proto) {
+		k.InsidePort = 0
+	}
+	return k
 }
 
 func (m *model) open(t *rapid.T) {
@@ -179,7 +183,7 @@ func (m *model) sweep(t *rapid.T) {
 	m.now += time.Duration(rapid.IntRange(0, 400).Draw(t, "seconds")) * time.Second
 	m.table.Sweep(after(m.now), 0)
 	for k, s := range m.sessions {
-		limit := map[uint8]time.Duration{1: time.Minute, 6: 4 * time.Minute, 17: 5 * time.Minute}[k.Proto]
+		limit := map[uint8]time.Duration{1: time.Minute, 6: 4 * time.Minute, 17: 5 * time.Minute, 50: 10 * time.Minute}[k.Proto]
 		if s.offered {
 			limit = offerTime
 		}
@@ -218,10 +222,13 @@ func (m *model) check(t *rapid.T) {
 		if got := m.table.FindIn(in); got != s.ref {
 			t.Fatalf("inbound %+v: found %d, want %d", in, got, s.ref)
 		}
-		if got := m.table.Owned(in.Uplink, k.Proto, in.Outside, in.OutsidePort); got != Mapped {
+		if got := m.table.Owned(in.Uplink, k.Proto, in.Outside, in.OutsidePort); HasPorts(k.Proto) && got != Mapped {
 			t.Fatalf("port of %+v: ownership %d", in, got)
 		}
 		where := InKey{Uplink: in.Uplink, Proto: k.Proto, Outside: in.Outside, OutsidePort: in.OutsidePort}
+		if !HasPorts(k.Proto) {
+			where.Remote = k.Remote
+		}
 		who := InKey{Remote: k.Inside, RemotePort: k.InsidePort}
 		if other, taken := endpoints[where]; taken && other != who && k.Proto != protoTCP {
 			t.Fatalf("outside endpoint %v has two inside endpoints", where)

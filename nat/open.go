@@ -26,7 +26,7 @@ func (t *Table) Open(k Key, b Binding, now Tick) (Ref, error) {
 }
 
 func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
-	if len(b.Addresses) == 0 || b.Generation > MaxGeneration || k.Proto != protoTCP && k.Proto != protoUDP && k.Proto != protoICMP {
+	if len(b.Addresses) == 0 || b.Generation > MaxGeneration {
 		return 0, ErrBinding
 	}
 	t.mu.Lock()
@@ -74,6 +74,7 @@ func (t *Table) enter(r uint32, k Key, b Binding, m, old uint32, s State, now Ti
 	t.hold(r, m, s)
 	t.stats.opened(b.Uplink)
 	if s != Offered { // else counted when it is answered, or a flood could use up the host's share
+		t.rememberPair(r, k)
 		t.countOpened(k.Inside, now)
 	}
 	return Ref(r), nil

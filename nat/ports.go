@@ -53,7 +53,7 @@ func (t *Table) Owned(uplink, proto uint8, outside packet.Addr, port uint16) Own
 // of the pool as long as that has ports (RFC 4787 REQ-2).
 func (t *Table) takePort(k Key, b Binding, m uint32, now Tick) (*space, uint16, error) {
 	n := len(b.Addresses)
-	start := int(siphash(t.cfg.Seed, k.Inside.Hi, k.Inside.Lo) >> 32 * uint64(n) >> 32)
+	start := t.firstAddress(k.Inside, n)
 	for i := range n {
 		s := t.spaceOf(b.Uplink, k.Proto, b.Addresses[(start+i)%n])
 		s.wake(now)
@@ -69,6 +69,11 @@ func (t *Table) takePort(k Key, b Binding, m uint32, now Tick) (*space, uint16, 
 		}
 	}
 	return nil, 0, ErrNoPort
+}
+
+// firstAddress is the place in a pool of n addresses of the one that an inside host is given first.
+func (t *Table) firstAddress(inside packet.Addr, n int) int {
+	return int(siphash(t.cfg.Seed, inside.Hi, inside.Lo) >> 32 * uint64(n) >> 32)
 }
 
 // pickFor takes a free port for an endpoint. That of UDP has the parity of the inside port as long as there are such (RFC

@@ -11,7 +11,7 @@ import (
 type quote struct {
 	l3, l4, end      int // offsets in the frame
 	src, dst         packet.Addr
-	srcPort, dstPort uint16 // ICMP: the identifier in both
+	srcPort, dstPort uint16 // ICMP: the identifier in both; 0 for protocols without ports
 	proto            uint8
 	reply            bool // ICMP: the quoted packet is a reply
 }
@@ -105,7 +105,7 @@ func parseQuote(frame []byte, p *packet.Packet) (quote, bool) {
 		return quote{}, false
 	}
 	ihl, total := int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
-	if end = min(end, l3+total); ihl < 20 || l3+ihl+quotedHeader > end {
+	if end = min(end, l3+total); ihl < 20 || l3+ihl > end || HasPorts(ip[9]) && l3+ihl+quotedHeader > end {
 		return quote{}, false
 	}
 	if packet.Fold(packet.Sum(0, ip[:ihl])) != 0xffff || binary.BigEndian.Uint16(ip[fragmentAt:])&0x1fff != 0 {
@@ -118,7 +118,7 @@ func parseQuote(frame []byte, p *packet.Packet) (quote, bool) {
 	return q, q.parseTransport(frame[q.l4:end])
 }
 
-// parseTransport reads the ports, or the identifier of an ICMP query.
+// parseTransport reads the ports, or the identifier of an ICMP query. False for what is never translated.
 func (q *quote) parseTransport(l4 []byte) bool {
 	switch q.proto {
 	case protoTCP, protoUDP:
@@ -130,15 +130,18 @@ func (q *quote) parseTransport(l4 []byte) bool {
 		q.reply = l4[0] == packet.ICMPEchoReply || l4[0] == packet.ICMPTimestampReply
 		return isQuery(l4[0])
 	}
-	return false
+	return q.proto != packet.ProtoIGMP
 }
 
 // rewrite changes the side of the quoted packet that d translates, and the quoted checksums that are there.
 func (q *quote) rewrite(frame []byte, d direction, addr packet.Addr, port uint16) {
-	inner := packet.Packet{L3: uint16(q.l3), L4: uint16(q.l4), Proto: q.proto}
+	inner := packet.Packet{L3: uint16(q.l3), L4: uint16(q.l4), Len: uint32(q.end - q.l3), Proto: q.proto}
 	e := edit{addrAt: q.l3 + srcAt + 4*int(d), addr: addr, portAt: q.l4 + 2*int(d), port: port}
 	if q.proto == protoICMP {
 		e.portAt = q.l4 + 4
+	}
+	if !HasPorts(q.proto) {
+		e.portAt = 0
 	}
 	if q.proto == protoTCP && q.end < q.l4+tcpSumEnd {
 		binary.BigEndian.PutUint16(frame[e.portAt:], port)

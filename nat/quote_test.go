@@ -52,8 +52,10 @@ func received(tr *Translation) flow {
 func TestRFC5508_REQ4_REQ5_ErrorsAreTranslated(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		tr := drawTranslation(rt)
-		tr.Proto = rapid.SampledFrom([]uint8{protoTCP, protoUDP, protoICMP}).Draw(rt, "proto")
-		if tr.Remote = web; tr.Proto != protoICMP {
+		tr.Proto = rapid.SampledFrom([]uint8{protoTCP, protoUDP, protoICMP, 47, packet.ProtoUDPLite}).Draw(rt, "proto")
+		if tr.Remote = web; !HasPorts(tr.Proto) {
+			tr.InsidePort, tr.OutsidePort = 0, 0
+		} else if tr.Proto != protoICMP {
 			tr.RemotePort = rapid.Uint16().Draw(rt, "remote port")
 		}
 		typ := rapid.SampledFrom([]uint8{3, 11, 12}).Draw(rt, "type")
@@ -63,7 +65,7 @@ func TestRFC5508_REQ4_REQ5_ErrorsAreTranslated(t *testing.T) {
 		quoteOf := func(f flow) []byte {
 			f.options, f.payload = options, payload
 			b := f.packet(rt)
-			n := max(20+4*options+8, len(b)-cut)
+			n := max(min(20+4*options+8, len(b)), len(b)-cut)
 			if n == 20+4*options+17 {
 				n-- // half of a TCP checksum cannot be set right, and nobody could check it
 			}
@@ -146,14 +148,14 @@ func TestRFC5508_REQ3_BadErrorsAreRefused(t *testing.T) {
 func TestQuotesWithoutOurHeadersAreRefused(t *testing.T) {
 	later := sent(quoteTr)
 	later.mutate = func(ip *layers.IPv4) { ip.FragOffset = 3 }
-	gre := sent(quoteTr)
-	gre.proto, gre.payload = 47, make([]byte, 20)
+	igmp := sent(quoteTr)
+	igmp.proto, igmp.payload = packet.ProtoIGMP, make([]byte, 20)
 	redirect := sent(quoteTr)
 	redirect.proto, redirect.icmpType = protoICMP, 5
 	reply := sent(quoteTr)
 	reply.proto, reply.icmpType = protoICMP, 0
 	for name, quoted := range map[string][]byte{
-		"later fragment": later.packet(t), "other protocol": gre.packet(t), "quoted redirect": redirect.packet(t),
+		"later fragment": later.packet(t), "IGMP": igmp.packet(t), "quoted redirect": redirect.packet(t),
 		"quoted reply": reply.packet(t), "cut in the ports": sent(quoteTr).packet(t)[:27], "nothing": {},
 	} {
 		frame, p := report(t, router, out1, 3, quoted, nil)
@@ -204,7 +206,7 @@ func TestRFC5508_REQ3d_ExtensionsAreLeftAlone(t *testing.T) {
 
 // FuzzQuote: no error, however broken, is read or written outside its bytes, and a rewritten one is intact.
 func FuzzQuote(f *testing.F) {
-	for _, proto := range []uint8{protoTCP, protoUDP, protoICMP} {
+	for _, proto := range []uint8{protoTCP, protoUDP, protoICMP, 47, packet.ProtoUDPLite} {
 		tr := *quoteTr
 		tr.Proto = proto
 		in, _ := report(f, router, out1, 3, sent(&tr).packet(f), nil)
@@ -221,10 +223,10 @@ func FuzzQuote(f *testing.F) {
 		}
 		intact := p.Kind == packet.ICMPError && intactIP(frame, &p)
 		if k, ok := QuotedKeyIn(frame, &p, isp1); ok {
-			tr := Translation{Key: Key{Inside: host, InsidePort: 5, Remote: k.Remote, Proto: k.Proto}, Outside: k.Outside, OutsidePort: k.OutsidePort}
+			tr := Translation{Key: Key{Inside: host, InsidePort: k.OutsidePort / 2, Remote: k.Remote, Proto: k.Proto}, Outside: k.Outside, OutsidePort: k.OutsidePort}
 			checkError(t, frame, p, intact, RewriteErrorIn(bytes.Clone(frame), &p, &tr), RewriteErrorIn, &tr)
 		} else if k, ok := QuotedKeyOut(frame, &p); ok {
-			tr := Translation{Key: k, Outside: out1, OutsidePort: 6}
+			tr := Translation{Key: k, Outside: out1, OutsidePort: k.InsidePort / 2}
 			checkError(t, frame, p, intact, RewriteErrorOut(bytes.Clone(frame), &p, &tr), RewriteErrorOut, &tr)
 		}
 	})

@@ -2,15 +2,16 @@ package nat
 
 import "tapgw/internal/packet"
 
-// Key is a session as the inside sees it. ICMP queries (RFC 5508) have the
-// identifier as InsidePort and no RemotePort.
+// Key is a session as the inside sees it. ICMP queries (RFC 5508) have the identifier as InsidePort and no RemotePort;
+// protocols without ports have neither.
 type Key struct {
 	Inside, Remote         packet.Addr
 	InsidePort, RemotePort uint16
 	Proto                  uint8
 }
 
-// InKey is a session as an uplink sees it. ICMP queries have the translated identifier as OutsidePort and no RemotePort.
+// InKey is a session as an uplink sees it. ICMP queries have the translated identifier as OutsidePort and no RemotePort;
+// protocols without ports have neither.
 type InKey struct {
 	Outside, Remote         packet.Addr
 	OutsidePort, RemotePort uint16
@@ -21,7 +22,7 @@ type InKey struct {
 func KeyOf(p *packet.Packet) (Key, bool) {
 	k := Key{Inside: p.Src, Remote: p.Dst, InsidePort: p.SrcPort, RemotePort: p.DstPort, Proto: p.Proto}
 	switch p.Kind {
-	case packet.TCP, packet.UDP:
+	case packet.TCP, packet.UDP, packet.Portless:
 		return k, true
 	case packet.ICMPQuery:
 		k.RemotePort = 0
@@ -36,7 +37,7 @@ func InKeyOf(p *packet.Packet, uplink uint8) (InKey, bool) {
 		Outside: p.Dst, Remote: p.Src, OutsidePort: p.DstPort, RemotePort: p.SrcPort, Proto: p.Proto, Uplink: uplink,
 	}
 	switch p.Kind {
-	case packet.TCP, packet.UDP:
+	case packet.TCP, packet.UDP, packet.Portless:
 		return k, true
 	case packet.ICMPQuery:
 		k.RemotePort = 0
@@ -55,7 +56,7 @@ type State uint8
 const (
 	None           State = iota // no session
 	Ended                       // deleted, its record not yet free
-	Active                      // UDP, ICMP
+	Active                      // all but TCP
 	TCPOpening                  // not acknowledged by both sides yet
 	TCPEstablished              // both sides acknowledged something
 	TCPClosingOut               // FIN from the inside

@@ -7,7 +7,7 @@ import (
 )
 
 // RewriteOut makes a packet of the inside one of the outside: source address and port (or ICMP identifier), and all
-// checksums, in place. p is what frame was decoded to and is kept up to date. partial says that the transport checksum is
+// checksums, in place; of protocols without ports the address alone. p is what frame was decoded to and is kept up to date. partial says that the transport checksum is
 // only the pseudo header's sum, to be completed by the device (packet.VnetNeedsCsum). Fragments are rewritten as far as they
 // have headers; false when a first fragment is too short for that, and the frame is unchanged then.
 func RewriteOut(frame []byte, p *packet.Packet, tr *Translation, partial bool) bool {
@@ -45,7 +45,7 @@ const (
 	dstAt      = 16
 )
 
-// edit is one address and one port to be written. A portAt of 0 means that the frame has no transport header.
+// edit is one address and one port to be written. A portAt of 0 means that the frame has no port to be translated.
 type edit struct {
 	addrAt, portAt int
 	addr           packet.Addr
@@ -60,17 +60,22 @@ func portOffset(frame []byte, p *packet.Packet, d direction) (at int, ok bool) {
 		return l4 + 2*int(d), true
 	case packet.ICMPQuery:
 		return l4 + 4, true
-	case packet.OtherProto:
+	case packet.Portless, packet.OtherProto:
 		return 0, true
 	case packet.Fragment:
-		return fragmentPort(frame[l4:int(p.L3)+int(p.Len)], p, d, frame[int(p.L3)+fragmentAt:])
+		return fragmentPort(frame[l4:int(p.L3)+int(p.Len)], p, d, isLater(frame, p))
 	}
 	return 0, false
 }
 
-// fragmentPort is portOffset for a fragment with payload l4, whose header goes on at field with its place in the datagram.
-func fragmentPort(l4 []byte, p *packet.Packet, d direction, field []byte) (at int, ok bool) {
-	if binary.BigEndian.Uint16(field)&0x1fff != 0 {
+// isLater reports whether a packet is a fragment other than the first, which has no transport header.
+func isLater(frame []byte, p *packet.Packet) bool {
+	return binary.BigEndian.Uint16(frame[int(p.L3)+fragmentAt:])&0x1fff != 0
+}
+
+// fragmentPort is portOffset for a fragment with payload l4.
+func fragmentPort(l4 []byte, p *packet.Packet, d direction, later bool) (at int, ok bool) {
+	if later {
 		return 0, true
 	}
 	switch p.Proto {
@@ -99,6 +104,9 @@ func rewrite(frame []byte, p *packet.Packet, e edit, partial bool) {
 	binary.BigEndian.PutUint32(frame[e.addrAt:], e.addr.V4())
 	fix(frame, int(p.L3)+ipSumAt, addr)
 	if e.portAt == 0 {
+		if isSummed(frame, p) {
+			fixTransport(frame, p, addr, addr, partial)
+		}
 		return
 	}
 	if p.Proto != packet.ProtoICMP {
@@ -118,7 +126,7 @@ func fixTransport(frame []byte, p *packet.Packet, addr, both packet.Delta, parti
 	case partial:
 		field := frame[at : at+2]
 		binary.BigEndian.PutUint16(field, addr.ApplySeed(binary.BigEndian.Uint16(field)))
-	case p.Proto == packet.ProtoUDP:
+	case p.Proto == packet.ProtoUDP, p.Proto == packet.ProtoUDPLite:
 		fixUDP(frame, at, both)
 	default:
 		fix(frame, at, both)
@@ -130,7 +138,8 @@ func fix(b []byte, at int, d packet.Delta) {
 	binary.BigEndian.PutUint16(b[at:], d.Apply(binary.BigEndian.Uint16(b[at:])))
 }
 
-// fixUDP is fix for UDP, where 0 means no checksum (RFC 768): it stays 0, and a result of 0 is written as 0xffff.
+// fixUDP is fix for UDP and UDP-Lite, where 0 means no checksum (RFC 768), or a wrong one (RFC 3828 §3.1): it stays 0, and a
+// result of 0 is written as 0xffff.
 func fixUDP(b []byte, at int, d packet.Delta) {
 	if binary.BigEndian.Uint16(b[at:]) == 0 {
 		return

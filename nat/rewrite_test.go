@@ -46,6 +46,8 @@ func (f flow) layers() []gopacket.SerializableLayer {
 		l4 = udp
 	case protoICMP:
 		l4 = &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(f.icmpType, 0), Id: f.srcPort, Seq: 5}
+	case packet.ProtoUDPLite, packet.ProtoDCCP:
+		return []gopacket.SerializableLayer{ip, gopacket.Payload(f.summed())}
 	default:
 		return []gopacket.SerializableLayer{ip, gopacket.Payload(f.payload)}
 	}
@@ -59,6 +61,17 @@ func serialize(t interface{ Fatal(...any) }, list ...gopacket.SerializableLayer)
 		t.Fatal(err)
 	}
 	return bytes.Clone(buf.Bytes())
+}
+
+// summed is a payload with ports and a checksum over all of it, as DCCP and UDP-Lite have it; gopacket knows neither.
+func (f flow) summed() []byte {
+	b := append([]byte{0, 7, 0, 9, 0, 0, 0, 0}, f.payload...)
+	sum := ^packet.Fold(packet.Sum(packet.PseudoHeader(f.src, f.dst, f.proto, len(b)), b))
+	if f.proto == packet.ProtoUDPLite && sum == 0 {
+		sum = 0xffff
+	}
+	binary.BigEndian.PutUint16(b[6:], sum)
+	return b
 }
 
 // packet is the IPv4 packet, without Ethernet.
@@ -82,7 +95,7 @@ func drawFlow(t *rapid.T) flow {
 	size := rapid.OneOf(rapid.IntRange(0, 100), rapid.IntRange(60000, 65400)).Draw(t, "size")
 	seed := rapid.SliceOfN(rapid.Byte(), 1, 50).Draw(t, "payload")
 	f := flow{
-		proto: rapid.SampledFrom([]uint8{protoTCP, protoUDP, protoICMP, 47}).Draw(t, "proto"),
+		proto: rapid.SampledFrom([]uint8{protoTCP, protoUDP, protoICMP, 47, packet.ProtoUDPLite, packet.ProtoDCCP}).Draw(t, "proto"),
 		src:   packet.IPv4(rapid.Uint32().Draw(t, "src")), dst: packet.IPv4(rapid.Uint32().Draw(t, "dst")),
 		srcPort: rapid.Uint16().Draw(t, "src port"), dstPort: rapid.Uint16().Draw(t, "dst port"),
 		options: rapid.IntRange(0, 10).Draw(t, "options"),
@@ -137,7 +150,7 @@ func TestRewriteEqualsFullRecompute(t *testing.T) {
 		if !bytes.Equal(frame, want) {
 			rt.Fatalf("headers\n% x\n% x", frame[:min(len(frame), 90)], want[:min(len(want), 90)])
 		}
-		if p.Src != wantP.Src || p.Dst != wantP.Dst || f.proto != 47 && (p.SrcPort != wantP.SrcPort || p.DstPort != wantP.DstPort) {
+		if p.Src != wantP.Src || p.Dst != wantP.Dst || HasPorts(f.proto) && (p.SrcPort != wantP.SrcPort || p.DstPort != wantP.DstPort) {
 			rt.Fatalf("decoded %+v, want %+v", p, wantP)
 		}
 	})
@@ -147,7 +160,7 @@ func TestRewriteEqualsFullRecompute(t *testing.T) {
 func TestRewritePartialChecksum(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		f, tr := drawFlow(rt), drawTranslation(rt)
-		f.proto = rapid.SampledFrom([]uint8{protoTCP, protoUDP}).Draw(rt, "tcp or udp")
+		f.proto = rapid.SampledFrom([]uint8{protoTCP, protoUDP, packet.ProtoUDPLite, packet.ProtoDCCP}).Draw(rt, "with a pseudo header")
 		d := direction(rapid.IntRange(0, 1).Draw(rt, "direction"))
 		frame, p := f.frame(rt)
 		seed := func(f flow) uint16 {
@@ -246,7 +259,7 @@ func TestRewriteAllocatesNothing(t *testing.T) {
 
 // FuzzRewrite: whatever is decoded can be rewritten without leaving the frame, and intact checksums stay intact.
 func FuzzRewrite(f *testing.F) {
-	for _, proto := range []uint8{protoTCP, protoUDP, protoICMP, 47} {
+	for _, proto := range []uint8{protoTCP, protoUDP, protoICMP, 47, packet.ProtoUDPLite} {
 		frame, _ := flow{proto: proto, src: host, dst: web, srcPort: 1, dstPort: 2, icmpType: 8, options: 1, payload: []byte("payload")}.frame(f)
 		f.Add(frame, out1.V4(), uint16(9), true, false)
 	}

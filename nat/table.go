@@ -52,6 +52,7 @@ type Table struct {
 	freeMap    uint32 // list of free mappings
 	usedMap    uint32
 	peers      peers
+	pairs      []uint32 // sessions, by a hash of inside host and remote
 }
 
 // New makes an empty table and reserves the memory of its sessions.
@@ -62,6 +63,7 @@ func New(cfg Config) (*Table, error) {
 	t := &Table{
 		cfg: cfg, ports: portList(cfg.Ports), endpoints: newIndex(min(cfg.MaxSessions, fewEndpoints)),
 		mappings: []*[mappingChunk]mapping{new([mappingChunk]mapping)}, hosts: make(map[packet.Addr]usage), limits: cfg.Limits,
+		pairs: make([]uint32, min(cfg.MaxSessions, maxPairs)),
 	}
 	if err := t.place(cfg.Memory); err != nil {
 		return nil, fmt.Errorf("make session table: %w", err)

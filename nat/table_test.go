@@ -62,8 +62,8 @@ func TestOpenAndFind(t *testing.T) {
 
 func TestOpenRefusesWhatItCannotTranslate(t *testing.T) {
 	table := newTable(t, nil)
-	mustFail(t, ErrBinding, table, key(47, 0, web, 0), bind1, after(0))
 	mustFail(t, ErrBinding, table, key(protoUDP, 1, web, 1), Binding{Uplink: isp1}, after(0))
+	mustFail(t, ErrBinding, table, key(protoUDP, 1, web, 1), Binding{Uplink: isp1, Generation: MaxGeneration + 1, Addresses: []packet.Addr{out1}}, after(0))
 	if s := table.Stats(); s.Refused.Binding != 2 || s.Sessions != 0 {
 		t.Errorf("stats %+v", s)
 	}
@@ -339,16 +339,18 @@ func TestKeysOfPackets(t *testing.T) {
 		{flow{proto: protoICMP, srcPort: 1, icmpType: packet.ICMPEcho}, true, false},
 		{flow{proto: protoICMP, srcPort: 1, icmpType: packet.ICMPEchoReply}, false, true},
 		{flow{proto: protoICMP, icmpType: packet.ICMPUnreachable}, false, false},
-		{flow{proto: 47}, false, false},
+		{flow{proto: 47}, true, true},
+		{flow{proto: packet.ProtoIGMP}, false, false},
+		{flow{proto: protoICMP, icmpType: 253}, false, false},
 	} {
 		c.f.src, c.f.dst = host, web
 		_, p := c.f.frame(t)
 		k, ok := KeyOf(p)
-		if want := (Key{Inside: host, Remote: web, InsidePort: 1, RemotePort: c.f.dstPort, Proto: c.f.proto}); ok != c.out || ok && k != want {
+		if want := (Key{Inside: host, Remote: web, InsidePort: c.f.srcPort, RemotePort: c.f.dstPort, Proto: c.f.proto}); ok != c.out || ok && k != want {
 			t.Errorf("%+v: key %+v, %v", c.f, k, ok)
 		}
 		in, ok := InKeyOf(p, isp2)
-		want := InKey{Outside: web, Remote: host, OutsidePort: c.f.dstPort, RemotePort: 1, Proto: c.f.proto, Uplink: isp2}
+		want := InKey{Outside: web, Remote: host, OutsidePort: c.f.dstPort, RemotePort: c.f.srcPort, Proto: c.f.proto, Uplink: isp2}
 		if c.f.proto == protoICMP {
 			want.OutsidePort, want.RemotePort = 1, 0
 		}

@@ -194,6 +194,7 @@ func TestRFC4787_REQ5_RFC5382_REQ5_RFC5508_REQ2_Lifetimes(t *testing.T) {
 	}{
 		"udp":         {protoUDP, nil, 5 * time.Minute},
 		"icmp":        {protoICMP, nil, time.Minute},
+		"other":       {47, nil, 10 * time.Minute},
 		"opening":     {protoTCP, handshake[:2], 4 * time.Minute},
 		"established": {protoTCP, handshake, 2*time.Hour + 4*time.Minute},
 		"closing":     {protoTCP, closing, 4 * time.Minute},

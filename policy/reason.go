@@ -12,6 +12,7 @@ const (
 	ReasonMapping                  // the inside endpoint's mapping lives there (RFC 4787 REQ-1)
 	ReasonRebind                   // moved there after its first choice failed
 	ReasonRelated                  // announced by a session of that uplink, as FTP announces where data go
+	ReasonCompanion                // another session of the same hosts is there
 )
 
 var reasonTexts = [...]string{
@@ -22,6 +23,7 @@ var reasonTexts = [...]string{
 	ReasonMapping:    "endpoint's mapping",
 	ReasonRebind:     "rebound after failure",
 	ReasonRelated:    "announced by a control session",
+	ReasonCompanion:  "another session of the same hosts",
 }
 
 // String is the reason as a clause for people; unknown numbers are "unknown".

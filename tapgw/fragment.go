@@ -44,7 +44,7 @@ func (g *Gateway) outboundFragment(b []byte, p *packet.Packet, now nat.Tick) Res
 // outboundFirst decides about a first fragment as about a whole packet.
 func (g *Gateway) outboundFirst(b []byte, p *packet.Packet, now nat.Tick) (Result, fate) {
 	switch p.Kind {
-	case packet.TCP, packet.UDP, packet.ICMPQuery:
+	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless:
 	case packet.Malformed:
 		return g.fateOf(g.drop(BadPacket), 0)
 	default:
@@ -171,6 +171,4 @@ func (g *Gateway) stands(f *fate) bool {
 }
 
 // translatable reports whether packets of a protocol can belong to a session.
-func translatable(proto uint8) bool {
-	return proto == packet.ProtoTCP || proto == packet.ProtoUDP || proto == packet.ProtoICMP
-}
+func translatable(proto uint8) bool { return proto != packet.ProtoIGMP }

@@ -118,6 +118,7 @@ func TestForeignFragmentsAreGivenBack(t *testing.T) {
 		"echo reply":  echoFrame(t, server, wan1, packet.ICMPEchoReply, 9, big),
 		"error":       errorFrame(t, server, wan1, udpFrame(t, wan1, 1, server, 2, big)),
 		"information": echoFrame(t, server, wan1, 15, 9, big),
+		"esp":         build(t, ip(server, wan1, layers.IPProtocolESP), gopacket.Payload(big)),
 	} {
 		for _, order := range permutations(3) {
 			w := newWorld(t)
@@ -150,18 +151,18 @@ func TestFragmentsToOurPorts(t *testing.T) {
 	w.expect(w.in(clone(fragments[1]), 1), GiveBack, NoReason)
 }
 
-// TestOtherProtocolsInFragments: the host's stack has them.
-func TestOtherProtocolsInFragments(t *testing.T) {
+// TestIGMPInFragments is never translated, and the host's stack has what comes in.
+func TestIGMPInFragments(t *testing.T) {
 	w := newWorld(t)
-	fragments := cut(t, build(t, ip(server, wan1, layers.IPProtocolESP), gopacket.Payload(big)), 1480)
+	fragments := cut(t, build(t, ip(server, wan1, layers.IPProtocolIGMP), gopacket.Payload(big)), 1480)
 	for _, f := range fragments {
 		w.expect(w.in(clone(f), 1), Ignore, NoReason)
 	}
-	fragments = cut(t, build(t, ip(inside, server, layers.IPProtocolESP), gopacket.Payload(big)), 1480)
+	fragments = cut(t, build(t, ip(inside, server, layers.IPProtocolIGMP), gopacket.Payload(big)), 1480)
 	for _, f := range fragments {
 		w.expect(w.out(clone(f)), Drop, UnknownProtocol)
 	}
-	fragments = cut(t, build(t, ip(wan2, server, layers.IPProtocolESP), gopacket.Payload(big)), 1480)
+	fragments = cut(t, build(t, ip(wan2, server, layers.IPProtocolIGMP), gopacket.Payload(big)), 1480)
 	for _, f := range fragments {
 		b := clone(f)
 		w.sent(w.out(b), b, 2)

@@ -180,7 +180,7 @@ func checkSums(b []byte) string {
 	}
 	l4, proto := ip[n:], ip[9]
 	pseudo := append(append([]byte(nil), ip[12:20]...), 0, proto, byte(len(l4)>>8), byte(len(l4)))
-	at := map[byte]int{6: 16, 17: 6, 1: 2}[proto]
+	at := map[byte]int{6: 16, 17: 6, 1: 2, 33: 6, 136: 6}[proto]
 	switch {
 	case binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 || at == 0 || len(l4) < at+2:
 		return ""

@@ -15,6 +15,7 @@ func TestHitsAllocateNothing(t *testing.T) {
 	tcpPort, _ := w.open(segment)
 	echo := echoFrame(t, inside, server, packet.ICMPEcho, 7, "x")
 	id, _ := w.open(echo)
+	w.expect(w.out(portlessFrame(t, 47, inside, server, "x")), Send, NoReason)
 	for name, c := range map[string]struct {
 		frame  []byte
 		handle func([]byte) Result
@@ -23,10 +24,12 @@ func TestHitsAllocateNothing(t *testing.T) {
 		"udp out":   {udpFrame(t, inside, 4000, server, 53, "x"), w.out, Send},
 		"tcp out":   {tcpFrame(t, inside, 4000, server, 80, ack, "x"), w.out, Send},
 		"echo out":  {echo, w.out, Send},
+		"gre out":   {portlessFrame(t, 47, inside, server, "x"), w.out, Send},
 		"own":       {udpFrame(t, wan1, 53, server, 4000, "x"), w.out, Send},
 		"udp in":    {udpFrame(t, server, 53, wan1, port, "x"), w.first, Deliver},
 		"tcp in":    {tcpFrame(t, server, 80, wan1, tcpPort, synAck, ""), w.first, Deliver},
 		"echo in":   {echoFrame(t, server, wan1, packet.ICMPEchoReply, id, "x"), w.first, Deliver},
+		"gre in":    {portlessFrame(t, 47, server, wan1, "x"), w.first, Deliver},
 		"not ours":  {udpFrame(t, server, 53, wan1, port^1, "x"), w.first, GiveBack},
 		"dropped":   {udpFrame(t, router, 53, wan1, port, "x"), w.first, Drop},
 		"malformed": {make([]byte, 30), w.out, Drop},

@@ -18,7 +18,7 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 		return Result{Verdict: Ignore}
 	}
 	switch p.Kind {
-	case packet.TCP, packet.UDP, packet.ICMPQuery:
+	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless:
 		if key, ok := nat.InKeyOf(&p, uplink); ok {
 			return g.inboundSession(b, &p, key, now)
 		}
@@ -73,7 +73,8 @@ func lanHop(tr *nat.Translation) uint8 {
 	return tr.Hop
 }
 
-// inboundMiss decides about a packet without a session: that of a mapping's filter when the port is ours, else the host's.
+// inboundMiss decides about a packet without a session: that of a mapping's filter when the port is ours, else the host's. Of
+// protocols without ports the host's stack has no copy.
 func (g *Gateway) inboundMiss(b []byte, p *packet.Packet, key nat.InKey, now nat.Tick) Result {
 	if visible := g.request(p, key.Uplink, now); visible || p.Kind == packet.ICMPQuery {
 		return Result{Verdict: Ignore}

@@ -1,6 +1,8 @@
 package tapgw
 
 import (
+	"slices"
+
 	"tapgw/nat"
 	"tapgw/policy"
 	"tapgw/uplinks"
@@ -19,7 +21,8 @@ func (g *Gateway) open(key nat.Key, bound bool, now nat.Tick) (nat.Ref, *uplinks
 }
 
 // place binds a new session to an uplink: the one its endpoint is mapped on, else that of the control session which announced
-// it, else the scheduler's choice.
+// it, else the scheduler's choice. Without ports it goes where another session of the same hosts is, before it is chosen for, and
+// where the address is taken, by another uplink.
 func (g *Gateway) place(key nat.Key, bound, helped bool, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
 	v := g.view.Load()
 	g.listCandidates(v)
@@ -32,16 +35,28 @@ func (g *Gateway) place(key nat.Key, bound, helped bool, now nat.Tick) (nat.Ref,
 		b.Helped = helped
 		return b
 	}
+	why := NoUplink
 	if id, ok := g.table.Bound(key.Proto, key.Inside, key.InsidePort); ok && g.isCandidate(id) {
 		u := v.ByID(id)
 		ref, err := g.table.Open(key, binding(u, policy.ReasonMapping), now)
-		return ref, u, refusal(err)
+		if why = refusal(err); why != NoPort || nat.HasPorts(key.Proto) {
+			return ref, u, why
+		}
+		g.passOver(id)
 	}
 	if ref, u := g.openRelated(v, key, hop, now); ref != 0 {
 		g.meters[u.ID].Charge()
 		return ref, u, NoReason
 	}
-	why := NoUplink
+	if id, ok := g.companion(key); ok {
+		u := v.ByID(id)
+		ref, err := g.table.Open(key, binding(u, policy.ReasonCompanion), now)
+		if why = refusal(err); why != NoPort {
+			g.meters[u.ID].Charge()
+			return ref, u, why
+		}
+		g.passOver(id)
+	}
 	for len(g.candidates) > 0 {
 		d, _ := policy.Decide(g.scheduler, g.candidates)
 		u := v.ByID(g.candidates[d.Index].ID)
@@ -56,6 +71,20 @@ func (g *Gateway) place(key nat.Key, bound, helped bool, now nat.Tick) (nat.Ref,
 		g.candidates = append(g.candidates[:d.Index], g.candidates[d.Index+1:]...)
 	}
 	return 0, nil, why
+}
+
+// companion returns the candidate that a session without ports must use, as another session of the same hosts is there.
+func (g *Gateway) companion(key nat.Key) (id uint8, ok bool) {
+	if nat.HasPorts(key.Proto) {
+		return 0, false
+	}
+	id, ok = g.table.Companion(key.Inside, key.Remote)
+	return id, ok && g.isCandidate(id)
+}
+
+// passOver makes an uplink no candidate for this session any more.
+func (g *Gateway) passOver(id uint8) {
+	g.candidates = slices.DeleteFunc(g.candidates, func(c policy.Candidate) bool { return c.ID == id })
 }
 
 // preferences say which uplinks may carry a new session, each only when those before find none: the usable ones; those not

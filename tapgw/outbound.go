@@ -28,7 +28,7 @@ func (g *Gateway) outbound(b []byte, p *packet.Packet, now nat.Tick) Result {
 		return g.drop(NotIPv4)
 	}
 	switch p.Kind {
-	case packet.TCP, packet.UDP, packet.ICMPQuery:
+	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless:
 		return g.outboundSession(b, p, now)
 	case packet.ICMPError:
 		return g.outboundError(b, p, now)

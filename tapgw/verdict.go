@@ -27,10 +27,10 @@ const (
 	BadPacket              // malformed headers
 	NotIPv4                // another ethertype
 	BadAddress             // multicast, broadcast, loopback, link-local or unspecified where a host is needed
-	UnknownProtocol        // an IPv4 protocol or ICMP type that is not translated
+	UnknownProtocol        // IGMP, or an ICMP type that is not translated
 	NoUplink               // no usable uplink for a new session
 	TableFull              // nat.max_sessions reached
-	NoPort                 // no outside port free on any usable uplink
+	NoPort                 // no outside port free on any usable uplink, or without ports no address
 	NotSYN                 // TCP without a session that does not open one
 	NoSession              // reply to one of our ports without a session
 	StaleSession           // its uplink has lost the address the session was bound to

@@ -71,7 +71,7 @@ func (a *app) sessionsCommand() *cobra.Command {
 		},
 	}, "a JSON list")
 	c.Flags().StringVar(&f.Uplink, "uplink", "", "only on the uplink of this name")
-	c.Flags().StringVar(&f.Proto, "proto", "", "only tcp, udp or icmp")
+	c.Flags().StringVar(&f.Proto, "proto", "", "only tcp, udp, icmp or another, as gre or 253")
 	c.Flags().StringVar(&inside, "inside", "", "only from this inside address")
 	c.Flags().IntVar(&f.Limit, "limit", 0, "at most so many of them (0: all)")
 	return c

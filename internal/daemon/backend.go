@@ -2,7 +2,10 @@ package daemon
 
 import (
 	"net/netip"
+	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tapgw/api"
 	"tapgw/configs"
@@ -64,11 +67,22 @@ func (b backend) Sessions(yield func(api.Session) bool) {
 	b.table.Sessions(func(i nat.Info) bool { return yield(b.session(i, names[i.Uplink])) })
 }
 
-var protocols = map[uint8]string{packet.ProtoTCP: "tcp", packet.ProtoUDP: "udp", packet.ProtoICMP: "icmp"}
+// protocols are the names of IPv4 protocols in the API; others go by their number.
+var protocols = map[uint8]string{
+	packet.ProtoTCP: "tcp", packet.ProtoUDP: "udp", packet.ProtoICMP: "icmp", packet.ProtoDCCP: "dccp", packet.ProtoUDPLite: "udplite",
+	unix.IPPROTO_GRE: "gre", unix.IPPROTO_ESP: "esp", unix.IPPROTO_AH: "ah", unix.IPPROTO_SCTP: "sctp",
+}
+
+func protocolName(proto uint8) string {
+	if name, ok := protocols[proto]; ok {
+		return name
+	}
+	return strconv.Itoa(int(proto))
+}
 
 func (b backend) session(i nat.Info, uplink string) api.Session {
 	return api.Session{
-		Proto:   protocols[i.Proto],
+		Proto:   protocolName(i.Proto),
 		Inside:  netip.AddrPortFrom(i.Inside.Netip(), i.InsidePort),
 		Remote:  netip.AddrPortFrom(i.Remote.Netip(), i.RemotePort),
 		Outside: netip.AddrPortFrom(i.Outside.Netip(), i.OutsidePort),

@@ -54,7 +54,9 @@ func probePlan(c *configs.Config) probe.Plan {
 
 func timeouts(c *configs.Config) nat.Timeouts {
 	t := c.NAT.Timeouts
-	return nat.Timeouts{TCPEstablished: t.TCPEstablished, TCPTransitory: t.TCPTransitory, TCPClosed: t.TCPClosed, UDP: t.UDP, ICMP: t.ICMP}
+	return nat.Timeouts{
+		TCPEstablished: t.TCPEstablished, TCPTransitory: t.TCPTransitory, TCPClosed: t.TCPClosed, UDP: t.UDP, ICMP: t.ICMP, Other: t.Other,
+	}
 }
 
 // tcpOptions is what the configuration says of TCP.

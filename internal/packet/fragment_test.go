@@ -59,7 +59,9 @@ func TestDecodeFirst(t *testing.T) {
 		{"tiny tcp", build(t, 6, more, gopacket.Payload("0123456789abcdef")), Malformed, 0},
 		{"tcp options cut", build(t, 6, more, gopacket.Payload("0123456789ab\xf0\x02345678")), Malformed, 0},
 		{"tiny udp", build(t, 17, more, gopacket.Payload("1234567")), Malformed, 0},
-		{"gre", build(t, 47, more, gopacket.Payload("12345678")), OtherProto, 0},
+		{"gre", build(t, 47, more, gopacket.Payload("12345678")), Portless, 0},
+		{"tiny udp-lite", build(t, ProtoUDPLite, more, gopacket.Payload("1234567")), Malformed, 0},
+		{"igmp", build(t, ProtoIGMP, more, gopacket.Payload("12345678")), OtherProto, 0},
 	} {
 		var p Packet
 		p.Decode(c.frame)

@@ -18,7 +18,8 @@ const (
 	ICMPError              // ICMP or ICMPv6 error quoting another packet (RFC 792, RFC 4443)
 	Fragment               // any fragment of a datagram, also the first
 	Discovery              // ICMPv6 that never leaves its link: neighbour and multicast listener discovery
-	OtherProto             // another protocol or another ICMP type
+	Portless               // a whole datagram of a protocol of which only the addresses are translated
+	OtherProto             // IGMP, ICMP of another type, or of the other family
 )
 
 // Lengths and protocol numbers of headers.
@@ -26,9 +27,12 @@ const (
 	EthernetLen = 14 // Ethernet header, bytes
 	minIPv4     = 20
 
-	ProtoICMP = 1
-	ProtoTCP  = 6
-	ProtoUDP  = 17
+	ProtoICMP    = 1
+	ProtoIGMP    = 2
+	ProtoTCP     = 6
+	ProtoUDP     = 17
+	ProtoDCCP    = 33  // RFC 4340
+	ProtoUDPLite = 136 // RFC 3828
 
 	etherIPv4 = 0x0800
 	etherIPv6 = 0x86dd
@@ -130,11 +134,22 @@ func (p *Packet) decodeL4(l4 []byte, room int) {
 		p.decodeICMP(l4)
 	case p.Proto == ProtoICMPv6 && p.IPv6 && len(l4) >= 8:
 		p.decodeICMPv6(l4)
-	case p.Proto == ProtoTCP || p.Proto == ProtoUDP || p.Proto == p.icmp():
+	case p.Proto == ProtoTCP || p.Proto == ProtoUDP || p.Proto == p.icmp(), len(l4) < p.summed():
 		p.Kind = Malformed
-	default:
+	case p.Proto == ProtoIGMP, p.Proto == ProtoICMP:
 		p.Kind = OtherProto
+	default:
+		p.Kind = Portless
 	}
+}
+
+// summed is how much of its payload a Portless packet must have for its checksum over the addresses to be there; zero when it
+// has none.
+func (p *Packet) summed() int {
+	if p.Proto == ProtoUDPLite || p.Proto == ProtoDCCP {
+		return 8
+	}
+	return 0
 }
 
 // decodeTCP reads a segment of at least 20 bytes.
@@ -185,7 +200,7 @@ func (p *Packet) ChecksumOffset() int {
 	switch p.Proto {
 	case ProtoTCP:
 		return int(p.L4) + 16
-	case ProtoUDP:
+	case ProtoUDP, ProtoUDPLite, ProtoDCCP:
 		return int(p.L4) + 6
 	case ProtoICMP, ProtoICMPv6:
 		return int(p.L4) + 2

@@ -66,7 +66,12 @@ func TestDecodeKinds(t *testing.T) {
 			Packet{Kind: ICMPQuery, Proto: 1, SrcPort: 77, DstPort: 77, L4: 34, Len: 35, ICMPType: 8}},
 		{"unreachable", build(t, 1, nil, icmp(3, 4), payload), Packet{Kind: ICMPError, Proto: 1, L4: 34, Len: 35, ICMPType: 3}},
 		{"redirect", build(t, 1, nil, icmp(5, 0), payload), Packet{Kind: OtherProto, Proto: 1, L4: 34, Len: 35, ICMPType: 5}},
-		{"gre", build(t, 47, nil, payload), Packet{Kind: OtherProto, Proto: 47, L4: 34, Len: 27}},
+		{"gre", build(t, 47, nil, payload), Packet{Kind: Portless, Proto: 47, L4: 34, Len: 27}},
+		{"unknown, empty", build(t, 253, nil), Packet{Kind: Portless, Proto: 253, L4: 34, Len: 20}},
+		{"udp-lite", build(t, ProtoUDPLite, nil, udp), Packet{Kind: Portless, Proto: ProtoUDPLite, L4: 34, Len: 28}},
+		{"short udp-lite", build(t, ProtoUDPLite, nil, payload), Packet{Kind: Malformed, Proto: ProtoUDPLite, L4: 34, Len: 27}},
+		{"short dccp", build(t, ProtoDCCP, nil, payload), Packet{Kind: Malformed, Proto: ProtoDCCP, L4: 34, Len: 27}},
+		{"igmp", build(t, ProtoIGMP, nil, payload), Packet{Kind: OtherProto, Proto: ProtoIGMP, L4: 34, Len: 27}},
 		{"short udp", build(t, 17, nil, gopacket.Payload("1234567")), Packet{Kind: Malformed, Proto: 17, L4: 34, Len: 27}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -121,6 +126,8 @@ func FuzzDecode(f *testing.F) {
 	f.Add(buildV6(f, 44, 17, append(fragmentV6(60, 0, true), header(17, 1, 0)...), &layers.UDP{SrcPort: 1}, payload))
 	f.Add(buildV6(f, 0, 6, append(header(43, 1, 0), header(6, 2, 0)...), &layers.TCP{SrcPort: 1, SYN: true}, payload))
 	f.Add(buildV6(f, 58, 58, nil, &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(2, 0)}, payload))
+	f.Add(build(f, ProtoDCCP, nil, &layers.UDP{SrcPort: 1}, payload))
+	f.Add(build(f, 253, nil, payload))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		var p Packet
 		frame = frame[:len(frame):len(frame)]
@@ -134,6 +141,10 @@ func FuzzDecode(f *testing.F) {
 		case TCP, UDP, ICMPQuery, ICMPError:
 			if end := p.ChecksumOffset() + 2; end > int(p.L3)+int(p.Len) || end > len(frame) {
 				t.Fatalf("checksum ends at %d of %d: %+v", end, len(frame), p)
+			}
+		case Portless:
+			if at := p.ChecksumOffset(); at != 0 && at+2 > int(p.L3)+int(p.Len) {
+				t.Fatalf("checksum at %d of %d: %+v", at, len(frame), p)
 			}
 		}
 		switch p.Kind {

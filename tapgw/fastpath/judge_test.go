@@ -24,6 +24,7 @@ const (
 	service   = 5353 // UDP port of the host
 	unsent    = 999  // a port, or identifier, that nothing left by
 	shared    = 1000 // TCP port of several mappings
+	greProto  = 47
 )
 
 // whose is what becomes of a received packet that is no hit.
@@ -40,6 +41,7 @@ type judging struct {
 	*rig
 	gateway       *tapgw.Gateway
 	tcp, udp, ask nat.Translation
+	gre           nat.Translation
 	resting       uint16
 }
 
@@ -64,6 +66,7 @@ func newJudging(t *testing.T) *judging {
 		}
 		*tr = j.table.Translation(j.open(t, k))
 	}
+	j.gre = j.table.Translation(j.open(t, nat.Key{Inside: packet.IPv4(0x0a000002), Remote: packet.IPv4(0x08080808), Proto: greProto}))
 	return j
 }
 
@@ -215,7 +218,17 @@ func (j *judging) portless() []arrival {
 		{"fragment, another address", fragment(to(udp, neighbour, unsent), 0x2000), others, ""},
 		{"may not be fragmented", fragment(to(udp, outside, unsent), 0x4000), others, ""},
 		{"SCTP", put(ip+9, 132)(mine()), others, ""},
-		{"GRE", put(ip+9, 47)(mine()), others, ""},
+		{"GRE", put(ip+9, greProto)(mine()), others, ""},
+		{"GRE of a session", j.pair(greProto, j.gre.Remote.V4(), outside), ours, ""},
+		{"GRE of a session, options", optional(j.pair(greProto, j.gre.Remote.V4(), outside)), ours, ""},
+		{"GRE of a session, without payload", framed(ipv4(greProto, j.gre.Remote.V4(), outside, nil, nil)), ours, ""},
+		{"GRE of a session, first fragment", fragment(j.pair(greProto, j.gre.Remote.V4(), outside), 0x2000), ours, ""},
+		{"GRE of a session, last fragment", fragment(put(ip+5, 7)(j.pair(greProto, j.gre.Remote.V4(), outside)), 0x0010), ours, ""},
+		{"GRE to another address of ours", j.pair(greProto, j.gre.Remote.V4(), bare), others, ""},
+		{"GRE to another address", j.pair(greProto, j.gre.Remote.V4(), neighbour), others, ""},
+		{"ESP beside GRE", j.pair(50, j.gre.Remote.V4(), outside), others, ""},
+		{"protocol 0 beside ICMP", j.pair(0, j.ask.Remote.V4(), outside), others, ""},
+		{"IGMP", j.pair(packet.ProtoIGMP, stranger, outside), others, ""},
 		{"IPv6", put(12, 0x86)(put(13, 0xdd)(mine())), others, ""},
 		{"VLAN", put(12, 0x81)(mine()), others, ""},
 		{"for another station", put(0, 2)(mine()), others, notForUs},
@@ -224,6 +237,11 @@ func (j *judging) portless() []arrival {
 		{"given back, tagged", from(secret, 200, mine()), others, fromGo},
 		{"almost given back", from([6]byte{secret[0], secret[1], secret[2], secret[3], secret[4] ^ 1}, 0, mine()), ours, ""},
 	}
+}
+
+// pair is a packet of a protocol without ports.
+func (j *judging) pair(proto uint8, src, dst uint32) []byte {
+	return framed(ipv4(proto, src, dst, nil, []byte("sixteen bytes...")))
 }
 
 // icmp is a message of a stranger.
@@ -257,18 +275,23 @@ func quoted(tr nat.Translation) []byte {
 	if tr.Proto == packet.ProtoICMP {
 		return ipv4(tr.Proto, tr.Outside.V4(), tr.Remote.V4(), nil, message(packet.ICMPEcho, uint32(tr.OutsidePort)<<16, nil))
 	}
+	if tr.Proto == greProto {
+		return ipv4(tr.Proto, tr.Outside.V4(), tr.Remote.V4(), nil, []byte("tunnelled"))
+	}
 	s := sample{src: tr.Outside.V4(), dst: tr.Remote.V4(), sport: tr.OutsidePort, dport: tr.RemotePort, proto: tr.Proto, payload: 20}
 	return s.build()[packet.EthernetLen:]
 }
 
 // errors are of each type, about packets of ours, and of the host's with another port or identifier.
 func (j *judging) errors() (list []arrival) {
-	for _, tr := range []nat.Translation{j.tcp, j.udp, j.ask} {
+	for _, tr := range []nat.Translation{j.tcp, j.udp, j.ask, j.gre} {
 		for _, kind := range []uint8{packet.ICMPUnreachable, packet.ICMPTimeExceeded, packet.ICMPParameter} {
 			name := fmt.Sprintf("protocol %d in type %d", tr.Proto, kind)
 			list = append(list, arrival{name, icmp(kind, 0, quoted(tr)), ours, ""})
 			hosts := tr
-			hosts.OutsidePort = unsent
+			if hosts.OutsidePort = unsent; tr.Proto == greProto {
+				hosts.Remote = packet.IPv4(stranger)
+			}
 			list = append(list, arrival{name + ", host's", icmp(kind, 0, quoted(hosts)), others, ""})
 		}
 	}
@@ -296,6 +319,8 @@ func (j *judging) strangeErrors() []arrival {
 		{"quote of another address", icmp(kind, 0, quoted(elsewhere)), others, ""},
 		{"quote of an echo reply", icmp(kind, 0, reply), others, ""},
 		{"quote of another protocol", icmp(kind, 0, put(9, 132)(slices.Clone(whole))), others, ""},
+		{"quote of GRE without payload", icmp(kind, 0, ipv4(greProto, outside, j.gre.Remote.V4(), nil, nil)), ours, ""},
+		{"quote of GRE, of its header alone", icmp(kind, 0, quoted(j.gre)[:20]), ours, ""},
 		{"quote of IPv6", icmp(kind, 0, put(0, 0x65)(slices.Clone(whole))), others, ""},
 		{"redirect", icmp(5, 0, whole), others, ""},
 		{"source quench", icmp(4, 0, whole), others, ""},

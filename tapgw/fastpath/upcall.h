@@ -100,13 +100,19 @@ static __always_inline int port_is_ours(const struct address *a, __u8 proto, __u
 	return p && *(volatile __u32 *)&p->word[port] & PORT_KIND;
 }
 
-// query_is_ours reports whether an ICMP query went out under this identifier.
-static __noinline int query_is_ours(__u32 uplink, __u32 addr, __u32 remote, __u16 identifier)
+// pair_is_ours reports whether there is a session of a protocol without ports, or of an ICMP query with this identifier.
+static __noinline int pair_is_ours(__u32 uplink, __u32 addr, __u32 remote, __u8 proto, __u16 identifier)
 {
-	struct key k = {(__u64)addr << 32 | remote, (__u64)identifier << 16 | IPPROTO_ICMP << 8 | uplink};
+	struct key k = {(__u64)addr << 32 | remote, (__u64)identifier << 16 | (__u64)proto << 8 | uplink};
 	__u32 n = 0;
 
 	return find(&index_in, k, INBOUND, &n) != 0;
+}
+
+// has_ports reports whether sessions of a protocol have a port, or identifier, of their own.
+static __always_inline int has_ports(__u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_ICMP;
 }
 
 // quote_is_ours judges an ICMP error by the packet that it quotes at an offset (RFC 5508 REQ-4).
@@ -115,18 +121,21 @@ static __always_inline int quote_is_ours(struct __sk_buff *skb, __u32 at, __u32 
 	struct iphdr ip;
 	__u8 l4[8];
 
-	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 ||
-	    bpf_skb_load_bytes(skb, at + ip.ihl * 4, l4, sizeof(l4)))
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 		return 0;
 	__u32 addr = bpf_ntohl(ip.saddr);
 	struct address *a = address_of(uplink, addr);
 	if (!a)
 		return 0;
+	if (!has_ports(ip.protocol))
+		return pair_is_ours(uplink, addr, bpf_ntohl(ip.daddr), ip.protocol, 0);
+	if (bpf_skb_load_bytes(skb, at + ip.ihl * 4, l4, sizeof(l4)))
+		return 0;
 	if (ip.protocol == IPPROTO_TCP || ip.protocol == IPPROTO_UDP)
 		return port_is_ours(a, ip.protocol, bpf_ntohs(*(__be16 *)l4));
 	if (ip.protocol != IPPROTO_ICMP || (l4[0] != ICMP_ECHO && l4[0] != ICMP_TIMESTAMP))
 		return 0;
-	return query_is_ours(uplink, addr, bpf_ntohl(ip.daddr), bpf_ntohs(*(__be16 *)(l4 + 4)));
+	return pair_is_ours(uplink, addr, bpf_ntohl(ip.daddr), IPPROTO_ICMP, bpf_ntohs(*(__be16 *)(l4 + 4)));
 }
 
 static __always_inline int icmp_is_ours(struct __sk_buff *skb, const struct iphdr *ip, __u32 at, const __u8 *l4, __u32 uplink)
@@ -134,7 +143,7 @@ static __always_inline int icmp_is_ours(struct __sk_buff *skb, const struct iphd
 	switch (l4[0]) {
 	case ICMP_ECHO_REPLY:
 	case ICMP_TIMESTAMP_REPLY:
-		return query_is_ours(uplink, bpf_ntohl(ip->daddr), bpf_ntohl(ip->saddr), bpf_ntohs(*(__be16 *)(l4 + 4)));
+		return pair_is_ours(uplink, bpf_ntohl(ip->daddr), bpf_ntohl(ip->saddr), IPPROTO_ICMP, bpf_ntohs(*(__be16 *)(l4 + 4)));
 	case ICMP_UNREACHABLE:
 	case ICMP_TIME_EXCEEDED:
 	case ICMP_PARAMETER:
@@ -188,8 +197,10 @@ static __noinline enum whose judge(struct __sk_buff *skb, __u32 l2, __u32 uplink
 	if (bpf_skb_load_bytes(skb, l2, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 		return OTHERS;
 	struct address *a = address_of(uplink, bpf_ntohl(ip.daddr));
-	if (!a || (ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP && ip.protocol != IPPROTO_ICMP))
+	if (!a)
 		return OTHERS;
+	if (!has_ports(ip.protocol))
+		return pair_is_ours(uplink, a->addr, bpf_ntohl(ip.saddr), ip.protocol, 0) ? OURS : OTHERS;
 	if (ip.frag_off & bpf_htons(0x3fff))
 		return OURS;
 	__u32 at = l2 + ip.ihl * 4;

@@ -42,6 +42,7 @@ func hideRules(u Uplink, addresses string) (rules [][]expr.Any) {
 		join(ours, meta(expr.MetaKeyL4PROTO), in(setTransport), fragment, equal([]byte{0, 0}),
 			payload(expr.PayloadBaseTransportHeader, 2, 2), in(setPorts), drop()),
 		join(ours, meta(expr.MetaKeyL4PROTO), in(setFragments), fragment, compare(expr.CmpOpNeq, []byte{0, 0}), drop()),
+		join(ours, meta(expr.MetaKeyL4PROTO), notIn(setNotHidden), drop()),
 	)
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -79,6 +80,58 @@ func TestFragmentsGivenBackPass(t *testing.T) {
 	w.send(neighbour, "198.51.101.1", poolPort, strings.Repeat("fragmented", 300))
 	if got, _ := w.receive(server); len(got) != 3000 {
 		t.Errorf("received %d bytes", len(got))
+	}
+}
+
+// TestOtherProtocolsAreHidden: only those to the uplink's own addresses are, in pieces too, and what is given back passes. IGMP is
+// the host's.
+func TestOtherProtocolsAreHidden(t *testing.T) {
+	w := newWorld(t)
+	neighbour := labtest.Namespace(t, "neighbour")
+	w.connect("wan2", "198.51.101.1", neighbour, "198.51.101.2", net.HardwareAddr(backMAC[:]))
+	wanted := w.wanted()
+	wanted.Uplinks = append(wanted.Uplinks, w.uplink("wan2", "198.51.101.1"))
+	w.apply(wanted)
+	big := strings.Repeat("pieces", 500)
+	for proto, hidden := range map[string]bool{"ip4:47": true, "ip4:50": true, "ip4:132": true, "ip4:253": true, "ip4:2": false} {
+		server, err := w.host.ListenPacket(proto, "0.0.0.0")
+		w.must(err)
+		defer server.Close()
+		w.sendBy(w.isp1, proto, hostOnISP1, "hidden")
+		if !hidden {
+			w.expect(server, "hidden")
+		}
+		w.sendBy(w.isp1, proto, hostOnISP1, big)
+		if !hidden {
+			w.expect(server, big)
+		}
+		w.sendBy(w.isp1, proto, "192.168.7.1", "another address")
+		w.expect(server, "another address")
+		w.sendBy(w.lan, proto, "192.168.7.1", "of the LAN")
+		w.expect(server, "of the LAN")
+		w.sendBy(neighbour, proto, "198.51.101.1", "given back")
+		w.expect(server, "given back")
+	}
+}
+
+// sendBy sends one datagram of a protocol.
+func (w *world) sendBy(ns *lab.Namespace, proto, addr, payload string) {
+	w.t.Helper()
+	c, err := ns.ListenPacket(proto, "0.0.0.0")
+	w.must(err)
+	defer c.Close()
+	_, err = c.WriteTo([]byte(payload), &net.IPAddr{IP: net.ParseIP(addr)})
+	w.must(err)
+}
+
+// expect fails unless the next datagram of a raw socket is this one.
+func (w *world) expect(c net.PacketConn, want string) {
+	w.t.Helper()
+	w.must(c.SetReadDeadline(time.Now().Add(patience)))
+	b := make([]byte, 1<<16)
+	n, _, err := c.ReadFrom(b)
+	if err != nil || string(b[:n]) != want {
+		w.t.Fatalf("received %q, %v; want %q", b[:n], err, want)
 	}
 }
 

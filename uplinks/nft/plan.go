@@ -35,6 +35,7 @@ const (
 	setPorts     = "ports"
 	setTransport = "transport"
 	setFragments = "fragments"
+	setNotHidden = "not_hidden"
 )
 
 // Key types as nft numbers them, so that it prints the sets readably.
@@ -89,15 +90,15 @@ func (p plan) messages() (messages []message) {
 }
 
 // hide drops what the userspace datapath received by AF_PACKET before this hook, so that the host's stack neither sees
-// nor answers it: ports of the pool, and fragments of the protocols it translates, since later fragments have no port. What
-// it gives back passes, as does everything else.
+// nor answers it: ports of the pool, fragments, since later ones have no port, and protocols without ports. What it gives back
+// passes, as does everything else.
 func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 	uplinks = slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return u.Taken })
 	if len(ports) == 0 || len(uplinks) == 0 {
 		return
 	}
 	p.tables = append(p.tables, ownedNetdev)
-	p.sets = append(p.sets, portSet(ownedNetdev, ports), transportSet(ownedNetdev), fragmentSet(ownedNetdev))
+	p.sets = append(p.sets, portSet(ownedNetdev, ports), transportSet(ownedNetdev), fragmentSet(ownedNetdev), notHiddenSet(ownedNetdev))
 	for _, u := range uplinks {
 		addresses := addressSet(u)
 		if len(addresses.keys) == 0 {
@@ -221,9 +222,14 @@ func addressSet(u Uplink) set {
 
 func transportSet(t table) set { return protocols(t, setTransport, unix.IPPROTO_TCP, unix.IPPROTO_UDP) }
 
-// fragmentSet is the protocols whose fragments are hidden.
+// fragmentSet is the protocols of whose packets fragments are hidden, beside those that are hidden whole.
 func fragmentSet(t table) set {
 	return protocols(t, setFragments, unix.IPPROTO_ICMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP)
+}
+
+// notHiddenSet is the protocols whose packets are not hidden whatever they hold. IGMP is never translated.
+func notHiddenSet(t table) set {
+	return protocols(t, setNotHidden, unix.IPPROTO_ICMP, unix.IPPROTO_IGMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP)
 }
 
 func protocols(t table, name string, numbers ...byte) set {

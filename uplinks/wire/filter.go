@@ -44,7 +44,8 @@ const (
 )
 
 // program builds the filter: IPv4 for this host, to one of the addresses, not given back; TCP and UDP with a destination
-// port of the pool; UDP to a service; ICMP answers and errors; any fragment. Each refusal returns in place, so no jump is long.
+// port of the pool; UDP to a service; ICMP answers and errors; all other protocols but IGMP; any fragment. Each refusal returns in
+// place, so no jump is long.
 func program(c FilterConfig, headerLess bool) ([]bpf.Instruction, error) {
 	if len(c.Addresses) > MaxFilterAddresses || len(c.Ports) > MaxFilterPorts || len(c.Services) > MaxFilterServices {
 		return nil, fmt.Errorf("%d addresses, %d port ranges and %d services, at most %d, %d and %d are allowed: %w", len(c.Addresses),
@@ -119,6 +120,13 @@ func (a *assembler) transport(c FilterConfig, l3 uint32) {
 	a.add(bpf.LoadAbsolute{Off: l3 + 6, Size: 2})
 	a.when(bpf.JumpBitsSet, 0x3fff, bpf.RetConstant{Val: accept}) // a fragment: offset or more to come
 	a.add(bpf.LoadMemShift{Off: l3}, bpf.LoadAbsolute{Off: l3 + 9, Size: 1})
+	a.when(bpf.JumpEqual, packet.ProtoIGMP, bpf.RetConstant{})
+	a.add(
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoTCP, SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoUDP, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoICMP, SkipTrue: 1},
+		bpf.RetConstant{Val: accept},
+	)
 	var ports assembler
 	ports.ports(c, l3)
 	a.when(bpf.JumpEqual, packet.ProtoICMP, bpf.Jump{Skip: uint32(len(ports.code))})
@@ -130,10 +138,8 @@ func (a *assembler) transport(c FilterConfig, l3 uint32) {
 	a.add(bpf.RetConstant{})
 }
 
-// ports decides about TCP and UDP, whose number is in the accumulator, and refuses other protocols.
+// ports decides about TCP and UDP.
 func (a *assembler) ports(c FilterConfig, l3 uint32) {
-	a.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoTCP, SkipTrue: 2})
-	a.require(packet.ProtoUDP)
 	a.add(bpf.LoadIndirect{Off: l3 + 2, Size: 2})
 	for _, r := range c.Ports {
 		a.add(bpf.JumpIf{Cond: bpf.JumpLessThan, Val: uint32(r.First), SkipTrue: 2})

@@ -55,7 +55,10 @@ func TestFilterPassesOnlyWhatMayBeOurs(t *testing.T) {
 		{"first fragment", fragment(layers.IPv4MoreFragments, 0), true},
 		{"last fragment", fragment(0, 100), true},
 		{"do not fragment", fragment(layers.IPv4DontFragment, 0), false},
-		{"other protocol", frame(t, ethernet(ispMAC, wanMAC), ipv4(ispAddr, wanAddr, 47), gopacket.Payload("gre!")), false},
+		{"other protocol", frame(t, ethernet(ispMAC, wanMAC), ipv4(ispAddr, wanAddr, 47), gopacket.Payload("gre!")), true},
+		{"other protocol, no payload", frame(t, ethernet(ispMAC, wanMAC), ipv4(ispAddr, wanAddr, 253)), true},
+		{"other protocol, other address", frame(t, ethernet(ispMAC, wanMAC), ipv4(ispAddr, other, 47), gopacket.Payload("gre!")), false},
+		{"igmp", frame(t, ethernet(ispMAC, wanMAC), ipv4(ispAddr, wanAddr, 2), gopacket.Payload("igmp")), false},
 		{"truncated", frame(t, ethernet(ispMAC, wanMAC), gopacket.Payload("E\x00\x00\x14 truncated frame")), false},
 	}
 	marker := udpFrame(t, ispAddr, wanAddr, 2001, "marker")
