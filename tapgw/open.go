@@ -51,8 +51,10 @@ func (g *Gateway) place(key nat.Key, bound, helped bool, now nat.Tick) (nat.Ref,
 	if id, ok := g.companion(key); ok {
 		u := v.ByID(id)
 		ref, err := g.table.Open(key, binding(u, policy.ReasonCompanion), now)
-		if why = refusal(err); why != NoPort {
+		if err == nil {
 			g.meters[u.ID].Charge()
+		}
+		if why = refusal(err); why != NoPort {
 			return ref, u, why
 		}
 		g.passOver(id)
