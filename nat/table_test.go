@@ -93,25 +93,6 @@ func TestRFC4787_REQ1_EndpointIndependentMapping(t *testing.T) {
 	}
 }
 
-// Endpoints of different protocols have nothing to do with each other, whatever their ports.
-func TestRFC7857_S5_ProtocolsAreIndependent(t *testing.T) {
-	table := newTable(t, nil)
-	udp := table.Translation(mustOpen(t, table, key(protoUDP, 4000, web, 80), bind1, after(0)))
-	if _, ok := table.Bound(protoTCP, host, 4000); ok {
-		t.Error("a UDP endpoint binds the TCP endpoint of the same port")
-	}
-	if got := table.Owned(isp1, protoTCP, out1, udp.OutsidePort); got != Free {
-		t.Errorf("the TCP port of the same number is %d", got)
-	}
-	tcp := table.Translation(mustOpen(t, table, key(protoTCP, 4000, web, 80), bind2, after(0)))
-	if tcp.Uplink != isp2 {
-		t.Errorf("the TCP endpoint is on uplink %d", tcp.Uplink)
-	}
-	if u, _ := table.Bound(protoUDP, host, 4000); u != isp1 {
-		t.Errorf("the UDP endpoint moved to uplink %d", u)
-	}
-}
-
 // With a pool, an inside host keeps to one outside address; when its ports run out, it gets another.
 func TestRFC4787_REQ2_PairedPooling(t *testing.T) {
 	table := newTable(t, func(c *Config) { c.Ports = []PortRange{{2000, 2019}} })
