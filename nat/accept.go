@@ -58,7 +58,7 @@ func (t *Table) mappingOn(uplink, proto uint8, outside packet.Addr, port uint16)
 		return 0
 	}
 	if w := s.words[port].Load(); w&portKind == portMapped {
-		return w & portDetails
+		return w & portCount
 	}
 	return 0
 }

@@ -60,6 +60,15 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 		return current, nil
 	}
 	h := t.endpointHash(k.Inside, k.InsidePort, k.Proto)
+	if m := t.earlier(k, b); m != 0 {
+		t.mapping(m).sessions++
+		if current == 0 {
+			t.addEndpoint(h, m)
+		} else if !b.Inward {
+			t.endpoints.words[slot].Store(indexWord(h, m))
+		}
+		return m, nil
+	}
 	m := t.peekMapping()
 	if current == 0 {
 		if err := t.admitPort(k.Inside); err != nil {
@@ -76,7 +85,7 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 		}
 		return 0, err
 	}
-	if current != 0 {
+	if current != 0 && !b.Inward {
 		t.endpoints.words[slot].Store(indexWord(h, m))
 	}
 	t.claimMapping(m)

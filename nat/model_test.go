@@ -38,7 +38,7 @@ func (m *model) binding(uplink uint8) Binding {
 
 func drawKey(t *rapid.T) Key {
 	k := Key{
-		Inside: plus(host, rapid.IntRange(0, 3).Draw(t, "inside")), InsidePort: rapid.Uint16Range(0, 3).Draw(t, "port"),
+		Inside: plus(host, rapid.IntRange(0, 3).Draw(t, "inside")), InsidePort: rapid.Uint16Range(3000, 3003).Draw(t, "port"),
 		Remote: plus(web, rapid.IntRange(0, 2).Draw(t, "remote")), Proto: rapid.SampledFrom([]uint8{1, 6, 17, 50}).Draw(t, "proto"),
 	}
 	if !HasPorts(k.Proto) {
@@ -50,6 +50,10 @@ func drawKey(t *rapid.T) Key {
 func (m *model) open(t *rapid.T) {
 	k, uplink := drawKey(t), rapid.Uint8Range(1, 2).Draw(t, "uplink")
 	b := m.binding(uplink)
+	if k.Inside == plus(host, 3) && uplink == isp2 { // has an address of its own there
+		b.Addresses, b.Exact = []packet.Addr{plus(out1, 99)}, true
+		b.Inward = rapid.Bool().Draw(t, "inward")
+	}
 	r, err := m.table.Open(k, b, after(m.now))
 	old := m.sessions[k]
 	if err != nil {
@@ -68,8 +72,11 @@ func (m *model) open(t *rapid.T) {
 	if tr.Key != k || tr.Uplink != uplink || tr.Generation != b.Generation {
 		t.Fatalf("opened %+v for %+v", tr, k)
 	}
+	if b.Exact && tr.OutsidePort != k.InsidePort {
+		t.Fatalf("port %d for %d", tr.OutsidePort, k.InsidePort)
+	}
 	m.sessions[k] = &modelSession{tr: tr, seen: m.now, ref: r}
-	if u, ok := m.table.Bound(k.Proto, k.Inside, k.InsidePort); !ok || u != uplink {
+	if u, ok := m.table.Bound(k.Proto, k.Inside, k.InsidePort); (!ok || u != uplink) && !b.Inward {
 		t.Fatalf("endpoint bound to %d, %v", u, ok)
 	}
 }
@@ -235,6 +242,7 @@ func (m *model) check(t *rapid.T) {
 		}
 		endpoints[where] = who
 	}
+	m.checkPools(t)
 	n, hosts := 0, make(map[packet.Addr]bool)
 	m.table.Sessions(func(i Info) bool {
 		hosts[i.Inside] = true
@@ -247,6 +255,31 @@ func (m *model) check(t *rapid.T) {
 		t.Fatalf("%d sessions, %d in the model, stats %+v", n, len(m.sessions), s)
 	} else if s.Offered != offered || offered > m.table.maxOffered() {
 		t.Fatalf("%d sessions are offered, at most %d may be, stats %+v", offered, m.table.maxOffered(), s)
+	}
+}
+
+// checkPools: each port of a pool is free, rests, or is taken.
+func (m *model) checkPools(t *rapid.T) {
+	for u := range m.table.spaces {
+		list := m.table.spaces[u].Load()
+		if list == nil {
+			continue
+		}
+		for _, s := range *list {
+			if s.proto == protoICMP {
+				continue
+			}
+			taken := 0
+			for _, port := range m.table.ports {
+				w := s.words[port].Load()
+				if kind := w & portKind; (kind == portMapped || kind == portShared) && w&pooledBit == 0 {
+					taken++
+				}
+			}
+			if s.free+s.rest+taken != len(s.pool) {
+				t.Fatalf("%d ports free, %d resting, %d taken of %d", s.free, s.rest, taken, len(s.pool))
+			}
+		}
 	}
 }
 

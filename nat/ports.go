@@ -30,7 +30,9 @@ const (
 	portResting // | low bits of the tick at which it is free
 
 	portKind    = 3 << 30
-	restBit     = 1 << 29 // one of the mappings that shared the port asked for a rest
+	restBit     = 1 << 29       // one of the mappings that shared the port asked for a rest
+	pooledBit   = 1 << 28       // taken by its number, while it stayed among the free ones of the pool
+	portCount   = pooledBit - 1 // count or number of the mappings
 	portDetails = 1<<30 - 1
 )
 
@@ -52,6 +54,9 @@ func (t *Table) Owned(uplink, proto uint8, outside packet.Addr, port uint16) Own
 // takePort finds an outside address and port for mapping m of k on b, and marks it. An inside host keeps to one address
 // of the pool as long as that has ports (RFC 4787 REQ-2).
 func (t *Table) takePort(k Key, b Binding, m uint32, now Tick) (*space, uint16, error) {
+	if b.Exact {
+		return t.takeExact(k, b, m, now)
+	}
 	n := len(b.Addresses)
 	start := t.firstAddress(k.Inside, n)
 	for i := range n {
@@ -96,7 +101,7 @@ func (t *Table) pick(s *space, mask, bits uint16) (uint16, bool) {
 		port := s.pool[i]
 		left--
 		s.pool[i], s.pool[left] = s.pool[left], port
-		if port&mask != bits || t.held(s, port) {
+		if port&mask != bits || s.words[port].Load() != portFree || t.held(s, port) {
 			continue
 		}
 		s.free--
@@ -115,7 +120,7 @@ func (t *Table) pickShared(s *space, k Key, uplink uint8) (uint16, bool) {
 		port := t.ports[t.random(len(t.ports))]
 		word := s.words[port].Load()
 		kind := word & portKind
-		if (kind == portMapped && t.mapping(word&portDetails).reserved == 0 || kind == portShared) && t.FindIn(inKey(k, uplink, s.outside, port)) == 0 &&
+		if (kind == portMapped && t.mapping(word&portCount).reserved == 0 || kind == portShared) && t.FindIn(inKey(k, uplink, s.outside, port)) == 0 &&
 			!t.held(s, port) {
 			return port, true
 		}
@@ -138,11 +143,12 @@ func (t *Table) random(n int) int { return int(t.cfg.Random() >> 32 * uint64(n) 
 func (s *space) share(port uint16) {
 	s.mappings++
 	w := &s.words[port]
-	if old := w.Load(); old&portKind == portShared {
+	old := w.Load()
+	if old&portKind == portShared {
 		w.Store(old + 1)
 		return
 	}
-	w.Store(portShared | 2)
+	w.Store(portShared | old&pooledBit | 2)
 }
 
 // ending is how sure it is that a remote has forgotten what used a port.
@@ -158,17 +164,22 @@ const (
 // closed too while half of the ports are free, or a connection of other timestamps would lose a second to TIME-WAIT.
 func (s *space) release(port uint16, e ending, now Tick) {
 	s.mappings--
-	if w := s.words[port].Load(); w&portKind == portShared {
+	w := s.words[port].Load()
+	if w&portKind == portShared {
 		if e == abandoned {
 			w |= restBit
 		}
-		if w--; w&(restBit-1) > 0 {
+		if w--; w&portCount > 0 {
 			s.words[port].Store(w)
 			return
 		}
 		if w&restBit != 0 {
 			e = abandoned
 		}
+	}
+	if w&pooledBit != 0 {
+		s.words[port].Store(portFree)
+		return
 	}
 	if e == unused || s.proto == protoICMP || e == closed && 2*s.free < len(s.pool) {
 		s.setFree(port)

@@ -95,7 +95,14 @@ func (t *Table) portWords(proto uint8) (words []atomic.Uint32, array int) {
 	return words, array
 }
 
-// PortArrays says which arrays of Memory.Ports hold the words of an outside address, −1 when there was none left.
+// NoPorts and WholeAddress stand for an array in PortArrays: there was none left; and all that is sent to the address is ours,
+// whatever the protocol.
+const (
+	NoPorts      = -1
+	WholeAddress = -2
+)
+
+// PortArrays says which arrays of Memory.Ports hold the words of an outside address, or one of the above.
 type PortArrays struct {
 	Outside  packet.Addr
 	TCP, UDP int
