@@ -78,6 +78,7 @@ func (l *loader) checkUplink(u Uplink, path string) {
 			l.refuse(path, "add name: with up to 32 letters, digits, dots, dashes and underscores", "%q is no name to type", u.Name)
 		}
 	}
+	l.checkStatic(u, path)
 	if !l.sound(path + ".addresses") {
 		return
 	}

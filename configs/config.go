@@ -80,10 +80,14 @@ type Uplink struct {
 	Interface string
 	Gateway   netip.Addr
 	Addresses []netip.Addr // outside addresses to translate to
+	Static    []Static     // inside hosts with an outside address of their own
 	Capacity  Capacity
 	Weight    int // share under the weighted scheduler, ≥ 1
 	Tier      int // lower is preferred
 }
+
+// Static is a one-to-one mapping: the inside host has the outside address alone.
+type Static struct{ Inside, Outside netip.Addr }
 
 // Capacity is what the ISP delivers, in bits per second; 0 is unknown.
 type Capacity struct{ Up, Down uint64 }

@@ -65,6 +65,7 @@ func TestReferenceUplink(t *testing.T) {
 	want := []Uplink{{
 		Name: "fiber", Interface: "eth0", Gateway: netip.MustParseAddr("192.0.2.1"),
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7")},
+		Static:    []Static{{netip.MustParseAddr("192.168.1.10"), netip.MustParseAddr("192.0.2.8")}},
 		Capacity:  Capacity{Up: 20e6, Down: 100e6}, Weight: 1,
 	}}
 	if diff := cmp.Diff(want, got, comparers); diff != "" {
@@ -89,7 +90,11 @@ func TestFullFile(t *testing.T) {
 		{
 			Name: "fiber", Interface: "enp3s0", Gateway: netip.MustParseAddr("192.0.2.1"),
 			Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.8")},
-			Capacity:  Capacity{Up: 500e6, Down: 1500e6}, Weight: 5,
+			Static: []Static{
+				{netip.MustParseAddr("192.168.1.10"), netip.MustParseAddr("192.0.2.8")},
+				{netip.MustParseAddr("192.168.1.11"), netip.MustParseAddr("192.0.2.9")},
+			},
+			Capacity: Capacity{Up: 500e6, Down: 1500e6}, Weight: 5,
 		},
 		{Name: "eth0.100", Interface: "eth0.100", Capacity: Capacity{Down: 800e3}, Weight: 1},
 		{Name: "null", Interface: "wwan0", Weight: 1, Tier: 1},

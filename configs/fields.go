@@ -135,6 +135,7 @@ var uplinkFields = []field[Uplink]{
 	optional("interface", func(u *Uplink) *string { return &u.Interface }, parseInterface, formatText),
 	optional("gateway", func(u *Uplink) *netip.Addr { return &u.Gateway }, parseAddr, formatAddr),
 	list("addresses", "", func(u *Uplink) *[]netip.Addr { return &u.Addresses }, parseAddr, formatAddr),
+	list("static", "", func(u *Uplink) *[]Static { return &u.Static }, parseStatic, Static.String),
 	optional("capacity.up", func(u *Uplink) *uint64 { return &u.Capacity.Up }, parseRate, formatRate),
 	optional("capacity.down", func(u *Uplink) *uint64 { return &u.Capacity.Down }, parseRate, formatRate),
 	scalar("weight", func(u *Uplink) *int { return &u.Weight }, within(1, 1000), strconv.Itoa),

@@ -92,6 +92,9 @@ func validUplink(t *rapid.T, i int) Uplink {
 		u.Gateway = netip.MustParseAddr("192.0.2.1")
 	}
 	u.Addresses = rapid.SliceOfNDistinct(addrs.Filter(outside), 0, 4, rapid.ID[netip.Addr]).Draw(t, "addresses")
+	for i := 1; i < len(u.Addresses) && rapid.Bool().Draw(t, "static"); i++ {
+		u.Static = append(u.Static, Static{netip.AddrFrom4([4]byte{192, 168, 9, byte(i)}), u.Addresses[i]})
+	}
 	return u
 }
 

@@ -1,13 +1,16 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 
+	"tapgw/api"
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
 )
@@ -75,3 +78,107 @@ func TestRFC4787_REQ4_ParityOnTheWire(t *testing.T) {
 		}
 	}
 }
+
+// staticWorld is a gateway whose first LAN host has an outside address of its own on the first uplink.
+func staticWorld(t testing.TB) (w world, outside netip.Addr) {
+	t.Helper()
+	topology := labtest.Build(t, lab.Options{LANHosts: 2})
+	labtest.Servers(t, topology)
+	outside = addAddress(t, topology, topology.Uplinks[0], 77)
+	g := start(t, topology.Gateway, fmt.Sprintf("uplinks: [{interface: wan1, static: [%s=%s]}, {interface: wan2}]\n%s",
+		topology.Hosts[0].Addr, outside, inTurn))
+	g.awaitUp(topology)
+	w = world{g, topology, topology.Hosts[0].Namespace, nil}
+	w.meetLAN()
+	return w, outside
+}
+
+// TestStaticFromInside: what a host with an outside address of its own sends by that uplink has this address and its own ports;
+// other hosts and the gateway never have it, and by the other uplink it is one of many.
+func TestStaticFromInside(t *testing.T) {
+	t.Parallel()
+	w, outside := staticWorld(t)
+	seen := make(map[netip.Addr]int)
+	for i := range 10 {
+		e, err := openEndpoint(t, w.lan, visitPatience)
+		labtest.Must(t, err)
+		if seen[e.outside.Addr()]++; e.outside.Addr() == outside && e.outside.Port() != addrPortOf(e.LocalAddr()).Port() {
+			t.Errorf("%s left as %s", e.LocalAddr(), e.outside)
+		}
+		for _, ns := range []*lab.Namespace{w.Hosts[1].Namespace, w.Gateway} {
+			if v := visitFor(ns, lab.ServerAddrs[i%2], visitPatience); v.err != nil || v.outside == outside {
+				t.Errorf("%s left as %s: %v", ns.Name(), v.outside, v.err)
+			}
+		}
+	}
+	if seen[outside] < 3 || seen[w.Uplinks[1].Addr()] < 3 || len(seen) != 2 {
+		t.Errorf("the host left as %v", seen)
+	}
+	stream := w.connect(w.lan, "wan1")
+	if s, ok := w.session("tcp", portOf(stream)); !ok || s.Outside != netip.AddrPortFrom(outside, portOf(stream)) {
+		t.Errorf("a connection left as %s", s.Outside)
+	}
+}
+
+// TestStaticFromOutside: all that is sent to an inside host's own address reaches that host, whatever the protocol, port and
+// remote, and its answers leave by the uplink that the questions came in by; the gateway itself never answers for it.
+func TestStaticFromOutside(t *testing.T) {
+	t.Parallel()
+	w, outside := staticWorld(t)
+	servers, err := lab.StartServers(w.lan)
+	labtest.Must(t, err)
+	defer servers.Close()
+	ctx := labtest.Context(t)
+	serveTCP(t, w.Gateway, 7777) // not to be met
+	serveTCP(t, w.lan, 22)
+
+	for range 3 {
+		from, err := w.Internet.WhoAmI(ctx, outside)
+		labtest.Must(t, err)
+		if !from.Addr().IsValid() || from.Addr() == outside {
+			t.Errorf("the host was asked by %s", from)
+		}
+		_, err = w.Internet.Ping(ctx, outside)
+		labtest.Must(t, err)
+		conn, err := w.Internet.ListenPacket("udp4", "0.0.0.0:0")
+		labtest.Must(t, err)
+		defer conn.Close()
+		for _, size := range []int{5, 4000} { // whole, and in fragments both ways
+			_, err = lab.AskUDP(ctx, conn, outside, strings.Repeat("x", size))
+			labtest.Must(t, err)
+		}
+	}
+	_, err = w.Internet.Download(ctx, outside, bulkBytes)
+	labtest.Must(t, err)
+	conn, err := w.Internet.Dial(ctx, "tcp4", netip.AddrPortFrom(outside, 22).String())
+	labtest.Must(t, err)
+	defer conn.Close()
+	labtest.Must(t, echo(conn, "the host's own port 22"))
+	expectRefusal(t, w.Internet, "tcp4", netip.AddrPortFrom(outside, 7777)) // by the host of the LAN
+	for _, s := range w.sessionsTo(t, outside) {
+		if s.Uplink != "wan1" || s.Outside.Port() != s.Inside.Port() {
+			t.Errorf("%+v", s)
+		}
+	}
+	expectRefusal(t, w.Internet, "tcp4", netip.AddrPortFrom(w.Uplinks[0].Addr(), 22)) // others are as they were
+	_, err = w.Internet.Ping(ctx, w.Uplinks[0].Addr())
+	labtest.Must(t, err)
+}
+
+// sessionsTo lists the sessions of an outside address, of which there must be some.
+func (w world) sessionsTo(t testing.TB, outside netip.Addr) (found []api.Session) {
+	t.Helper()
+	list, err := w.client.Sessions(t.Context(), api.Filter{})
+	labtest.Must(t, err)
+	for _, s := range list {
+		if s.Outside.Addr() == outside {
+			found = append(found, s)
+		}
+	}
+	if len(found) == 0 {
+		t.Errorf("no session of %s", outside)
+	}
+	return found
+}
+
+func addrPortOf(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String()) }

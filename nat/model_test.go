@@ -75,7 +75,7 @@ func (m *model) open(t *rapid.T) {
 	if b.Exact && tr.OutsidePort != k.InsidePort {
 		t.Fatalf("port %d for %d", tr.OutsidePort, k.InsidePort)
 	}
-	m.sessions[k] = &modelSession{tr: tr, seen: m.now, ref: r}
+	m.sessions[k] = &modelSession{tr: tr, seen: m.now, ref: r, offered: b.Inward}
 	if u, ok := m.table.Bound(k.Proto, k.Inside, k.InsidePort); (!ok || u != uplink) && !b.Inward {
 		t.Fatalf("endpoint bound to %d, %v", u, ok)
 	}

@@ -10,15 +10,14 @@ type Binding struct {
 	Reason     uint8         // below 128
 	Helped     bool          // an application helper must see the packets, until EndHelp
 	Exact      bool          // the one address is this inside host's alone: the outside port is the inside port
-	Inward     bool          // the remote began: where the endpoint has a mapping already, that stays the one of new sessions
+	Inward     bool          // the remote began: Offered, and where the endpoint has a mapping, that stays the one of new sessions
 	Hop        uint8         // of the way to the inside endpoint: 0 for none of its own, HopDevice, or a number of the caller's
 }
 
 // Open makes the session of k on the uplink of b and returns it. Where k already has a session under the same uplink and
 // generation, that one is returned; a session under another is ended and k bound anew. The endpoint keeps its mapping on
 // the uplink (RFC 4787 REQ-1); a mapping elsewhere is replaced as the one new sessions use, and lives until its own
-// sessions end. Errors: ErrTableFull, ErrNoPort, ErrBinding, and those of Limits. A
-// refusal ends no session.
+// sessions end. Errors: ErrTableFull, ErrNoPort, ErrBinding, and those of Limits. A refusal ends no session.
 func (t *Table) Open(k Key, b Binding, now Tick) (Ref, error) {
 	r, err := t.open(k, b, now)
 	if err != nil {
@@ -41,6 +40,9 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 	if r == 0 {
 		return 0, ErrTableFull
 	}
+	if b.Inward && !t.mayOffer(k, b) {
+		return 0, ErrTableFull
+	}
 	if old == 0 {
 		if err := t.admit(k.Inside, now); err != nil {
 			return 0, err
@@ -50,7 +52,11 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 	if err != nil {
 		return 0, err
 	}
-	return t.enter(r, k, b, m, old, firstState(k.Proto), now)
+	s := firstState(k.Proto)
+	if b.Inward {
+		s = Offered
+	}
+	return t.enter(r, k, b, m, old, s, now)
 }
 
 // firstState is that of a session which the inside opens.

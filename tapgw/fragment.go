@@ -65,7 +65,7 @@ func (g *Gateway) outboundFirst(b []byte, p *packet.Packet, now nat.Tick) (Resul
 
 // inboundFragment handles a fragment received by an uplink. The host's stack has no copy of fragments of the protocols we
 // translate, so what is not ours is given back.
-func (g *Gateway) inboundFragment(b []byte, p *packet.Packet, uplink uint8, now nat.Tick) Result {
+func (g *Gateway) inboundFragment(b []byte, p *packet.Packet, uplink uint8, whole bool, now nat.Tick) Result {
 	frame := b[packet.VnetLen:]
 	if !translatable(p.Proto) || int(uplink) >= len(g.fromUplink) {
 		return Result{Verdict: Ignore}
@@ -79,17 +79,17 @@ func (g *Gateway) inboundFragment(b []byte, p *packet.Packet, uplink uint8, now 
 		return g.follow(g.fromUplink[uplink], key, at, b, p, now)
 	}
 	p.DecodeFirst(frame)
-	res, f := g.inboundFirst(b, p, uplink, now)
+	res, f := g.inboundFirst(b, p, uplink, whole, now)
 	return g.lead(g.fromUplink[uplink], key, res, f, now)
 }
 
 // inboundFirst decides about a first fragment as about a whole packet.
-func (g *Gateway) inboundFirst(b []byte, p *packet.Packet, uplink uint8, now nat.Tick) (Result, fate) {
+func (g *Gateway) inboundFirst(b []byte, p *packet.Packet, uplink uint8, whole bool, now nat.Tick) (Result, fate) {
 	if p.Kind == packet.Malformed {
 		return g.fateOf(g.drop(BadPacket), 0)
 	}
 	key, ok := nat.InKeyOf(p, uplink)
-	if !ok {
+	if !ok && !(whole && p.Kind == packet.ICMPQuery) {
 		return g.fateOf(Result{Verdict: GiveBack, Uplink: uplink}, 0)
 	}
 	res := g.inboundSession(b, p, key, now)

@@ -75,8 +75,10 @@ type Meters [uplinks.MaxUplinks]*uplinks.Meter
 // view is the uplinks as the packet path needs them, derived once per snapshot.
 type view struct {
 	*uplinks.Snapshot
-	addresses [uplinks.MaxUplinks][]packet.Addr // of each uplink
-	capacity  [uplinks.MaxUplinks]float64       // bits per second, never 0 for an uplink that exists
+	addresses [uplinks.MaxUplinks][]packet.Addr // of each uplink: the pool
+	static    [uplinks.MaxUplinks][]static
+	insides   map[packet.Addr]bool        // that have a static mapping
+	capacity  [uplinks.MaxUplinks]float64 // bits per second, never 0 for an uplink that exists
 }
 
 // SetUplinks publishes a new view of the uplinks; frames under way may still use the one before.
@@ -86,7 +88,8 @@ func (g *Gateway) SetUplinks(s *uplinks.Snapshot) {
 		v.capacity[id] = float64(max(c.Up, c.Down))
 	}
 	for _, u := range s.Uplinks {
-		v.addresses[u.ID] = u.Outside()
+		v.addresses[u.ID] = u.Pool()
+		v.addStatic(u)
 	}
 	g.view.Store(v)
 }

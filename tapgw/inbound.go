@@ -17,15 +17,25 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 	if p.IPv6 {
 		return Result{Verdict: Ignore}
 	}
+	s := g.view.Load().staticTo(uplink, p.Dst)
+	res := g.inbound(b, &p, uplink, s != nil, now)
+	if s != nil && (res.Verdict == Ignore || res.Verdict == GiveBack) { // the host never answers for it
+		return g.drop(NoSession)
+	}
+	return res
+}
+
+// inbound is Inbound; whole says that all that is sent to the address belongs to one inside host.
+func (g *Gateway) inbound(b []byte, p *packet.Packet, uplink uint8, whole bool, now nat.Tick) Result {
 	switch p.Kind {
 	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless:
-		if key, ok := nat.InKeyOf(&p, uplink); ok {
-			return g.inboundSession(b, &p, key, now)
+		if key, ok := nat.InKeyOf(p, uplink); ok || whole {
+			return g.inboundSession(b, p, key, now)
 		}
 	case packet.ICMPError:
-		return g.inboundError(b, &p, uplink)
+		return g.inboundError(b, p, uplink)
 	case packet.Fragment:
-		return g.inboundFragment(b, &p, uplink, now)
+		return g.inboundFragment(b, p, uplink, whole, now)
 	case packet.Malformed:
 		return g.drop(BadPacket)
 	}
@@ -35,6 +45,12 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 // inboundSession translates a reply back to its inside endpoint.
 func (g *Gateway) inboundSession(b []byte, p *packet.Packet, key nat.InKey, now nat.Tick) Result {
 	ref := g.table.FindIn(key)
+	if ref == 0 {
+		var whole bool
+		if ref, whole = g.welcome(p, key, now); ref == 0 && whole {
+			return g.drop(NoSession)
+		}
+	}
 	if ref == 0 {
 		return g.inboundMiss(b, p, key, now)
 	}

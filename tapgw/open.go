@@ -3,6 +3,7 @@ package tapgw
 import (
 	"slices"
 
+	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/policy"
 	"tapgw/uplinks"
@@ -25,13 +26,13 @@ func (g *Gateway) open(key nat.Key, bound bool, now nat.Tick) (nat.Ref, *uplinks
 // where the address is taken, by another uplink.
 func (g *Gateway) place(key nat.Key, bound, helped bool, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
 	v := g.view.Load()
-	g.listCandidates(v)
+	g.listCandidates(v, key.Inside)
 	hop := g.ways.Hop(key.Inside)
 	if bound {
 		hop = nat.HopDevice
 	}
 	binding := func(u *uplinks.Uplink, why policy.Reason) nat.Binding {
-		b := v.binding(u, why, hop)
+		b := v.binding(u, why, hop, key.Inside)
 		b.Helped = helped
 		return b
 	}
@@ -97,12 +98,13 @@ var preferences = [...]func(*uplinks.Uplink) bool{
 	func(u *uplinks.Uplink) bool { return u.State == uplinks.Down && u.Unproven },
 }
 
-// listCandidates fills g.candidates with the uplinks of the first preference that finds any.
-func (g *Gateway) listCandidates(v *view) {
+// listCandidates fills g.candidates with the uplinks of the first preference that finds any with an address for the inside
+// host.
+func (g *Gateway) listCandidates(v *view, inside packet.Addr) {
 	g.candidates = g.candidates[:0]
 	for _, prefers := range preferences {
 		for _, u := range v.Uplinks {
-			if u.Ready() && prefers(u) {
+			if addresses, _ := v.outside(u.ID, inside); len(addresses) > 0 && u.Ready() && prefers(u) {
 				g.addCandidate(v, u)
 			}
 		}
@@ -130,6 +132,7 @@ func (g *Gateway) isCandidate(id uint8) bool {
 	return false
 }
 
-func (v *view) binding(u *uplinks.Uplink, why policy.Reason, hop uint8) nat.Binding {
-	return nat.Binding{Uplink: u.ID, Generation: u.Generation, Addresses: v.addresses[u.ID], Reason: uint8(why), Hop: hop}
+func (v *view) binding(u *uplinks.Uplink, why policy.Reason, hop uint8, inside packet.Addr) nat.Binding {
+	addresses, exact := v.outside(u.ID, inside)
+	return nat.Binding{Uplink: u.ID, Generation: u.Generation, Addresses: addresses, Exact: exact, Reason: uint8(why), Hop: hop}
 }

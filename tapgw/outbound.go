@@ -53,7 +53,7 @@ func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Resu
 		return g.respond(b, p, &tr, u, now)
 	}
 	key, query := nat.KeyOf(p)
-	if !query {
+	if !query && !g.view.Load().insides[p.Src] { // who has an address of its own answers queries too
 		return g.outboundMiss(b, p, key, now)
 	}
 	ref := g.table.FindOut(key)

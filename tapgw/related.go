@@ -133,7 +133,7 @@ func (g *Gateway) acceptRelated(u *uplinks.Uplink, key nat.InKey, now nat.Tick) 
 	if !ok {
 		return 0
 	}
-	b := g.view.Load().binding(u, policy.ReasonRelated, g.hop(inside))
+	b := g.view.Load().binding(u, policy.ReasonRelated, g.hop(inside), inside)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.expected[expectation{proto: key.Proto, uplink: key.Uplink, addr: key.Outside, port: key.OutsidePort}]
@@ -167,8 +167,8 @@ func (g *Gateway) openRelated(v *view, key nat.Key, hop uint8, now nat.Tick) (na
 	if u == nil || !u.Ready() || u.Generation != s.Generation || g.Avoids(u) {
 		return 0, nil
 	}
-	b := v.binding(u, policy.ReasonRelated, hop)
-	b.Addresses = []packet.Addr{s.Outside}
+	b := v.binding(u, policy.ReasonRelated, hop, key.Inside)
+	b.Addresses, b.Exact = []packet.Addr{s.Outside}, v.staticTo(u.ID, s.Outside) != nil
 	ref, err := g.table.Open(key, b, now)
 	if err != nil {
 		return 0, nil

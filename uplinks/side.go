@@ -38,7 +38,8 @@ type Side struct {
 	// Unproven: the link lacks nothing, but no probe has succeeded under these addresses yet.
 	Unproven bool
 
-	Addresses  []netip.Addr // never empty while usable
+	Addresses  []netip.Addr // never empty while usable; those of Static come last
+	Static     []Static     // inside hosts that have one of Addresses for themselves
 	Gateway    netip.Addr   // invalid on point-to-point links
 	GatewayMAC [6]byte      // zero until resolved, and on header-less links
 
@@ -52,6 +53,7 @@ type Side struct {
 type side struct {
 	family     Family
 	addresses  []netip.Addr
+	static     []Static
 	held       []netip.Addr // addresses the sessions of this generation may use
 	generation uint32
 	gateway    netip.Addr
@@ -73,6 +75,7 @@ func (s *side) refreshAddresses(u *tracked, v *view) {
 		if own := u.spec.addresses(s.family); len(own) > 0 {
 			s.addresses = own
 		}
+		s.addStatic(u.spec.Static)
 	}
 	if len(s.addresses) == 0 {
 		return
@@ -149,6 +152,6 @@ func (s *side) lacks(u *tracked) string {
 func (s *side) publish(u *tracked) Side {
 	return Side{
 		State: s.state, Reason: s.reason, Since: s.since, Unproven: !s.proven && s.lacks(u) == "",
-		Addresses: slices.Clone(s.addresses), Gateway: s.gateway, GatewayMAC: s.gatewayMAC, Generation: s.generation, Health: s.health,
+		Addresses: slices.Clone(s.addresses), Static: slices.Clone(s.static), Gateway: s.gateway, GatewayMAC: s.gatewayMAC, Generation: s.generation, Health: s.health,
 	}
 }

@@ -17,6 +17,7 @@ type Spec struct {
 	Interface string       // defaults to Name
 	Gateway   netip.Addr   // overrides the default route's
 	Addresses []netip.Addr // overrides the interface's
+	Static    []Static     // their outside addresses need not be the interface's: it is enough that they are routed here
 
 	CapacityUp, CapacityDown uint64 // bits per second
 	Weight                   int

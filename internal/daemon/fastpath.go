@@ -200,7 +200,11 @@ func (d *Daemon) announceAddresses(s *uplinks.Snapshot) error {
 // preparePorts makes the port arrays of an uplink, so that no first packet has to wait for them, and shows them to the
 // kernel.
 func (d *Daemon) preparePorts(u *uplinks.Uplink) error {
-	arrays := d.table.Prepare(u.ID, u.Outside())
+	var arrays []nat.PortArrays
+	for _, a := range u.Whole() {
+		arrays = append(arrays, nat.PortArrays{Outside: packet.AddrOf(a), TCP: nat.WholeAddress, UDP: nat.WholeAddress})
+	}
+	arrays = append(arrays, d.table.Prepare(u.ID, u.Pool())...)
 	if d.fast == nil {
 		return nil
 	}

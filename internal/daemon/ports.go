@@ -240,11 +240,11 @@ func (d *Daemon) startPort(u *uplinks.Uplink, p *openPort) {
 }
 
 func (d *Daemon) setFilter(p *openPort, u *uplinks.Uplink) error {
-	filter := fmt.Sprint(u.Addresses, d.services.visible)
+	filter := fmt.Sprint(u.Addresses, u.Whole(), d.services.visible)
 	if p.filter == filter {
 		return nil
 	}
-	f := wire.FilterConfig{Addresses: u.Addresses, Services: d.services.visible, Secret: wire.GiveBackMAC(d.seed, u.ID)}
+	f := wire.FilterConfig{Addresses: u.Addresses, Whole: u.Whole(), Services: d.services.visible, Secret: wire.GiveBackMAC(d.seed, u.ID)}
 	for _, r := range d.pool {
 		f.Ports = append(f.Ports, wire.PortRange(r))
 	}

@@ -35,8 +35,12 @@ func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
 		Busy: func(id uint8) bool { return d.table.SessionsOn(id) > 0 },
 	}
 	for _, u := range c.Uplinks {
+		var static []uplinks.Static
+		for _, s := range u.Static {
+			static = append(static, uplinks.Static(s))
+		}
 		t.Specs = append(t.Specs, uplinks.Spec{
-			Name: u.Name, Interface: u.Interface, Gateway: u.Gateway, Addresses: u.Addresses,
+			Name: u.Name, Interface: u.Interface, Gateway: u.Gateway, Addresses: u.Addresses, Static: static,
 			CapacityUp: u.Capacity.Up, CapacityDown: u.Capacity.Down, Weight: u.Weight, Tier: u.Tier,
 		})
 	}

@@ -20,6 +20,7 @@ import (
 const (
 	bare      = 0xc6336408 // an outside address whose ports the kernel does not see
 	neighbour = 0xc6336409 // not ours
+	whole     = 0xc633640a // an inside host's own
 	stranger  = 0xcb007163
 	service   = 5353 // UDP port of the host
 	unsent    = 999  // a port, or identifier, that nothing left by
@@ -54,6 +55,7 @@ func newJudging(t *testing.T) *judging {
 	arrays := j.table.Prepare(uplinkID, []packet.Addr{packet.IPv4(outside), packet.IPv4(bare)})
 	binary.NativeEndian.PutUint32(j.memory.Ports[arrays[0].TCP*nat.PortArrayBytes+4*shared:], 2<<30|2)
 	arrays[1].TCP, arrays[1].UDP = -1, -1
+	arrays = append(arrays, nat.PortArrays{Outside: packet.IPv4(whole), TCP: nat.WholeAddress, UDP: nat.WholeAddress})
 	labtest.Must(t, j.SetAddresses(uplinkID, arrays))
 	j.resting = j.rested(t)
 	for i, tr := range []*nat.Translation{&j.tcp, &j.udp, &j.ask} {
@@ -86,7 +88,8 @@ func userspace(t *testing.T, table *nat.Table) *tapgw.Gateway {
 	g.SetUplinks(uplinks.NewSnapshot([]*uplinks.Uplink{{
 		ID: uplinkID, Index: 1, MTU: mtu, Side: uplinks.Side{
 			Generation: generation, State: uplinks.Up, GatewayMAC: [6]byte{2},
-			Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.8")},
+			Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.8"), netip.MustParseAddr("198.51.100.10")},
+			Static:    []uplinks.Static{{Inside: netip.MustParseAddr("10.0.0.9"), Outside: netip.MustParseAddr("198.51.100.10")}},
 		},
 	}}))
 	g.SetServices([]uint16{service}, nil)
@@ -244,6 +247,22 @@ func (j *judging) pair(proto uint8, src, dst uint32) []byte {
 	return framed(ipv4(proto, src, dst, nil, []byte("sixteen bytes...")))
 }
 
+// toWhole are packets to an inside host's own address.
+func (j *judging) toWhole() []arrival {
+	const tcp, udp = packet.ProtoTCP, packet.ProtoUDP
+	to := func(proto uint8, port uint16) []byte { return to(proto, whole, port) }
+	return []arrival{
+		{"TCP, whole", to(tcp, unsent), ours, ""},
+		{"UDP, whole", to(udp, unsent), ours, ""},
+		{"UDP, service, whole", to(udp, service), ours, ""},
+		{"options, whole", optional(to(udp, unsent)), ours, ""},
+		{"fragment, whole", fragment(to(udp, unsent), 0x2000), ours, ""},
+		{"SCTP, whole", put(ip+9, 132)(to(udp, unsent)), ours, ""},
+		{"echo request, whole", framed(ipv4(packet.ProtoICMP, stranger, whole, nil, message(packet.ICMPEcho, 1<<16, nil))), ours, ""},
+		{"router advertisement, whole", framed(ipv4(packet.ProtoICMP, stranger, whole, nil, message(9, 0, nil))), ours, ""},
+	}
+}
+
 // icmp is a message of a stranger.
 func icmp(kind uint8, rest uint32, body []byte) []byte {
 	return framed(ipv4(packet.ProtoICMP, stranger, outside, nil, message(kind, rest, body)))
@@ -337,7 +356,7 @@ func (j *judging) strangeErrors() []arrival {
 // path: both must hold the same for ours.
 func TestJudge(t *testing.T) {
 	j := newJudging(t)
-	for _, list := range [][]arrival{j.ports(), j.portless(), j.queries(), j.errors()} {
+	for _, list := range [][]arrival{j.ports(), j.portless(), j.toWhole(), j.queries(), j.errors()} {
 		for _, a := range list {
 			t.Run(a.name, func(t *testing.T) { j.judge(t, a) })
 		}

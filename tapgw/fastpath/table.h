@@ -57,7 +57,8 @@ struct hop {
 	__u32 unused;  // elements of an array begin at multiples of eight bytes
 };
 
-// address is one outside address of an uplink and where the words of its ports are; NO_PORTS when they are not shared.
+// address is one outside address of an uplink and where the words of its ports are; NO_PORTS when they are not shared,
+// or WHOLE_ADDRESS.
 struct address {
 	__u32 addr;
 	__u32 tcp, udp;
@@ -78,6 +79,7 @@ struct services {
 };
 
 #define NO_PORTS 0xffffffff
+#define WHOLE_ADDRESS 0xfffffffe  // for both: all that is sent to the address is ours
 #define PORT_KIND (3U << 30)
 
 #define UPLINK_USABLE 1

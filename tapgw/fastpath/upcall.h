@@ -94,7 +94,7 @@ static __always_inline int port_is_ours(const struct address *a, __u8 proto, __u
 {
 	__u32 n = proto == IPPROTO_TCP ? a->tcp : a->udp;
 
-	if (n == NO_PORTS)
+	if (n == NO_PORTS || n == WHOLE_ADDRESS)
 		return 1;
 	struct ports *p = bpf_map_lookup_elem(&port_words, &n);
 	return p && *(volatile __u32 *)&p->word[port] & PORT_KIND;
@@ -199,6 +199,8 @@ static __noinline enum whose judge(struct __sk_buff *skb, __u32 l2, __u32 uplink
 	struct address *a = address_of(uplink, bpf_ntohl(ip.daddr));
 	if (!a)
 		return OTHERS;
+	if (a->tcp == WHOLE_ADDRESS)
+		return OURS;
 	if (!has_ports(ip.protocol))
 		return pair_is_ours(uplink, a->addr, bpf_ntohl(ip.saddr), ip.protocol, 0) ? OURS : OTHERS;
 	if (ip.frag_off & bpf_htons(0x3fff))

@@ -156,7 +156,7 @@ func (p *Programs) setAddresses(id uint8, list []nat.PortArrays) error {
 	}
 	list = list[:min(len(list), MaxAddresses)]
 	for i, a := range list {
-		w.list[i].tcp.Store(uint32(a.TCP)) // −1 is NO_PORTS
+		w.list[i].tcp.Store(uint32(a.TCP)) // −1 is NO_PORTS, −2 WHOLE_ADDRESS
 		w.list[i].udp.Store(uint32(a.UDP))
 		w.list[i].addr.Store(a.Outside.V4())
 	}

@@ -46,6 +46,11 @@ func hideRules(u Uplink, addresses string) (rules [][]expr.Any) {
 	)
 }
 
+// hideAllRule drops all that is sent to an address of an inside host's own.
+func hideAllRule(addresses string) []expr.Any {
+	return join(meta(expr.MetaKeyPROTOCOL), equal(etherIPv4), network(16, 4), in(addresses), drop())
+}
+
 // givenBackRule lets pass what we hand back to the host's stack. On a header-less device nothing else has the source
 // address that it looks at, and the rule matches nothing else.
 func givenBackRule(mac [6]byte) []expr.Any {

@@ -38,6 +38,21 @@ func TestOnlyAddressesOfTheUplinkAreHidden(t *testing.T) {
 	w.reach(w.isp1, "203.0.113.1", poolPort, server)
 }
 
+// TestWholeAddressesAreHidden: the host sees nothing of what is sent to an inside host's own address.
+func TestWholeAddressesAreHidden(t *testing.T) {
+	w := newWorld(t)
+	wanted := w.wanted()
+	wanted.Uplinks[0].Whole = wanted.Uplinks[0].Addresses
+	r := w.apply(wanted)
+	server := w.listen(w.host, otherPort)
+	w.syn(w.isp1, hostOnISP1, otherPort)
+	if first := w.reach(w.lan, "192.168.7.1", otherPort, server); !prefix("192.168.7.1").Contains(first.Addr()) {
+		t.Errorf("%s reached the host", first)
+	}
+	w.must(r.Apply(w.wanted()))
+	w.reach(w.isp1, hostOnISP1, otherPort, server)
+}
+
 func TestFramesGivenBackPass(t *testing.T) {
 	w := newWorld(t)
 	neighbour := labtest.Namespace(t, "neighbour")

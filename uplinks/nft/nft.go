@@ -31,10 +31,11 @@ type Uplink struct {
 	Name        string // of the interface
 	Index       int    // of the interface; a new index renews the rules even when the name is the same
 	Addresses   []netip.Addr
-	HeaderLess  bool    // frames start with the IP header
-	GiveBackMAC [6]byte // source of frames handed back to the host's stack, which must pass; zero for none
-	Taken       bool    // what is ours never comes as far as these rules, nothing need be hidden
-	Guard       bool    // we switched forwarding on here, so unasked-for packets must not be forwarded
+	Whole       []netip.Addr // those of Addresses of which the host sees nothing
+	HeaderLess  bool         // frames start with the IP header
+	GiveBackMAC [6]byte      // source of frames handed back to the host's stack, which must pass; zero for none
+	Taken       bool         // what is ours never comes as far as these rules, nothing need be hidden
+	Guard       bool         // we switched forwarding on here, so unasked-for packets must not be forwarded
 }
 
 // PortRange is an inclusive range of TCP and UDP ports.

@@ -100,15 +100,20 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 	p.tables = append(p.tables, ownedNetdev)
 	p.sets = append(p.sets, portSet(ownedNetdev, ports), transportSet(ownedNetdev), fragmentSet(ownedNetdev), notHiddenSet(ownedNetdev))
 	for _, u := range uplinks {
-		addresses := addressSet(u)
+		addresses := addressSet(fmt.Sprintf("addresses_%d", u.Index), u.Addresses)
 		if len(addresses.keys) == 0 {
 			continue
 		}
 		p.sets = append(p.sets, addresses)
+		rules := hideRules(u, addresses.name)
+		if whole := addressSet(fmt.Sprintf("whole_%d", u.Index), u.Whole); len(whole.keys) > 0 {
+			p.sets = append(p.sets, whole)
+			rules = append(rules, hideAllRule(whole.name))
+		}
 		p.chains = append(p.chains, chain{
 			table: ownedNetdev, name: fmt.Sprintf("ingress_%d", u.Index), kind: "filter",
 			hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: u.Name,
-			rules: hideRules(u, addresses.name), needs: "nf_tables with CONFIG_NF_TABLES_NETDEV",
+			rules: rules, needs: "nf_tables with CONFIG_NF_TABLES_NETDEV",
 		})
 	}
 }
@@ -209,9 +214,9 @@ func ifname(name string) []byte {
 	return data
 }
 
-func addressSet(u Uplink) set {
-	s := set{table: ownedNetdev, name: fmt.Sprintf("addresses_%d", u.Index), keyType: typeIPv4}
-	addresses := slices.SortedFunc(slices.Values(u.Addresses), netip.Addr.Compare)
+func addressSet(name string, list []netip.Addr) set {
+	s := set{table: ownedNetdev, name: name, keyType: typeIPv4}
+	addresses := slices.SortedFunc(slices.Values(list), netip.Addr.Compare)
 	for _, a := range slices.Compact(addresses) {
 		if a.Is4() {
 			s.keys = append(s.keys, key{data: a.AsSlice()})

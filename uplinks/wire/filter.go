@@ -19,6 +19,7 @@ type PortRange struct{ First, Last uint16 }
 // FilterConfig says which received packets may be ours.
 type FilterConfig struct {
 	Addresses []netip.Addr // IPv4 addresses of the uplink; none lets nothing pass
+	Whole     []netip.Addr // those of Addresses to which everything is received
 	Ports     []PortRange  // of the NAT pool
 	Services  []uint16     // UDP ports beyond, packets to which are received although the host has them too
 	Secret    [6]byte      // source address of frames given back to the host (GiveBackMAC)
@@ -47,7 +48,7 @@ const (
 // port of the pool; UDP to a service; ICMP answers and errors; all other protocols but IGMP; any fragment. Each refusal returns in
 // place, so no jump is long.
 func program(c FilterConfig, headerLess bool) ([]bpf.Instruction, error) {
-	if len(c.Addresses) > MaxFilterAddresses || len(c.Ports) > MaxFilterPorts || len(c.Services) > MaxFilterServices {
+	if len(c.Addresses) > MaxFilterAddresses || len(c.Whole) > MaxFilterAddresses || len(c.Ports) > MaxFilterPorts || len(c.Services) > MaxFilterServices {
 		return nil, fmt.Errorf("%d addresses, %d port ranges and %d services, at most %d, %d and %d are allowed: %w", len(c.Addresses),
 			len(c.Ports), len(c.Services), MaxFilterAddresses, MaxFilterPorts, MaxFilterServices, ErrFilter)
 	}
@@ -58,7 +59,7 @@ func program(c FilterConfig, headerLess bool) ([]bpf.Instruction, error) {
 	}
 	a.forHost()
 	a.notGivenBack(c.Secret)
-	a.toAddress(c.Addresses, l3)
+	a.toAddress(c, l3)
 	a.transport(c, l3)
 	return a.code, nil
 }
@@ -107,8 +108,12 @@ func (a *assembler) notGivenBack(secret [6]byte) {
 	)
 }
 
-func (a *assembler) toAddress(addrs []netip.Addr, l3 uint32) {
+func (a *assembler) toAddress(c FilterConfig, l3 uint32) {
 	a.add(bpf.LoadAbsolute{Off: l3 + 16, Size: 4})
+	for _, addr := range c.Whole {
+		a.when(bpf.JumpEqual, packet.HostOrder(addr), bpf.RetConstant{Val: accept})
+	}
+	addrs := c.Addresses
 	for i, addr := range addrs {
 		rest := uint32(len(addrs)-i-1)*2 + 1 // further comparisons, and the refusal
 		a.when(bpf.JumpEqual, packet.HostOrder(addr), bpf.Jump{Skip: rest})

@@ -13,6 +13,7 @@ import (
 
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
+	"tapgw/internal/packet"
 	"tapgw/uplinks/wire"
 	"tapgw/uplinks/wire/batchio"
 )
@@ -114,6 +115,22 @@ func TestNothingIsReceivedBeforeSetFilter(t *testing.T) {
 	send(t, out, udpFrame(t, ispAddr, wanAddr, 2000, "late"))
 	if got := next(t, reader(port)); !bytes.Contains(got, []byte("late")) {
 		t.Errorf("received %q", got)
+	}
+}
+
+// TestFilterOfWholeAddresses: all that is sent to an inside host's own address is received.
+func TestFilterOfWholeAddresses(t *testing.T) {
+	p := newPair(t)
+	port := p.uplink(t)
+	labtest.Must(t, port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Whole: []netip.Addr{wanAddr}}))
+	out, frames := p.provider(t).Sender(), reader(port)
+	other := udpFrame(t, ispAddr, wanAddr, 2000, "of another protocol")
+	other[packet.VnetLen+packet.EthernetLen+9] = 132
+	for _, f := range [][]byte{udpFrame(t, ispAddr, wanAddr, 22, "of any port"), other} {
+		send(t, out, f)
+		if got := next(t, frames); !bytes.Equal(got[packet.VnetLen+packet.EthernetLen:], f[packet.VnetLen+packet.EthernetLen:]) {
+			t.Errorf("received %q", got)
+		}
 	}
 }
 
