@@ -143,10 +143,20 @@ func (j journal) restore(match, awaited func(entry) bool) (journal, error) {
 // undo leaves alone what somebody else has changed since. It fails with fs.ErrNotExist when the sysctl is gone.
 func (e entry) undo() error {
 	value, err := readSysctl(e.Path)
-	if err != nil || value != e.New {
+	if err != nil || value != e.New || e.isGlobal() {
 		return err
 	}
 	return writeSysctl(e.Path, e.Old)
+}
+
+// isGlobal reports whether somebody, such as Docker, has switched forwarding on for all interfaces since, those included that we
+// had to.
+func (e entry) isGlobal() bool {
+	if _, key := e.split(); key != "forwarding" {
+		return false
+	}
+	all, err := readSysctl(sysctlPath("all", "forwarding"))
+	return err == nil && all == "1"
 }
 
 // Put keeps a record of another owner in the journal, under a name of up to 64 bytes; nil removes it.

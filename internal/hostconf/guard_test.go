@@ -147,6 +147,36 @@ func TestForwardingForALAN(t *testing.T) {
 }
 
 // TestCrash leaves the journal to another Guard, as tapgw cleanup does after kill -9.
+// TestGlobalSwitch: whoever makes the host a router while we forward for a LAN, as Docker does, is not undone.
+func TestGlobalSwitch(t *testing.T) {
+	r := newRouter(t)
+	g := r.open()
+	r.do(func() error { return g.Apply(r.wanted(true)) })
+	r.set("all", "forwarding", "1")
+	expectAll := func(value string) {
+		t.Helper()
+		for _, iface := range []string{"wan0", "wan1", "tapgw0", "lan0"} {
+			r.expect(iface, "forwarding", value)
+		}
+	}
+	for range 2 {
+		r.do(func() error { return g.Apply(r.wanted(true)) })
+		expectAll("1")
+	}
+	if g.Forwarding("wan0") {
+		t.Error("the user's forwarding is taken for ours")
+	}
+	r.set("all", "forwarding", "0")
+	r.do(func() error { return g.Apply(r.wanted(true)) })
+	expectAll("1")
+	if !g.Forwarding("wan0") {
+		t.Error("our forwarding is taken for the user's")
+	}
+	r.set("all", "forwarding", "1")
+	r.do(g.RestoreAll)
+	expectAll("1")
+}
+
 func TestCrash(t *testing.T) {
 	r := newRouter(t)
 	g := r.open()
