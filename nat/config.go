@@ -10,6 +10,7 @@ import (
 
 // Config is what a Table is made of. Random and Held are called under the table's lock and must not call the table.
 type Config struct {
+	IPv6        bool        // all addresses are of IPv6, or all of IPv4
 	MaxSessions int         // records, 1 … MaxRecords; memory for all of them is reserved at once
 	Ports       []PortRange // outside ports for TCP and UDP, of each address and protocol
 	ShareTCP    bool        // TCP sessions to different remotes may share a port when ports run short

@@ -12,6 +12,7 @@ const (
 	bucketSlots   = 8  // words in a bucket
 	bucketBytes   = 64 // one cache line
 	identityBytes = 32 // of a record: keys and translation, read-mostly
+	wideBytes     = 48 // of a record of IPv6: its addresses
 	countersBytes = 24 // of a record, for each direction
 	recordBytes   = identityBytes + 2*countersBytes
 
@@ -21,11 +22,17 @@ const (
 // identity is the part of a record that says what the session is. All but own and the hop is fixed while the record is
 // published.
 type identity struct {
-	addrs   atomic.Uint64 // inside address<<32 | remote address
+	addrs   atomic.Uint64 // inside address<<32 | remote address; of IPv6 nothing
 	ports   atomic.Uint64 // inside port<<48 | remote port<<32 | outside port<<16 | protocol<<8 | uplink
-	outside atomic.Uint64 // outside address<<32 | hop<<24 | generation
+	outside atomic.Uint64 // outside address<<32 | hop<<24 | generation; of IPv6 without the address
 	own     atomic.Uint64 // of Go alone: tick<<34 | link<<12 | reason<<5 | helped<<4 | state
 }
+
+// address is one of IPv6 in host order, the upper half first.
+type address [2]atomic.Uint64
+
+// addresses are those of a record of IPv6, fixed while it is published.
+type addresses struct{ inside, remote, outside address }
 
 // counters is what one direction of a session has carried, written by whoever forwards that direction.
 type counters struct {

@@ -10,6 +10,7 @@ import (
 type Memory struct {
 	IndexOut, IndexIn   []byte
 	Records             []byte
+	Wide                []byte // addresses of the records, of IPv6 only
 	CountsOut, CountsIn []byte
 	Ports               []byte // any number of arrays of PortArrayBytes; addresses beyond take ordinary memory
 }
@@ -22,25 +23,30 @@ const PortArrayBytes = allPorts * 4
 type Sizes struct {
 	Buckets, Records                        int
 	BucketBytes, RecordBytes, CountersBytes int
+	WideBytes                               int // of a record of IPv6, beside the others
 }
 
 // SizesFor is what a table of maxSessions needs.
 func SizesFor(maxSessions int) Sizes {
 	return Sizes{
 		Buckets: buckets(maxSessions), Records: maxSessions + 1,
-		BucketBytes: bucketBytes, RecordBytes: identityBytes, CountersBytes: countersBytes,
+		BucketBytes: bucketBytes, RecordBytes: identityBytes, CountersBytes: countersBytes, WideBytes: wideBytes,
 	}
 }
 
 // check reports an array that cannot be used.
-func (m *Memory) check(s Sizes) error {
+func (m *Memory) check(s Sizes, ipv6 bool) error {
+	wide := 0
+	if ipv6 {
+		wide = s.Records * s.WideBytes
+	}
 	for _, a := range []struct {
 		name string
 		b    []byte
 		want int
 	}{
 		{"outbound index", m.IndexOut, s.Buckets * s.BucketBytes}, {"inbound index", m.IndexIn, s.Buckets * s.BucketBytes},
-		{"records", m.Records, s.Records * s.RecordBytes},
+		{"records", m.Records, s.Records * s.RecordBytes}, {"addresses", m.Wide, wide},
 		{"outbound counters", m.CountsOut, s.Records * s.CountersBytes}, {"inbound counters", m.CountsIn, s.Records * s.CountersBytes},
 		{"ports", m.Ports, 0},
 	} {
@@ -65,10 +71,13 @@ func (t *Table) place(m *Memory) error {
 	if m == nil {
 		t.out, t.in = newIndex(t.cfg.MaxSessions), newIndex(t.cfg.MaxSessions)
 		t.records = make([]identity, s.Records)
+		if t.cfg.IPv6 {
+			t.wide = make([]addresses, s.Records)
+		}
 		t.counts = [2][]counters{make([]counters, s.Records), make([]counters, s.Records)}
 		return nil
 	}
-	if err := m.check(s); err != nil {
+	if err := m.check(s, t.cfg.IPv6); err != nil {
 		return err
 	}
 	for i := len(m.Ports)/PortArrayBytes - 1; i >= 0; i-- {
@@ -76,6 +85,9 @@ func (t *Table) place(m *Memory) error {
 	}
 	t.out, t.in = indexIn(m.IndexOut, s.Buckets), indexIn(m.IndexIn, s.Buckets)
 	t.records = elements[identity](m.Records, s.Records)
+	if t.cfg.IPv6 {
+		t.wide = elements[addresses](m.Wide, s.Records)
+	}
 	t.counts = [2][]counters{elements[counters](m.CountsOut, s.Records), elements[counters](m.CountsIn, s.Records)}
 	return nil
 }

@@ -63,7 +63,16 @@ func (t *Table) unhold(r, m uint32, s State) {
 }
 
 // remote is the address that a session is with.
-func (t *Table) remote(r uint32) packet.Addr { return t.records[r].translation().Remote }
+func (t *Table) remote(r uint32) packet.Addr {
+	_, remote, _ := t.addresses(r)
+	return remote
+}
+
+// inside is the host that a session belongs to.
+func (t *Table) inside(r uint32) packet.Addr {
+	inside, _, _ := t.addresses(r)
+	return inside
+}
 
 func (t *Table) followsPeers(proto uint8) bool {
 	n, ok := filtered(proto)
@@ -117,6 +126,6 @@ func (t *Table) answered(r uint32) bool {
 	id.own.Store(word&^ownStateMask | uint64(s))
 	t.unhold(r, ownLink(word), Offered)
 	t.hold(r, ownLink(word), s)
-	t.charge(t.records[r].translation().Inside, 1, 0)
+	t.charge(t.inside(r), 1, 0)
 	return true
 }

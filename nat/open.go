@@ -111,7 +111,7 @@ func (t *Table) write(r uint32, k Key, b Binding, m uint32, s State, now Tick) {
 	if r == t.freeHead {
 		t.freeHead = ownLink(id.own.Load())
 	}
-	id.write(&Translation{
+	t.fill(r, &Translation{
 		Key: k, Outside: t.mapping(m).outside, OutsidePort: t.mapping(m).outsidePort,
 		Uplink: b.Uplink, Generation: b.Generation, Hop: b.Hop,
 	})
@@ -148,13 +148,11 @@ func (t *Table) publish(r, old uint32) bool {
 
 // outHash and inHash are the hashes of the keys of a record.
 func (t *Table) outHash(r uint32) uint64 {
-	tr := t.records[r].translation()
-	addrs, ports := tr.words()
-	return siphash(t.cfg.Seed, addrs, ports)
+	tr := t.translation(r)
+	return t.hash(tr.words())
 }
 
 func (t *Table) inHash(r uint32) uint64 {
-	tr := t.records[r].translation()
-	addrs, ports := tr.InKey().words()
-	return siphash(t.cfg.Seed, addrs, ports)
+	tr := t.translation(r)
+	return t.hash(tr.InKey().words())
 }

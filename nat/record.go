@@ -110,46 +110,104 @@ func (tr *Translation) InKey() InKey {
 	}
 }
 
-// words are the key as the words that are hashed and compared with a record.
-func (k Key) words() (addrs, ports uint64) {
-	return uint64(k.Inside.V4())<<32 | uint64(k.Remote.V4()),
-		uint64(k.InsidePort)<<48 | uint64(k.RemotePort)<<32 | uint64(k.Proto)<<8
+// words are a key as it is hashed and compared with records: the address on its own side, the remote one, and the rest.
+type words struct {
+	near, far packet.Addr
+	ports     uint64
 }
 
-func (k InKey) words() (addrs, ports uint64) {
-	return uint64(k.Outside.V4())<<32 | uint64(k.Remote.V4()),
-		uint64(k.RemotePort)<<32 | uint64(k.OutsidePort)<<16 | uint64(k.Proto)<<8 | uint64(k.Uplink)
+func (k Key) words() words {
+	return words{k.Inside, k.Remote, uint64(k.InsidePort)<<48 | uint64(k.RemotePort)<<32 | uint64(k.Proto)<<8}
 }
 
-// matchesOut reports whether the record is the session of an outbound key.
-func (id *identity) matchesOut(addrs, ports uint64) bool {
-	return id.addrs.Load() == addrs && id.ports.Load()&outPortsMask == ports
+func (k InKey) words() words {
+	return words{k.Outside, k.Remote,
+		uint64(k.RemotePort)<<32 | uint64(k.OutsidePort)<<16 | uint64(k.Proto)<<8 | uint64(k.Uplink)}
 }
 
-// matchesIn reports whether the record is the session of an inbound key.
-func (id *identity) matchesIn(addrs, ports uint64) bool {
-	return id.ports.Load()&inPortsMask == ports &&
-		id.outside.Load()>>32 == addrs>>32 && uint32(id.addrs.Load()) == uint32(addrs)
+// pair is the addresses of IPv4, which share a word.
+func (w *words) pair() uint64 { return uint64(w.near.V4())<<32 | uint64(w.far.V4()) }
+
+func (t *Table) hash(w words) uint64 {
+	if t.wide == nil {
+		return siphash(t.cfg.Seed, w.pair(), w.ports)
+	}
+	return siphash(t.cfg.Seed, w.near.Hi, w.near.Lo, w.far.Hi, w.far.Lo, w.ports)
 }
 
-// write fills the fixed words; the record must not be published.
-func (id *identity) write(tr *Translation) {
-	addrs, ports := tr.words()
-	id.addrs.Store(addrs)
-	id.ports.Store(ports | uint64(tr.OutsidePort)<<16 | uint64(tr.Uplink))
-	id.outside.Store(uint64(tr.Outside.V4())<<32 | uint64(tr.Hop)<<hopShift | uint64(tr.Generation))
+// matchesOut reports whether record n is the session of an outbound key.
+func (t *Table) matchesOut(n uint32, w *words) bool {
+	id := &t.records[n]
+	if id.ports.Load()&outPortsMask != w.ports {
+		return false
+	}
+	if t.wide == nil {
+		return id.addrs.Load() == w.pair()
+	}
+	a := &t.wide[n]
+	return a.inside.load() == w.near && a.remote.load() == w.far
 }
 
-func (id *identity) translation() Translation {
-	addrs, ports, outside, own := id.addrs.Load(), id.ports.Load(), id.outside.Load(), id.own.Load()
+// matchesIn reports whether record n is the session of an inbound key.
+func (t *Table) matchesIn(n uint32, w *words) bool {
+	id := &t.records[n]
+	if id.ports.Load()&inPortsMask != w.ports {
+		return false
+	}
+	if t.wide == nil {
+		return uint32(id.outside.Load()>>32) == w.near.V4() && uint32(id.addrs.Load()) == w.far.V4()
+	}
+	a := &t.wide[n]
+	return a.outside.load() == w.near && a.remote.load() == w.far
+}
+
+// fill writes the fixed words of a record; it must not be published.
+func (t *Table) fill(n uint32, tr *Translation) {
+	id, w := &t.records[n], tr.words()
+	id.ports.Store(w.ports | uint64(tr.OutsidePort)<<16 | uint64(tr.Uplink))
+	rest := uint64(tr.Hop)<<hopShift | uint64(tr.Generation)
+	if t.wide == nil {
+		id.addrs.Store(w.pair())
+		id.outside.Store(uint64(tr.Outside.V4())<<32 | rest)
+		return
+	}
+	id.outside.Store(rest)
+	a := &t.wide[n]
+	a.inside.store(tr.Inside)
+	a.remote.store(tr.Remote)
+	a.outside.store(tr.Outside)
+}
+
+func (t *Table) translation(n uint32) Translation {
+	id := &t.records[n]
+	ports, rest, own := id.ports.Load(), id.outside.Load(), id.own.Load()
+	inside, remote, outside := t.addresses(n)
 	return Translation{
 		Key: Key{
-			Inside: packet.IPv4(uint32(addrs >> 32)), Remote: packet.IPv4(uint32(addrs)),
+			Inside: inside, Remote: remote,
 			InsidePort: uint16(ports >> 48), RemotePort: uint16(ports >> 32), Proto: uint8(ports >> 8),
 		},
-		Outside: packet.IPv4(uint32(outside >> 32)), OutsidePort: uint16(ports >> 16), Uplink: uint8(ports),
-		Generation: uint32(outside & generationMask), Hop: uint8(outside >> hopShift), State: ownState(own), Reason: ownReason(own), Helped: own&ownHelped != 0,
+		Outside: outside, OutsidePort: uint16(ports >> 16), Uplink: uint8(ports),
+		Generation: uint32(rest & generationMask), Hop: uint8(rest >> hopShift), State: ownState(own), Reason: ownReason(own), Helped: own&ownHelped != 0,
 	}
+}
+
+// addresses are those of a record.
+func (t *Table) addresses(n uint32) (inside, remote, outside packet.Addr) {
+	if t.wide != nil {
+		a := &t.wide[n]
+		return a.inside.load(), a.remote.load(), a.outside.load()
+	}
+	id := &t.records[n]
+	pair := id.addrs.Load()
+	return packet.IPv4(uint32(pair >> 32)), packet.IPv4(uint32(pair)), packet.IPv4(uint32(id.outside.Load() >> 32))
+}
+
+func (a *address) load() packet.Addr { return packet.Addr{Hi: a[0].Load(), Lo: a[1].Load()} }
+
+func (a *address) store(v packet.Addr) {
+	a[0].Store(v.Hi)
+	a[1].Store(v.Lo)
 }
 
 // generation is that of the uplink when the session was opened.

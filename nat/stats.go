@@ -103,7 +103,7 @@ func (t *Table) info(r uint32) (Info, bool) {
 	own := t.records[r].own.Load()
 	out, in, seen := &t.counts[outbound][r], &t.counts[inbound][r], t.lastSeen(r)
 	return Info{
-		Translation: t.records[r].translation(),
+		Translation: t.translation(r),
 		Created:     seen - Tick(max(0, ownSince(own, seen))), Seen: seen,
 		BytesOut: out.bytes.Load() & bytesMask, BytesIn: in.bytes.Load() & bytesMask,
 		PacketsOut: out.packets.Load(), PacketsIn: in.packets.Load(),

@@ -105,7 +105,7 @@ func (t *Table) finish(r uint32, now Tick, worst ending) {
 	}
 	t.leave(ownLink(word), worst, now)
 	if ownState(word) != Offered {
-		t.charge(t.records[r].translation().Inside, -1, 0)
+		t.charge(t.inside(r), -1, 0)
 	}
 	t.stats.closed(uint8(t.records[r].ports.Load()))
 }
@@ -180,7 +180,7 @@ func (t *Table) Relabel(hop func(inside packet.Addr) uint8) {
 		if uint8(outside>>hopShift) == HopDevice {
 			continue
 		}
-		if now := outside&^hopMask | uint64(hop(packet.IPv4(uint32(id.addrs.Load()>>32))))<<hopShift; now != outside {
+		if now := outside&^hopMask | uint64(hop(t.inside(r)))<<hopShift; now != outside {
 			id.outside.Store(now)
 		}
 	}

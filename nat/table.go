@@ -29,6 +29,7 @@ type Table struct {
 
 	out, in *index
 	records []identity
+	wide    []addresses   // of each record, where they are of IPv6; nil for IPv4
 	counts  [2][]counters // by direction, in separate arrays so that their writers share no cache line
 
 	life   [lifetimes]atomic.Uint32 // ticks
@@ -82,24 +83,20 @@ func (t *Table) SetTimeouts(to Timeouts) {
 
 // FindOut returns the session of an outbound key.
 func (t *Table) FindOut(k Key) Ref {
-	addrs, ports := k.words()
-	n, _ := t.out.find(siphash(t.cfg.Seed, addrs, ports), func(n uint32) bool {
-		return t.records[n].matchesOut(addrs, ports)
-	})
+	w := k.words()
+	n, _ := t.out.find(t.hash(w), func(n uint32) bool { return t.matchesOut(n, &w) })
 	return Ref(n)
 }
 
 // FindIn returns the session of an inbound key.
 func (t *Table) FindIn(k InKey) Ref {
-	addrs, ports := k.words()
-	n, _ := t.in.find(siphash(t.cfg.Seed, addrs, ports), func(n uint32) bool {
-		return t.records[n].matchesIn(addrs, ports)
-	})
+	w := k.words()
+	n, _ := t.in.find(t.hash(w), func(n uint32) bool { return t.matchesIn(n, &w) })
 	return Ref(n)
 }
 
 // Translation returns the session r by value.
-func (t *Table) Translation(r Ref) Translation { return t.records[r].translation() }
+func (t *Table) Translation(r Ref) Translation { return t.translation(uint32(r)) }
 
 // CountOut counts packets (the segments of a super-packet) that leave by the uplink: counters, last-seen and TCP state.
 // Packets of the inside refresh a session, except a RST of one already reset (RFC 7857 §5).
