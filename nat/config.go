@@ -120,7 +120,7 @@ func lifetimeOf(s State, proto uint8) lifetime {
 		switch proto {
 		case protoUDP:
 			return lifeUDP
-		case protoICMP:
+		case protoICMP, protoICMPv6:
 			return lifeICMP
 		}
 		return lifeOther

@@ -30,6 +30,7 @@ func TestLayout(t *testing.T) {
 		{"counters.seqEnd", unsafe.Offsetof(c.seqEnd), 16},
 		{"counters.ack", unsafe.Offsetof(c.ack), 20},
 		{"record", recordBytes, 80},
+		{"addresses of IPv6", unsafe.Sizeof(addresses{}), wideBytes},
 		{"bucket", bucketSlots * unsafe.Sizeof(newIndex(1).words[0]), 64},
 		{"mapping", unsafe.Sizeof(mapping{}), 56},
 	} {
@@ -41,23 +42,36 @@ func TestLayout(t *testing.T) {
 
 // Records survive their packing, and the words of both keys are the record's words behind the masks.
 func TestRecordWords(t *testing.T) {
+	for name, draw := range map[string]func(*rapid.T, string) packet.Addr{
+		"IPv4": func(t *rapid.T, what string) packet.Addr { return packet.IPv4(rapid.Uint32().Draw(t, what)) },
+		"IPv6": func(t *rapid.T, what string) packet.Addr {
+			return packet.Addr{Hi: rapid.Uint64().Draw(t, what), Lo: rapid.Uint64().Draw(t, what)}
+		},
+	} {
+		table := newTable(t, func(c *Config) { c.IPv6 = name == "IPv6" })
+		t.Run(name, func(t *testing.T) { checkRecordWords(t, table, draw) })
+	}
+}
+
+func checkRecordWords(t *testing.T, table *Table, addr func(*rapid.T, string) packet.Addr) {
 	rapid.Check(t, func(t *rapid.T) {
 		u16, u32 := rapid.Uint16(), rapid.Uint32()
 		want := Translation{
-			Key: Key{Inside: packet.IPv4(u32.Draw(t, "inside")), Remote: packet.IPv4(u32.Draw(t, "remote")), InsidePort: u16.Draw(t, "in port"),
+			Key: Key{Inside: addr(t, "inside"), Remote: addr(t, "remote"), InsidePort: u16.Draw(t, "in port"),
 				RemotePort: u16.Draw(t, "remote port"), Proto: rapid.Uint8().Draw(t, "proto")},
-			Outside: packet.IPv4(u32.Draw(t, "outside")), OutsidePort: u16.Draw(t, "out port"), Uplink: rapid.Uint8().Draw(t, "uplink"),
+			Outside: addr(t, "outside"), OutsidePort: u16.Draw(t, "out port"), Uplink: rapid.Uint8().Draw(t, "uplink"),
 			Generation: u32.Draw(t, "generation") & MaxGeneration, Hop: rapid.Uint8().Draw(t, "hop"), State: State(rapid.IntRange(0, 15).Draw(t, "state")),
 			Reason: rapid.Uint8Max(ownReasonMask).Draw(t, "reason"), Helped: rapid.Bool().Draw(t, "helped"),
 		}
 		link, tick := u32.Draw(t, "link")&ownLinkMask, Tick(u32.Draw(t, "tick"))
-		var id identity
-		id.write(&want)
+		const n = 7
+		id := &table.records[n]
+		table.fill(n, &want)
 		id.own.Store(packOwn(want.State, want.Reason, link, tick))
 		if want.Helped {
 			id.own.Or(ownHelped)
 		}
-		if got := id.translation(); got != want {
+		if got := table.translation(n); got != want {
 			t.Fatalf("got %+v, want %+v", got, want)
 		}
 		if got := ownLink(id.own.Load()); got != link {
@@ -66,8 +80,15 @@ func TestRecordWords(t *testing.T) {
 		if got := ownSince(id.own.Load(), tick+77); got != 77 {
 			t.Fatalf("77 ticks later: %d", got)
 		}
-		if !id.matchesOut(want.words()) || !id.matchesIn(want.InKey().words()) {
+		out, in := want.words(), want.InKey().words()
+		if !table.matchesOut(n, &out) || !table.matchesIn(n, &in) {
 			t.Fatal("a record does not match its own keys")
+		}
+		for _, w := range []*words{&out, &in} {
+			w.far.Lo ^= 1
+			if table.matchesOut(n, w) || table.matchesIn(n, w) {
+				t.Fatal("a record matches another remote")
+			}
 		}
 	})
 }

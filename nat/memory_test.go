@@ -19,7 +19,7 @@ func memoryFor(maxSessions int) *Memory {
 	return &Memory{
 		IndexOut: array(s.Buckets, s.BucketBytes), IndexIn: array(s.Buckets, s.BucketBytes), Records: array(s.Records, s.RecordBytes),
 		CountsOut: array(s.Records, s.CountersBytes), CountsIn: array(s.Records, s.CountersBytes),
-		Ports: array(2*PortArrayBytes/8, 8),
+		Ports: array(2*PortArrayBytes/8, 8), Wide: array(s.Records, s.WideBytes),
 	}
 }
 

@@ -4,7 +4,7 @@ import "tapgw/internal/packet"
 
 // HasPorts reports whether sessions of a protocol have an outside port, or identifier, of their own. Those of all others are
 // told apart by the pair of addresses alone, and their ports are 0.
-func HasPorts(proto uint8) bool { return proto == protoTCP || proto == protoUDP || proto == protoICMP }
+func HasPorts(proto uint8) bool { return proto == protoTCP || proto == protoUDP || isICMP(proto) }
 
 // takeOutside finds the outside endpoint of mapping m of k on b. Without ports that is an address by which no other inside host
 // speaks this protocol with the same remote.

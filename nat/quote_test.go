@@ -214,6 +214,12 @@ func FuzzQuote(f *testing.F) {
 		f.Add(in, true)
 		f.Add(out, true)
 	}
+	for _, proto := range []uint8{protoTCP, protoUDP, protoICMPv6, 47} {
+		quoted := flowV6{proto: proto, src: v6(out1), dst: v6(web), srcPort: 777, dstPort: 53, icmpType: 128, first: 60,
+			chain: []byte{proto, 0, 1, 4, 0, 0, 0, 0}, payload: []byte("payload")}.packet(f)
+		in, _ := reportV6(f, v6(router), v6(out1), 2, 1280, quoted)
+		f.Add(in, true)
+	}
 	f.Fuzz(func(t *testing.T, frame []byte, repair bool) {
 		frame = bytes.Clone(frame)
 		frame = frame[:len(frame):len(frame)]
@@ -221,12 +227,15 @@ func FuzzQuote(f *testing.F) {
 		if p.Decode(frame); p.Kind == packet.ICMPError && repair {
 			repairSums(frame, &p)
 		}
-		intact := p.Kind == packet.ICMPError && intactIP(frame, &p)
+		intact, inside, outside := p.Kind == packet.ICMPError && !p.IPv6 && intactIP(frame, &p), host, out1
+		if p.IPv6 {
+			inside, outside = v6(host), v6(out1)
+		}
 		if k, ok := QuotedKeyIn(frame, &p, isp1); ok {
-			tr := Translation{Key: Key{Inside: host, InsidePort: k.OutsidePort / 2, Remote: k.Remote, Proto: k.Proto}, Outside: k.Outside, OutsidePort: k.OutsidePort}
+			tr := Translation{Key: Key{Inside: inside, InsidePort: k.OutsidePort / 2, Remote: k.Remote, Proto: k.Proto}, Outside: k.Outside, OutsidePort: k.OutsidePort}
 			checkError(t, frame, p, intact, RewriteErrorIn(bytes.Clone(frame), &p, &tr), RewriteErrorIn, &tr)
 		} else if k, ok := QuotedKeyOut(frame, &p); ok {
-			tr := Translation{Key: k, Outside: out1, OutsidePort: k.InsidePort / 2}
+			tr := Translation{Key: k, Outside: outside, OutsidePort: k.InsidePort / 2}
 			checkError(t, frame, p, intact, RewriteErrorOut(bytes.Clone(frame), &p, &tr), RewriteErrorOut, &tr)
 		}
 	})
@@ -237,6 +246,11 @@ func repairSums(frame []byte, p *packet.Packet) {
 	fill := func(at, from, to int) {
 		binary.BigEndian.PutUint16(frame[at:], 0)
 		binary.BigEndian.PutUint16(frame[at:], ^packet.Fold(packet.Sum(0, frame[from:to])))
+	}
+	if p.IPv6 {
+		binary.BigEndian.PutUint16(frame[p.L4+2:], 0)
+		binary.BigEndian.PutUint16(frame[p.L4+2:], ^messageSum(frame, p))
+		return
 	}
 	l3, end := int(p.L4)+8, int(p.L3)+int(p.Len)
 	if end >= l3+20 {
@@ -256,7 +270,7 @@ func checkError(t *testing.T, frame []byte, p packet.Packet, intact, ok bool, ag
 	if intact && !intactIP(frame, &p) {
 		t.Fatal("outer header checksum")
 	}
-	if packet.Fold(packet.Sum(0, message(frame, &p))) != 0xffff {
+	if messageSum(frame, &p) != 0xffff {
 		t.Fatal("ICMP checksum")
 	}
 	if _, ok := parseQuote(frame, &p); !ok {

@@ -15,7 +15,7 @@ func RewriteOut(frame []byte, p *packet.Packet, tr *Translation, partial bool) b
 	if !ok {
 		return false
 	}
-	rewrite(frame, p, edit{addrAt: int(p.L3) + srcAt, addr: tr.Outside, portAt: port, port: tr.OutsidePort}, partial)
+	rewrite(frame, p, edit{addrAt: addressOf(p, outbound), addr: tr.Outside, portAt: port, port: tr.OutsidePort}, partial)
 	p.Src, p.SrcPort = tr.Outside, tr.OutsidePort
 	if p.Kind == packet.ICMPQuery {
 		p.DstPort = tr.OutsidePort
@@ -29,7 +29,7 @@ func RewriteIn(frame []byte, p *packet.Packet, tr *Translation, partial bool) bo
 	if !ok {
 		return false
 	}
-	rewrite(frame, p, edit{addrAt: int(p.L3) + dstAt, addr: tr.Inside, portAt: port, port: tr.InsidePort}, partial)
+	rewrite(frame, p, edit{addrAt: addressOf(p, inbound), addr: tr.Inside, portAt: port, port: tr.InsidePort}, partial)
 	p.Dst, p.DstPort = tr.Inside, tr.InsidePort
 	if p.Kind == packet.ICMPQuery {
 		p.SrcPort = tr.InsidePort
@@ -37,13 +37,22 @@ func RewriteIn(frame []byte, p *packet.Packet, tr *Translation, partial bool) bo
 	return true
 }
 
-// Offsets in the IPv4 header.
+// Offsets in the IPv4 header, and of the source in that of IPv6.
 const (
 	fragmentAt = 6
 	ipSumAt    = 10
 	srcAt      = 12
 	dstAt      = 16
+	srcAtV6    = 8
 )
+
+// addressOf is where the address lies that a direction translates: the source of what leaves, the destination of what comes.
+func addressOf(p *packet.Packet, d direction) int {
+	if p.IPv6 {
+		return int(p.L3) + srcAtV6 + 16*int(d)
+	}
+	return int(p.L3) + srcAt + 4*int(d)
+}
 
 // edit is one address and one port to be written. A portAt of 0 means that the frame has no port to be translated.
 type edit struct {
@@ -70,6 +79,9 @@ func portOffset(frame []byte, p *packet.Packet, d direction) (at int, ok bool) {
 
 // isLater reports whether a packet is a fragment other than the first, which has no transport header.
 func isLater(frame []byte, p *packet.Packet) bool {
+	if p.IPv6 {
+		return p.Frag != 0 && p.Place(frame).Offset > 0
+	}
 	return binary.BigEndian.Uint16(frame[int(p.L3)+fragmentAt:])&0x1fff != 0
 }
 
@@ -83,14 +95,17 @@ func fragmentPort(l4 []byte, p *packet.Packet, d direction, later bool) (at int,
 		return int(p.L4) + 2*int(d), len(l4) >= tcpSumEnd
 	case packet.ProtoUDP:
 		return int(p.L4) + 2*int(d), len(l4) >= 8
-	case packet.ProtoICMP:
-		return int(p.L4) + 4, len(l4) >= 8 && isQuery(l4[0])
+	case protoICMP, protoICMPv6:
+		return int(p.L4) + 4, len(l4) >= 8 && isQuery(p.Proto, l4[0])
 	}
 	return 0, true
 }
 
-// isQuery reports whether an ICMP type carries an identifier that we translate.
-func isQuery(icmpType uint8) bool {
+// isQuery reports whether a type of ICMP or ICMPv6 carries an identifier that we translate.
+func isQuery(proto, icmpType uint8) bool {
+	if proto == protoICMPv6 {
+		return icmpType == packet.ICMPv6Echo || icmpType == packet.ICMPv6EchoReply
+	}
 	switch icmpType {
 	case packet.ICMPEcho, packet.ICMPEchoReply, packet.ICMPTimestamp, packet.ICMPTimestampReply:
 		return true
@@ -99,17 +114,15 @@ func isQuery(icmpType uint8) bool {
 }
 
 func rewrite(frame []byte, p *packet.Packet, e edit, partial bool) {
-	var addr, both packet.Delta
-	addr.Replace32(binary.BigEndian.Uint32(frame[e.addrAt:]), e.addr.V4())
-	binary.BigEndian.PutUint32(frame[e.addrAt:], e.addr.V4())
-	fix(frame, int(p.L3)+ipSumAt, addr)
+	var both packet.Delta
+	addr := replaceAddress(frame, p, e)
 	if e.portAt == 0 {
 		if isSummed(frame, p) {
 			fixTransport(frame, p, addr, addr, partial)
 		}
 		return
 	}
-	if p.Proto != packet.ProtoICMP {
+	if p.Proto != protoICMP { // which has no pseudo header
 		both = addr
 	}
 	both.Replace16(binary.BigEndian.Uint16(frame[e.portAt:]), e.port)
@@ -117,12 +130,31 @@ func rewrite(frame []byte, p *packet.Packet, e edit, partial bool) {
 	fixTransport(frame, p, addr, both, partial)
 }
 
+// replaceAddress writes an address, with the checksum of IPv4's header, and returns what that adds to other sums.
+func replaceAddress(frame []byte, p *packet.Packet, e edit) (d packet.Delta) {
+	if !p.IPv6 {
+		d.Replace32(binary.BigEndian.Uint32(frame[e.addrAt:]), e.addr.V4())
+		binary.BigEndian.PutUint32(frame[e.addrAt:], e.addr.V4())
+		fix(frame, int(p.L3)+ipSumAt, d)
+		return d
+	}
+	field := frame[e.addrAt : e.addrAt+16]
+	var to [16]byte
+	binary.BigEndian.PutUint64(to[:], e.addr.Hi)
+	binary.BigEndian.PutUint64(to[8:], e.addr.Lo)
+	for i := 0; i < len(to); i += 4 {
+		d.Replace32(binary.BigEndian.Uint32(field[i:]), binary.BigEndian.Uint32(to[i:]))
+	}
+	copy(field, to[:])
+	return d
+}
+
 // fixTransport brings the transport checksum up to date: with both deltas when it is complete, with that of the address
 // alone when the device sums the rest.
 func fixTransport(frame []byte, p *packet.Packet, addr, both packet.Delta, partial bool) {
 	at := p.ChecksumOffset()
 	switch {
-	case partial && p.Proto == packet.ProtoICMP: // no pseudo header: the device sums all
+	case partial && p.Proto == protoICMP: // no pseudo header: the device sums all
 	case partial:
 		field := frame[at : at+2]
 		binary.BigEndian.PutUint16(field, addr.ApplySeed(binary.BigEndian.Uint16(field)))

@@ -263,6 +263,10 @@ func FuzzRewrite(f *testing.F) {
 		frame, _ := flow{proto: proto, src: host, dst: web, srcPort: 1, dstPort: 2, icmpType: 8, options: 1, payload: []byte("payload")}.frame(f)
 		f.Add(frame, out1.V4(), uint16(9), true, false)
 	}
+	for _, proto := range []uint8{protoTCP, protoUDP, protoICMPv6} {
+		frame, _ := flowV6{proto: proto, src: v6(host), dst: v6(web), srcPort: 1, dstPort: 2, icmpType: 128, payload: []byte("payload")}.frame(f)
+		f.Add(frame, out1.V4(), uint16(9), true, false)
+	}
 	f.Fuzz(func(t *testing.T, frame []byte, number uint32, port uint16, out, partial bool) {
 		addr := packet.IPv4(number)
 		var p packet.Packet
@@ -281,5 +285,5 @@ func FuzzRewrite(f *testing.F) {
 }
 
 func intactIP(frame []byte, p *packet.Packet) bool {
-	return p.L3 != 0 && packet.Fold(packet.Sum(0, frame[p.L3:p.L4])) == 0xffff
+	return !p.IPv6 && p.L3 != 0 && packet.Fold(packet.Sum(0, frame[p.L3:p.L4])) == 0xffff
 }

@@ -44,7 +44,7 @@ func (t *Table) spaceOf(uplink, proto uint8, outside packet.Addr) *space {
 	}
 	s := &space{proto: proto, outside: outside}
 	s.words, s.shared = t.portWords(proto)
-	if proto == protoICMP {
+	if isICMP(proto) {
 		s.pool = make([]uint16, allPorts)
 		for i := range s.pool {
 			s.pool[i] = uint16(i)
@@ -84,7 +84,7 @@ func (t *Table) dropSpaces(uplink uint8) {
 // ports are ours.
 func (t *Table) portWords(proto uint8) (words []atomic.Uint32, array int) {
 	last := len(t.freeArrays) - 1
-	if proto == protoICMP || last < 0 {
+	if isICMP(proto) || last < 0 {
 		return make([]atomic.Uint32, allPorts), -1
 	}
 	array, t.freeArrays = t.freeArrays[last], t.freeArrays[:last]

@@ -9,10 +9,14 @@ import (
 )
 
 const (
-	protoICMP = packet.ProtoICMP
-	protoTCP  = packet.ProtoTCP
-	protoUDP  = packet.ProtoUDP
+	protoICMP   = packet.ProtoICMP
+	protoICMPv6 = packet.ProtoICMPv6
+	protoTCP    = packet.ProtoTCP
+	protoUDP    = packet.ProtoUDP
 )
+
+// isICMP reports whether a protocol is ICMP of its family.
+func isICMP(proto uint8) bool { return proto == protoICMP || proto == protoICMPv6 }
 
 // direction numbers the two directions of a session.
 type direction uint8

@@ -42,6 +42,9 @@ func TestRFC791_CutPiecesAreTheDatagram(t *testing.T) {
 		frame := build(rt, 17, nil, &layers.UDP{SrcPort: 1, DstPort: 2}, gopacket.Payload(data))
 		var p Packet
 		p.Decode(frame)
+		if sum := frame[p.L4+6:][:2]; sum[0]|sum[1] == 0 { // gopacket does not know RFC 768's rule
+			sum[0], sum[1] = 0xff, 0xff
+		}
 		want := bytes.Clone(frame[p.L4:])
 		b := buffer(frame)
 		if rapid.Bool().Draw(rt, "partial") {

@@ -57,6 +57,23 @@ func (p *Packet) DecodeIPv6(b []byte, l3 int) {
 	}
 }
 
+// QuotedIPv6 reads as much of an IPv6 packet as errors quote of it: addresses, and what is behind the extension headers. Len
+// is that of the whole packet. False when it is none, is no first fragment, or its transport header is beyond the quote.
+func QuotedIPv6(b []byte, l3 int) (p Packet, ok bool) {
+	if len(b) < l3+ipv6Header || b[l3]>>4 != 6 {
+		return p, false
+	}
+	ip := b[l3:]
+	p = Packet{IPv6: true, L3: uint16(l3), Len: uint32(ipv6Header) + uint32(binary.BigEndian.Uint16(ip[4:]))}
+	p.Src, p.Dst = addrAt(ip[8:]), addrAt(ip[24:])
+	at, ok := p.walk(ip)
+	p.L4 = uint16(l3 + at)
+	if ok && p.Kind == Fragment {
+		ok = p.Place(b).Offset == 0
+	}
+	return p, ok && !p.Src.Is4() && !p.Dst.Is4()
+}
+
 func addrAt(b []byte) Addr { return Addr{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])} }
 
 // walk passes the extension headers of an IPv6 packet, notes the protocol behind them, and returns where that begins. The
@@ -71,14 +88,11 @@ func (p *Packet) walk(ip []byte) (at int, ok bool) {
 		}
 		switch next {
 		case protoHopByHop, protoRouting, protoDestination:
-			length := 0
 			if next == protoHopByHop && n > 0 || len(ip) < at+8 {
 				return 0, false
 			}
-			if length = 8 + 8*int(ip[at+1]); len(ip) < at+length {
-				return 0, false
-			}
-			if next == protoRouting && ip[at+3] != 0 {
+			length := 8 + 8*int(ip[at+1])
+			if len(ip) < at+length || next == protoRouting && ip[at+3] != 0 {
 				return 0, false
 			}
 			next, at = ip[at], at+length

@@ -79,7 +79,7 @@ func TestDecodeIPv6(t *testing.T) {
 		"listener":             {buildV6(t, 0, 58, header(58, 1, 0), message(143)...), Packet{Kind: Discovery, Proto: 58, ICMPType: 143}, 8},
 		"unknown ICMPv6":       {buildV6(t, 58, 58, nil, message(200)...), Packet{Kind: OtherProto, Proto: 58, ICMPType: 200}, 0},
 		"ICMP of IPv4":         {buildV6(t, 1, 1, nil, gopacket.Payload("12345678")), Packet{Kind: OtherProto, Proto: 1}, 0},
-		"no next header":       {buildV6(t, 59, 59, nil), Packet{Kind: OtherProto, Proto: 59}, 0},
+		"no next header":       {buildV6(t, 59, 59, nil), Packet{Kind: Portless, Proto: 59}, 0},
 		"three extensions":     {buildV6(t, 0, 17, chain, udp...), isUDP, 48},
 		"alone, as a fragment": {buildV6(t, 44, 17, fragmentV6(17, 0, false), udp...), isUDP, 8},
 		"first fragment":       {buildV6(t, 44, 17, fragmentV6(17, 0, true), udp...), Packet{Kind: Fragment, Proto: 17}, 8},

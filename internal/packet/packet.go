@@ -136,7 +136,7 @@ func (p *Packet) decodeL4(l4 []byte, room int) {
 		p.decodeICMPv6(l4)
 	case p.Proto == ProtoTCP || p.Proto == ProtoUDP || p.Proto == p.icmp(), len(l4) < p.summed():
 		p.Kind = Malformed
-	case p.Proto == ProtoIGMP, p.Proto == ProtoICMP:
+	case p.Proto == ProtoIGMP, p.Proto == ProtoICMP, p.Proto == ProtoICMPv6: // the latter two of the other family
 		p.Kind = OtherProto
 	default:
 		p.Kind = Portless
