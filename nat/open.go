@@ -12,6 +12,8 @@ type Binding struct {
 	Exact      bool          // the one address is this inside host's alone: the outside port is the inside port
 	Inward     bool          // the remote began: Offered, and where the endpoint has a mapping, that stays the one of new sessions
 	Hop        uint8         // of the way to the inside endpoint: 0 for none of its own, HopDevice, or a number of the caller's
+
+	port uint16 // that a new mapping must get outside, 0 for any
 }
 
 // Open makes the session of k on the uplink of b and returns it. Where k already has a session under the same uplink and

@@ -62,6 +62,14 @@ func (t *Table) takePort(k Key, b Binding, m uint32, now Tick) (*space, uint16, 
 	for i := range n {
 		s := t.spaceOf(b.Uplink, k.Proto, b.Addresses[(start+i)%n])
 		s.wake(now)
+		if b.port != 0 {
+			if !s.take(b.port) {
+				continue
+			}
+			s.words[b.port].Store(portMapped | m)
+			s.mappings++
+			return s, b.port, nil
+		}
 		if port, ok := t.pickShared(s, k, b.Uplink); ok {
 			s.share(port)
 			t.stats.shared.Add(1)

@@ -16,11 +16,15 @@ const maxReserved = 255
 // Reserve gives an inside endpoint, TCP or UDP, its mapping on the uplink of b until Cancel. Errors: ErrTableFull, ErrNoPort,
 // ErrBinding.
 func (t *Table) Reserve(proto uint8, inside packet.Addr, port uint16, b Binding, now Tick) (Reservation, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.reserve(proto, inside, port, b, now)
+}
+
+func (t *Table) reserve(proto uint8, inside packet.Addr, port uint16, b Binding, now Tick) (Reservation, error) {
 	if len(b.Addresses) == 0 || b.Generation > MaxGeneration || proto != protoTCP && proto != protoUDP {
 		return Reservation{}, ErrBinding
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	n, err := t.mappingFor(Key{Proto: proto, Inside: inside, InsidePort: port}, b, now)
 	if err != nil {
 		return Reservation{}, err
@@ -38,6 +42,10 @@ func (t *Table) Reserve(proto uint8, inside packet.Addr, port uint16, b Binding,
 func (t *Table) Cancel(r Reservation, now Tick) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.cancel(r, now)
+}
+
+func (t *Table) cancel(r Reservation, now Tick) {
 	t.mapping(r.mapping).reserved--
 	t.leave(r.mapping, abandoned, now)
 }

@@ -62,26 +62,40 @@ func (h *helpers) announce(c *control, r helper.Related) (netip.AddrPort, bool) 
 	}
 	own := r.Proto == s.Proto && r.Inside.Port() == s.InsidePort
 	hasPorts := r.Proto == packet.ProtoTCP || r.Proto == packet.ProtoUDP
-	if r.Pair || hasPorts && !own && r.Inside.Port() < firstOrdinaryPort {
+	if hasPorts && !own && r.Inside.Port() < firstOrdinaryPort {
 		return netip.AddrPort{}, false
 	}
 	return h.announceMapped(c, r)
 }
 
 // announceMapped maps what the remote may speak to first. h.mu is held.
-func (h *helpers) announceMapped(c *control, r helper.Related) (netip.AddrPort, bool) {
+func (h *helpers) announceMapped(c *control, r helper.Related) (outside netip.AddrPort, ok bool) {
+	reserved, err := h.reserve(c, r)
+	if err != nil {
+		return outside, false
+	}
+	for i, one := range reserved {
+		key := expectation{proto: r.Proto, uplink: c.session.Uplink, addr: one.Outside, port: one.OutsidePort}
+		if !h.expect(&related{key: key, owner: c, remote: r.Remote, reserved: one, isReserved: true}, c.now) {
+			for _, left := range reserved[i:] {
+				h.table.Cancel(left, c.now)
+			}
+			return outside, false
+		}
+	}
+	return netip.AddrPortFrom(reserved[0].Outside.Netip(), reserved[0].OutsidePort), true
+}
+
+// reserve makes the mappings of a related session, on the uplink and the address of its control session.
+func (h *helpers) reserve(c *control, r helper.Related) ([]nat.Reservation, error) {
 	s := &c.session
 	b := nat.Binding{Uplink: s.Uplink, Generation: s.Generation, Addresses: []packet.Addr{s.Outside}}
+	if r.Pair {
+		pair, err := h.table.ReservePair(r.Proto, s.Inside, r.Inside.Port(), b, c.now)
+		return pair[:], err
+	}
 	one, err := h.table.Reserve(r.Proto, s.Inside, r.Inside.Port(), b, c.now)
-	if err != nil {
-		return netip.AddrPort{}, false
-	}
-	key := expectation{proto: r.Proto, uplink: s.Uplink, addr: one.Outside, port: one.OutsidePort}
-	if !h.expect(&related{key: key, owner: c, remote: r.Remote, reserved: one, isReserved: true}, c.now) {
-		h.table.Cancel(one, c.now)
-		return netip.AddrPort{}, false
-	}
-	return netip.AddrPortFrom(one.Outside.Netip(), one.OutsidePort), true
+	return []nat.Reservation{one}, err
 }
 
 // expect notes a related session, in the place of what was announced before for the same endpoint. h.mu is held.

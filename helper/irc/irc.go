@@ -17,9 +17,6 @@ import (
 	"tapgw/internal/packet"
 )
 
-// Port is where servers wait for clients.
-const Port = 6667
-
 // Helper helps IRC.
 type Helper struct{}
 

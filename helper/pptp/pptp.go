@@ -11,9 +11,6 @@ import (
 	"tapgw/helper/internal/ends"
 )
 
-// Port is where control connections go.
-const Port = 1723
-
 const protoGRE = 47
 
 // Helper helps PPTP.

@@ -16,9 +16,6 @@ import (
 	"tapgw/internal/packet"
 )
 
-// Port is where servers wait for control connections.
-const Port = 554
-
 // Helper helps RTSP.
 type Helper struct{}
 

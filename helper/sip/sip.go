@@ -16,9 +16,6 @@ import (
 	"tapgw/internal/packet"
 )
 
-// Port is where servers wait for signalling.
-const Port = 5060
-
 // Helper helps SIP.
 type Helper struct{}
 
@@ -170,7 +167,7 @@ func (r *rewriter) via(element text.Span) {
 		return
 	}
 	sentBy, _, _ := text.Cut(r.b, text.Span{First: protocol.First + at, End: element.End}, ';')
-	r.endpoint(sentBy, Port)
+	r.endpoint(sentBy, defaultPort)
 }
 
 // contact rewrites the URI of one contact, in angle brackets or bare; "*" is none.
@@ -197,7 +194,11 @@ func (r *rewriter) contact(element text.Span) {
 	}
 }
 
-const portTLS = 5061 // default of "sips:" (RFC 3261 §19.1.2)
+// Ports where none is named (RFC 3261 §19.1.2).
+const (
+	defaultPort = 5060
+	securePort  = 5061 // of "sips:"
+)
 
 // uri rewrites the host and port of a "sip:user@host:port;parameters?headers".
 func (r *rewriter) uri(s text.Span) {
@@ -205,10 +206,10 @@ func (r *rewriter) uri(s text.Span) {
 	if !ok {
 		return
 	}
-	port := uint16(Port)
+	port := uint16(defaultPort)
 	switch {
 	case bytes.EqualFold(scheme.Of(r.b), []byte("sips")):
-		port = portTLS
+		port = securePort
 	case !bytes.EqualFold(scheme.Of(r.b), []byte("sip")):
 		return
 	}
