@@ -29,7 +29,7 @@ const vlanMask = 0x0fff
 var etherIPv4 = binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)
 
 // hideRules drop the packets of one uplink that belong, or may belong, to the datapath.
-func hideRules(u Uplink, addresses string) (rules [][]expr.Any) {
+func hideRules(u Uplink, addresses string, ports []PortRange) (rules [][]expr.Any) {
 	if u.GiveBackMAC != [6]byte{} {
 		rules = append(rules, givenBackRule(u.GiveBackMAC))
 	}
@@ -38,9 +38,11 @@ func hideRules(u Uplink, addresses string) (rules [][]expr.Any) {
 	}
 	ours := join(meta(expr.MetaKeyPROTOCOL), equal(etherIPv4), network(16, 4), in(addresses))
 	fragment := join(network(6, 2), mask(binary.BigEndian.AppendUint16(nil, fragmentMask)))
+	for _, match := range matchPorts(ports) {
+		rules = append(rules, join(ours, meta(expr.MetaKeyL4PROTO), in(setTransport), fragment, equal([]byte{0, 0}),
+			payload(expr.PayloadBaseTransportHeader, 2, 2), match, drop()))
+	}
 	return append(rules,
-		join(ours, meta(expr.MetaKeyL4PROTO), in(setTransport), fragment, equal([]byte{0, 0}),
-			payload(expr.PayloadBaseTransportHeader, 2, 2), in(setPorts), drop()),
 		join(ours, meta(expr.MetaKeyL4PROTO), in(setFragments), fragment, compare(expr.CmpOpNeq, []byte{0, 0}), drop()),
 		join(ours, meta(expr.MetaKeyL4PROTO), notIn(setNotHidden), drop()),
 	)
@@ -205,6 +207,18 @@ func notIn(set string) []expr.Any {
 }
 
 func equal(data []byte) []expr.Any { return compare(expr.CmpOpEq, data) }
+
+// matchPorts are matches of which one holds for each port: comparisons where those are not too many, as the kernel fills a set of
+// intervals only a moment after the rules that look there are in force, and the host would answer what arrives meanwhile.
+func matchPorts(ports []PortRange) (matches [][]expr.Any) {
+	if len(ports) > maxPortRules {
+		return [][]expr.Any{in(setPorts)}
+	}
+	for _, r := range ports {
+		matches = append(matches, join(compare(expr.CmpOpGte, port(r.First)), compare(expr.CmpOpLte, port(r.Last))))
+	}
+	return matches
+}
 
 func compare(op expr.CmpOp, data []byte) []expr.Any {
 	return []expr.Any{&expr.Cmp{Op: op, Register: 1, Data: data}}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,18 +68,23 @@ func Open() (*Rules, error) {
 	return &Rules{socket: s}, nil
 }
 
-// Apply makes the ruleset match w in one transaction. It does nothing when w is what was applied before.
+// Apply makes the ruleset match w in one transaction, which leaves tables alone that are as they shall be: for a moment the kernel
+// looks for the elements of new sets in vain, and what is hidden would come through.
 func (r *Rules) Apply(w Wanted) error {
 	p := newPlan(w)
-	if r.current && p.equal(r.applied) {
+	stale := slices.DeleteFunc(slices.Clone(ours), func(t table) bool { return r.current && p.part(t).equal(r.applied.part(t)) })
+	if len(stale) == 0 {
 		return nil
 	}
-	old, err := r.socket.removals(ownedNetdev, ownedInet, fallback)
+	changes, err := r.socket.removals(stale...)
 	if err != nil {
 		return err
 	}
+	for _, t := range stale {
+		changes = append(changes, p.part(t).messages()...)
+	}
 	r.current = false
-	if err := r.socket.commit(append(old, p.messages()...)); err != nil {
+	if err := r.socket.commit(changes); err != nil {
 		return err
 	}
 	r.applied, r.current = p, true
@@ -119,7 +125,7 @@ func (r *Rules) Changed() (bool, error) {
 
 // Left names the tables in the kernel that Close would remove.
 func (r *Rules) Left() (tables []string, err error) {
-	removals, err := r.socket.removals(ownedNetdev, ownedInet, fallback)
+	removals, err := r.socket.removals(ours...)
 	for _, m := range removals {
 		tables = append(tables, m.about)
 	}
@@ -128,7 +134,7 @@ func (r *Rules) Left() (tables []string, err error) {
 
 // Close removes everything, the fallback too.
 func (r *Rules) Close() error {
-	return errors.Join(r.socket.remove(ownedNetdev, ownedInet, fallback), r.socket.close())
+	return errors.Join(r.socket.remove(ours...), r.socket.close())
 }
 
 // Cleanup removes what a crash left behind. It fails with ErrOwned while another process runs.
@@ -179,4 +185,4 @@ func (s *socket) holds(c chain) (bool, error) {
 	return rules == len(c.rules), nil
 }
 
-func (p plan) equal(q plan) bool { return bytes.Equal(p.fingerprint, q.fingerprint) }
+func (p plan) equal(q plan) bool { return bytes.Equal(p.fingerprint(), q.fingerprint()) }

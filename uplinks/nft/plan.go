@@ -49,13 +49,18 @@ const (
 // firstPort is the lowest port the kernel may masquerade to: those below are for services.
 const firstPort = 1024
 
+// maxPortRules is how many ranges of ports have rules of their own.
+const maxPortRules = 32
+
 // plan is the content of our tables.
 type plan struct {
-	tables      []table
-	sets        []set
-	chains      []chain
-	fingerprint []byte // the encoded messages: equal plans have equal ones
+	tables []table
+	sets   []set
+	chains []chain
 }
+
+// ours are all our tables.
+var ours = []table{ownedNetdev, ownedInet, fallback}
 
 func newPlan(w Wanted) plan {
 	p := plan{}
@@ -66,10 +71,35 @@ func newPlan(w Wanted) plan {
 		p.filter(w, uplinks)
 		p.fallBack(w, uplinks, ports)
 	}
-	for _, m := range p.messages() {
-		p.fingerprint, _ = m.append(p.fingerprint, 0) // a message that cannot be encoded fails the commit
-	}
 	return p
+}
+
+// part is what of p is in one table.
+func (p plan) part(t table) (part plan) {
+	for _, own := range p.tables {
+		if own == t {
+			part.tables = append(part.tables, t)
+		}
+	}
+	for _, s := range p.sets {
+		if s.table == t {
+			part.sets = append(part.sets, s)
+		}
+	}
+	for _, c := range p.chains {
+		if c.table == t {
+			part.chains = append(part.chains, c)
+		}
+	}
+	return part
+}
+
+// fingerprint is the encoded messages: equal plans have equal ones.
+func (p plan) fingerprint() (b []byte) {
+	for _, m := range p.messages() {
+		b, _ = m.append(b, 0) // a message that cannot be encoded fails the commit
+	}
+	return b
 }
 
 // messages create the tables of p, which must not exist.
@@ -98,14 +128,17 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 		return
 	}
 	p.tables = append(p.tables, ownedNetdev)
-	p.sets = append(p.sets, portSet(ownedNetdev, ports), transportSet(ownedNetdev), fragmentSet(ownedNetdev), notHiddenSet(ownedNetdev))
+	if len(ports) > maxPortRules {
+		p.sets = append(p.sets, portSet(ownedNetdev, ports))
+	}
+	p.sets = append(p.sets, transportSet(ownedNetdev), fragmentSet(ownedNetdev), notHiddenSet(ownedNetdev))
 	for _, u := range uplinks {
 		addresses := addressSet(fmt.Sprintf("addresses_%d", u.Index), u.Addresses)
 		if len(addresses.keys) == 0 {
 			continue
 		}
 		p.sets = append(p.sets, addresses)
-		rules := hideRules(u, addresses.name)
+		rules := hideRules(u, addresses.name, ports)
 		if whole := addressSet(fmt.Sprintf("whole_%d", u.Index), u.Whole); len(whole.keys) > 0 {
 			p.sets = append(p.sets, whole)
 			rules = append(rules, hideAllRule(whole.name))
