@@ -115,12 +115,13 @@ static __noinline int leave_as_it_is(struct __sk_buff *skb)
 	return u->flags & UPLINK_HEADERLESS ? bpf_redirect(u->ifindex, 0) : send(u->ifindex, u->gateway, bpf_ntohl(ip.daddr));
 }
 
-// is_bound reports whether a packet comes from a socket that is bound to the device and takes replies from nowhere else.
+// is_bound reports whether a packet comes from a socket that replies must reach by the device: one that is bound to it and takes
+// them from nowhere else, or one without a peer, as programs that have such (wireguard-go) answer by the device of the last one.
 static __always_inline int is_bound(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 
-	return sk && sk->bound_dev_if == skb->ifindex;
+	return sk && (sk->bound_dev_if == skb->ifindex || (skb->protocol == bpf_htons(ETH_P_IP) && !sk->dst_ip4));
 }
 
 // tap_miss leaves to Go what is neither a hit nor leaves as it is, and tells of bound sockets by the last bit of the
