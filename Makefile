@@ -46,10 +46,10 @@ unit: ## tests of the packages, with the race detector
 # Tests whose packets also take the other datapath; the rest is about something else, or about the kernel's.
 USERSPACE := Traffic|Unusual|OpenRelay|Hostile|Trailers|Thousand|TableFull|Large|Fragment|Inbound|SocketsIn|PortsNobody
 USERSPACE := $(USERSPACE)|CarrierLoss|Blackhole|SessionsOf|FlowsOf|AllUplinksDown|SingleUplink|CleanStop|Kill|StopCloses|Repair
-USERSPACE := $(USERSPACE)|Static|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW|Differential
+USERSPACE := $(USERSPACE)|Static|Host|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW|Differential
 
 # Programs of others that the tests talk to the gateway with: a program and its Debian package; and one in Go.
-PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester
+PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables
 STUN  := github.com/pion/stun/v3/cmd/stun-nat-behaviour
 
 peers: ## programs of others that the tests use

@@ -196,7 +196,13 @@ type flow struct {
 // keepStreaming has the echo server repeat as many bytes as pass, until the test ends at the latest.
 func keepStreaming(t testing.TB, ns *lab.Namespace) *flow {
 	t.Helper()
-	conn, err := ns.Dial(labtest.Context(t), "tcp4", echoServer)
+	return keepStreamingTo(t, ns, echoServer)
+}
+
+// keepStreamingTo is keepStreaming with another service.
+func keepStreamingTo(t testing.TB, ns *lab.Namespace, service string) *flow {
+	t.Helper()
+	conn, err := ns.Dial(labtest.Context(t), "tcp4", service)
 	labtest.Must(t, err)
 	f := &flow{Conn: conn}
 	go func() {
