@@ -100,6 +100,7 @@ type NAT struct {
 	AdoptTCP    bool        // open sessions in the middle of a TCP connection
 	Timeouts    Timeouts
 	Limits      Limits
+	Exempt      []netip.Prefix // destinations to which hosts of the LAN are not translated (RFC 6888 REQ-6)
 	Filtering   Filtering
 }
 

@@ -111,6 +111,7 @@ var configFields = slices.Concat([]field[Config]{
 	scalar("nat.limits.ports_per_host", func(c *Config) *Limit { return &c.NAT.Limits.PortsPerHost }, parseLimit, formatLimit),
 	scalar("nat.filtering.udp", func(c *Config) *Filter { return &c.NAT.Filtering.UDP }, parseFilter, formatText),
 	scalar("nat.filtering.tcp", func(c *Config) *Filter { return &c.NAT.Filtering.TCP }, parseFilter, formatText),
+	list("nat.exempt", "", func(c *Config) *[]netip.Prefix { return &c.NAT.Exempt }, parseExempt, netip.Prefix.String),
 	scalar("policy.scheduler", func(c *Config) *string { return &c.Policy.Scheduler }, parseScheduler, formatText),
 	duration("probe.interval", func(c *Config) *time.Duration { return &c.Probe.Interval }, 50*time.Millisecond, time.Hour),
 	duration("probe.timeout", func(c *Config) *time.Duration { return &c.Probe.Timeout }, 10*time.Millisecond, time.Minute),

@@ -63,6 +63,9 @@ var valid = rapid.Custom(func(t *rapid.T) Config {
 			h.Ports = append(h.Ports, port)
 		}
 	}
+	for range rapid.IntRange(0, 3).Draw(t, "exempt") {
+		c.NAT.Exempt = append(c.NAT.Exempt, netip.PrefixFrom(addrs.Draw(t, "to"), rapid.IntRange(8, 32).Draw(t, "bits")).Masked())
+	}
 	c.Policy.Scheduler = rapid.SampledFrom(schedulers).Draw(t, "scheduler")
 	c.Probe.Interval = durations(50*time.Millisecond, time.Hour).Draw(t, "interval")
 	c.Probe.Timeout = durations(10*time.Millisecond, min(4*c.Probe.Interval, time.Minute)).Draw(t, "timeout")

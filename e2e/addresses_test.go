@@ -182,3 +182,57 @@ func (w world) sessionsTo(t testing.TB, outside netip.Addr) (found []api.Session
 }
 
 func addrPortOf(a net.Addr) netip.AddrPort { return netip.MustParseAddrPort(a.String()) }
+
+// TestRFC6888_REQ6_ExemptDestinations: hosts of the LAN keep their address towards a destination that knows the way back to them,
+// both ways and always by the same uplink; towards others, and for the gateway itself, all is as ever.
+func TestRFC6888_REQ6_ExemptDestinations(t *testing.T) {
+	t.Parallel()
+	topology := labtest.Build(t, lab.Options{})
+	labtest.Servers(t, topology)
+	u := topology.Uplinks[0]
+	route(t, u.ISP, lanNet, u.Addr())
+	route(t, topology.Internet, lanNet, backboneOf(u))
+	g := start(t, topology.Gateway, fmt.Sprintf("%snat: {exempt: [%s]}\n", inTurn, lab.ServerAddrs[1]))
+	g.awaitUp(topology)
+	w := world{g, topology, topology.Hosts[0].Namespace, nil}
+	w.meetLAN()
+	ctx := labtest.Context(t)
+	for range 5 {
+		v := visitFor(w.lan, lab.ServerAddrs[1], visitPatience)
+		labtest.Must(t, v.err)
+		from, err := w.lan.WhoAmI(ctx, lab.ServerAddrs[1])
+		labtest.Must(t, err)
+		if v.outside != topology.Hosts[0].Addr || from.Addr() != v.outside {
+			t.Errorf("the host was seen as %s and %s", v.outside, from)
+		}
+		if _, err := w.lan.Ping(ctx, lab.ServerAddrs[1]); err != nil {
+			t.Error(err)
+		}
+		for _, c := range []struct {
+			ns *lab.Namespace
+			to netip.Addr
+		}{{w.lan, lab.ServerAddrs[0]}, {w.Gateway, lab.ServerAddrs[1]}} {
+			if v := visitFor(c.ns, c.to, visitPatience); v.err != nil || !v.outside.Is4() || v.outside.As4()[0] != 100 {
+				t.Errorf("%s was seen by %s as %s: %v", c.ns.Name(), c.to, v.outside, v.err)
+			}
+		}
+	}
+	_, err := w.lan.Download(ctx, lab.ServerAddrs[1], bulkBytes)
+	labtest.Must(t, err)
+}
+
+// lanNet is the LAN's.
+var lanNet = netip.MustParsePrefix("10.0.0.0/24")
+
+// backboneOf is the provider's address on its link to the Internet.
+func backboneOf(u *lab.Uplink) netip.Addr {
+	return netip.AddrFrom4([4]byte{198, 51, 100, byte(4*u.Number + 1)})
+}
+
+// route adds a route of a namespace.
+func route(t testing.TB, ns *lab.Namespace, to netip.Prefix, via netip.Addr) {
+	t.Helper()
+	labtest.Must(t, ns.Handle().RouteAdd(&netlink.Route{
+		Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)}, Gw: via.AsSlice(),
+	}))
+}

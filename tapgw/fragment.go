@@ -24,7 +24,7 @@ func (g *Gateway) outboundFragment(b []byte, p *packet.Packet, now nat.Tick) Res
 	if at.Offset == 0 {
 		p.DecodeFirst(frame)
 	}
-	if u := g.view.Load().Owner(p.Src.Netip()); u != nil {
+	if u := g.asItIs(p); u != nil {
 		return g.own(b, p, u, now)
 	}
 	if !translatable(p.Proto) {

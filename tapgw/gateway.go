@@ -36,6 +36,7 @@ type Gateway struct {
 	drops      [numReasons]atomic.Uint64
 	originated rateLimit // of packets we originate towards the inside
 	refusals   refusals
+	exempt     atomic.Pointer[[]netip.Prefix]
 
 	tcp      atomic.Pointer[TCPOptions]
 	tapIP    packet.Addr
@@ -65,6 +66,7 @@ func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gate
 	g.candidates = make([]policy.Candidate, 0, uplinks.MaxUplinks)
 	g.SetUplinks(uplinks.NewSnapshot(nil))
 	g.SetServices(nil, nil)
+	g.SetExempt(nil)
 	g.SetTCP(TCPOptions{})
 	return g
 }

@@ -41,7 +41,7 @@ func (g *Gateway) outbound(b []byte, p *packet.Packet, now nat.Tick) Result {
 	case packet.Malformed:
 		return g.drop(BadPacket)
 	}
-	if u := g.view.Load().Owner(p.Src.Netip()); u != nil {
+	if u := g.asItIs(p); u != nil {
 		return g.own(b, p, u, now)
 	}
 	return g.drop(UnknownProtocol)
@@ -128,7 +128,7 @@ func (g *Gateway) sendTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *na
 
 // outboundMiss handles a packet without a usable session: it opens one, or says why not.
 func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.Tick) Result {
-	if u := g.view.Load().Owner(p.Src.Netip()); u != nil {
+	if u := g.asItIs(p); u != nil {
 		return g.own(b, p, u, now)
 	}
 	if !isHost(p.Src) || !isHost(p.Dst) {
@@ -169,7 +169,7 @@ func (g *Gateway) own(b []byte, p *packet.Packet, u *uplinks.Uplink, now nat.Tic
 func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result {
 	frame := b[packet.VnetLen:]
 	v := g.view.Load()
-	if u := v.Owner(p.Src.Netip()); u != nil {
+	if u := g.asItIs(p); u != nil {
 		return g.own(b, p, u, now)
 	}
 	key, ok := nat.QuotedKeyOut(frame, p)

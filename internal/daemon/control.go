@@ -213,7 +213,7 @@ func interfaces(s *uplinks.Snapshot) (names []string) {
 func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 	w := nft.Wanted{
 		TAP: d.pumps.tap.Load().Name(), TAPIndex: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(),
-		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0, Untracked: d.lan.ports,
+		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0, Untracked: d.lan.ports, Exempt: d.cfg().NAT.Exempt,
 	}
 	for _, r := range d.pool {
 		w.Ports = append(w.Ports, nft.PortRange(r))

@@ -245,6 +245,7 @@ func (d *Daemon) openTable(c *configs.Config) (err error) {
 	}, d.table, &d.meters, scheduler)
 	d.gateway.SetTCP(tcpOptions(c))
 	d.gateway.SetHelpers(helpers(c))
+	d.gateway.SetExempt(c.NAT.Exempt)
 	d.pumps.gateway = d.gateway
 	d.prober = newProber(probePlan(c), d.judged)
 	return nil

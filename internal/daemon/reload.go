@@ -48,6 +48,7 @@ func (d *Daemon) reload() error {
 	d.config.Store(loaded)
 	d.table.SetTimeouts(timeouts(&loaded.Config))
 	d.table.SetLimits(limits(&loaded.Config))
+	d.gateway.SetExempt(loaded.Config.NAT.Exempt)
 	d.table.SetFiltering(filtering(&loaded.Config))
 	d.gateway.SetScheduler(scheduler)
 	d.gateway.SetTCP(tcpOptions(&loaded.Config))

@@ -103,6 +103,11 @@ func untranslatedRule(a netip.Addr) []expr.Any {
 
 func fromIPv4() []expr.Any { return join(meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4})) }
 
+// exemptRule accepts what exempt remotes send: of connections that bypass the host's own forwarding it has seen nothing.
+func exemptRule(match []expr.Any) []expr.Any {
+	return join(match, meta(expr.MetaKeyIIFNAME), in(setGuarded), network(12, 4), in(setExempt), accept())
+}
+
 // guardRules accept what belongs to a connection or is translated by a port forward, and drop the rest. A rule that asks
 // for connection tracking does not match a packet without any (an invalid one), so the drop must not ask.
 func guardRules(match []expr.Any) [][]expr.Any {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -51,6 +52,22 @@ func TestWholeAddressesAreHidden(t *testing.T) {
 	}
 	w.must(r.Apply(w.wanted()))
 	w.reach(w.isp1, hostOnISP1, otherPort, server)
+}
+
+// TestExemptSet: prefixes that touch or overlap are one interval.
+func TestExemptSet(t *testing.T) {
+	var list []netip.Prefix
+	for _, p := range []string{"10.128.0.0/9", "10.0.0.0/9", "10.1.0.0/16", "192.168.0.0/24", "192.168.2.0/24", "128.0.0.0/1"} {
+		list = append(list, netip.MustParsePrefix(p))
+	}
+	want := []key{{data: []byte{10, 0, 0, 0}}, {data: []byte{11, 0, 0, 0}, end: true}, {data: []byte{128, 0, 0, 0}}}
+	if got := exemptSet(ownedInet, list).keys; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	w := newWorld(t)
+	wanted := w.wanted()
+	wanted.Exempt = append(list[:4:4], netip.MustParsePrefix("192.168.1.0/24"))
+	w.apply(wanted)
 }
 
 func TestFramesGivenBackPass(t *testing.T) {

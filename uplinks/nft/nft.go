@@ -25,6 +25,8 @@ type Wanted struct {
 	// Untracked are the indexes of devices whose connections by the TAP stay out of conntrack, as it would see but some of
 	// their packets.
 	Untracked []int
+	// Exempt are the remotes that hosts behind this one speak to untranslated: what they send is let in.
+	Exempt []netip.Prefix
 }
 
 // Uplink is the part of an uplink that the rules need. Leave it out while its device does not exist.

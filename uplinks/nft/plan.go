@@ -31,6 +31,7 @@ const (
 const (
 	setUplinks   = "uplinks"
 	setGuarded   = "guarded"
+	setExempt    = "exempt"
 	setCaptured  = "capture_devices"
 	setPorts     = "ports"
 	setTransport = "transport"
@@ -163,7 +164,7 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 		p.sets = append(p.sets, captured)
 		forward.rules = append(throughRules(w.TAPIndex, notIn(setUplinks)), noTransitRule())
 	}
-	p.guard(&forward, uplinks, fromIPv4())
+	p.guard(&forward, uplinks, fromIPv4(), w.Exempt)
 	if w.LAN {
 		forward.rules = append(forward.rules, leakRules(fromIPv4())...)
 		forward.needs = "nft_ct, nf_conntrack and nft_fib_inet"
@@ -184,8 +185,8 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 }
 
 // guard lets a host on which we switched forwarding on forward from an uplink only what belongs to connections from
-// inside, and what the user's port forwards translate.
-func (p *plan) guard(forward *chain, uplinks []Uplink, match []expr.Any) {
+// inside, what the user's port forwards translate, and what comes from exempt remotes.
+func (p *plan) guard(forward *chain, uplinks []Uplink, match []expr.Any, exempt []netip.Prefix) {
 	guarded := slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return !u.Guard })
 	if len(guarded) == 0 {
 		return
@@ -193,6 +194,10 @@ func (p *plan) guard(forward *chain, uplinks []Uplink, match []expr.Any) {
 	s := uplinkSet(forward.table, guarded)
 	s.name = setGuarded
 	p.sets = append(p.sets, s)
+	if len(exempt) > 0 {
+		p.sets = append(p.sets, exemptSet(forward.table, exempt))
+		forward.rules = append(forward.rules, exemptRule(match))
+	}
 	forward.rules = append(forward.rules, guardRules(match)...)
 	forward.needs = "nft_ct and nf_conntrack"
 }
@@ -208,7 +213,7 @@ func (p *plan) fallBack(w Wanted, uplinks []Uplink, ports []PortRange) {
 	p.sets = append(p.sets, uplinkSet(fallback, uplinks), transportSet(fallback))
 	forward := forwardChain(fallback)
 	forward.rules = throughRules(w.TAPIndex, nil)
-	p.guard(&forward, uplinks, nil)
+	p.guard(&forward, uplinks, nil, w.Exempt)
 	forward.priority = priorityRefuse
 	forward.rules = append(append(forward.rules, resetRule()), leakRules(nil)...)
 	forward.needs = "nft_ct, nf_conntrack, nft_fib_ipv4 and nft_reject_ipv4"
@@ -284,6 +289,31 @@ func portSet(t table, ports []PortRange) set {
 		s.keys = append(s.keys, key{data: port(r.First)})
 		if r.Last < 65535 { // the interval that reaches the end of the number space has no end element
 			s.keys = append(s.keys, key{data: port(r.Last + 1), end: true})
+		}
+	}
+	return s
+}
+
+// exemptSet is the prefixes as intervals, of which those that touch or overlap are one.
+func exemptSet(t table, prefixes []netip.Prefix) set {
+	s := set{table: t, name: setExempt, keyType: typeIPv4, interval: true}
+	sorted := slices.SortedFunc(slices.Values(prefixes), func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	var covered netip.Prefix
+	for _, p := range sorted {
+		if covered.IsValid() && covered.Overlaps(p) {
+			continue // the wider one came first
+		}
+		covered = p
+		start := p.Addr().AsSlice()
+		if last := len(s.keys) - 1; last > 0 && slices.Equal(s.keys[last].data, start) {
+			s.keys = s.keys[:last] // the interval before goes on
+		} else {
+			s.keys = append(s.keys, key{data: start})
+		}
+		if end := binary.BigEndian.Uint32(start) + 1<<(32-p.Bits()); end != 0 { // else it reaches the end of the number space
+			s.keys = append(s.keys, key{data: binary.BigEndian.AppendUint32(nil, end), end: true})
 		}
 	}
 	return s
