@@ -36,7 +36,7 @@ func assemble(t interface{ Fatalf(string, ...any) }, pieces [][]byte, mtu, from 
 }
 
 // A datagram that was cut, and whose pieces were cut again, is the same when put together.
-func TestRFC791_CutPiecesAreTheDatagram(t *testing.T) {
+func TestCutPiecesAreTheDatagram(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		data := rapid.SliceOfN(rapid.Byte(), 100, 4000).Draw(rt, "data")
 		frame := build(rt, 17, nil, &layers.UDP{SrcPort: 1, DstPort: 2}, gopacket.Payload(data))
@@ -74,7 +74,7 @@ func TestRFC791_CutPiecesAreTheDatagram(t *testing.T) {
 }
 
 // RFC 791 §3.1: an option is in all fragments or in the first alone, as its type says.
-func TestRFC791_OptionsOfFragments(t *testing.T) {
+func TestOptionsOfFragments(t *testing.T) {
 	frame := build(t, 17, func(ip *layers.IPv4) {
 		ip.Options = []layers.IPv4Option{
 			{OptionType: 1}, {OptionType: 7, OptionLength: 7, OptionData: []byte{4, 0, 0, 0, 0}},

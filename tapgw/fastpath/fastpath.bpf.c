@@ -47,7 +47,8 @@ static __always_inline struct key outbound_key(const struct packet *p)
 	return k;
 }
 
-// way is the device by which the host would forward a packet between two addresses, 0 for none.
+// way is the device by which the host would forward a packet between two addresses, 0 for none. One that is too big for
+// it counts too: of a datagram, the last fragment must not go another way than those before.
 static __always_inline __u32 way(struct __sk_buff *skb, const struct iphdr *ip, __be32 src, __be32 dst)
 {
 	struct bpf_fib_lookup l = {
@@ -56,7 +57,13 @@ static __always_inline __u32 way(struct __sk_buff *skb, const struct iphdr *ip, 
 	};
 	long found = bpf_fib_lookup(skb, &l, sizeof(l), 0);
 
-	return found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH ? l.ifindex : 0;
+	switch (found) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		return l.ifindex;
+	}
+	return 0;
 }
 
 // goes_astray reports whether the host would no longer forward a packet of a session to the TAP.
