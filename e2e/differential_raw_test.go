@@ -53,16 +53,13 @@ func unusual(r *rand.Rand) layers.IPv4 {
 	return h
 }
 
-// headerStep sends a datagram or the first packet of a connection with an unusual header, and looks at what comes out.
-func headerStep(r *rand.Rand) step {
-	h, syn, sum, port, seq := unusual(r), r.IntN(2) == 0, r.IntN(2) == 0, uint16(20000+r.IntN(10000)), r.Uint32()
-	return step{fmt.Sprintf("out: TOS %#x, id %d, %s, %d options, SYN %t, checksum %t", h.TOS, h.Id, h.Flags, len(h.Options), syn, sum), func(s half) (string, error) {
+// synStep sends the first packet of a connection with an unusual header, and looks at what comes out.
+func synStep(r *rand.Rand) step {
+	h, port, seq := unusual(r), uint16(20000+r.IntN(10000)), r.Uint32()
+	return step{fmt.Sprintf("SYN: TOS %#x, id %d, %s, %d options", h.TOS, h.Id, h.Flags, len(h.Options)), func(s half) (string, error) {
 		h, from, to := h, netip.AddrPortFrom(s.Hosts[0].Addr, port), netip.AddrPortFrom(lab.ServerAddrs[0], lab.PortTCPEcho)
-		b, err := datagramOf(&h, from, to, sum)
-		if syn {
-			b, err = segmentOf(&h, from, to, &layers.TCP{SYN: true, Seq: seq, Window: 4711,
-				Options: []layers.TCPOption{{OptionType: layers.TCPOptionKindWindowScale, OptionLength: 3, OptionData: []byte{7}}}})
-		}
+		b, err := segmentOf(&h, from, to, &layers.TCP{SYN: true, Seq: seq, Window: 4711,
+			Options: []layers.TCPOption{{OptionType: layers.TCPOptionKindWindowScale, OptionLength: 3, OptionData: []byte{7}}}})
 		if err != nil {
 			return "", err
 		}
@@ -71,22 +68,27 @@ func headerStep(r *rand.Rand) step {
 	}}
 }
 
-// answerStep has a server answer with an unusual header.
-func answerStep(r *rand.Rand) step {
-	h, sum := unusual(r), r.IntN(2) == 0
-	return step{fmt.Sprintf("in: TOS %#x, id %d, %s, %d options, checksum %t", h.TOS, h.Id, h.Flags, len(h.Options), sum), func(s half) (string, error) {
+// headerStep sends a datagram of a known session with an unusual header, out or in, and looks at what comes out.
+func headerStep(r *rand.Rand) step {
+	h, sum, in := unusual(r), r.IntN(2) == 0, r.IntN(2) == 0
+	return step{fmt.Sprintf("in %t: TOS %#x, id %d, %s, %d options, checksum %t", in, h.TOS, h.Id, h.Flags, len(h.Options), sum), func(s half) (string, error) {
 		p, err := newPair(s)
 		if err != nil {
 			return "", err
 		}
 		defer p.close()
-		h, from, to := h, udpAddr(p.server.LocalAddr()), udpAddr(p.outside)
+		h, from, to := h, udpAddr(p.inside.LocalAddr()), udpAddr(p.server.LocalAddr())
+		sender, receiver, device := s.lan, s.Internet, s.Uplinks[0].ISP.Name()
+		if in {
+			from, to = to, udpAddr(p.outside)
+			sender, receiver, device = receiver, sender, lab.DeviceHost
+		}
 		b, err := datagramOf(&h, from, to, sum)
 		if err != nil {
 			return "", err
 		}
-		return s.passes(s.lan, lab.DeviceHost, func(p *lab.Packet) bool { return p.Src == from },
-			func() error { return sendIP(s.Internet, to.Addr(), b) })
+		return s.passes(receiver, device, func(p *lab.Packet) bool { return p.UDP != nil && (p.Src == from || p.Dst == to) },
+			func() error { return sendIP(sender, to.Addr(), b) })
 	}}
 }
 

@@ -35,7 +35,7 @@ type step struct {
 // makers draw steps of a kind.
 var makers = []func(r *rand.Rand) step{
 	transferStep, refusedStep, headerStep, datagramStep, pingStep, expiringStep, fragmentStep, tooBigStep, outsideErrorStep, insideErrorStep,
-	answerStep, strayStep, timestampStep,
+	synStep, strayStep, timestampStep,
 }
 
 // lossLimit is how long something that may never come is waited for; busy machines get more tries, not more time.
