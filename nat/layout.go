@@ -25,7 +25,7 @@ type identity struct {
 	addrs   atomic.Uint64 // inside address<<32 | remote address; of IPv6 nothing
 	ports   atomic.Uint64 // inside port<<48 | remote port<<32 | outside port<<16 | protocol<<8 | uplink
 	outside atomic.Uint64 // outside address<<32 | hop<<24 | generation; of IPv6 without the address
-	own     atomic.Uint64 // of Go alone: tick<<34 | link<<12 | reason<<5 | helped<<4 | state
+	own     atomic.Uint64 // of Go alone: tick<<34 | link<<12 | reason<<6 | turned<<5 | helped<<4 | state
 }
 
 // address is one of IPv6 in host order, the upper half first.
@@ -74,8 +74,9 @@ const MaxGeneration = generationMask
 const (
 	ownStateMask   = 1<<4 - 1
 	ownHelped      = 1 << 4 // a kernel program takes it for a state that is none of a hit
-	ownReasonShift = 5
-	ownReasonMask  = 1<<7 - 1
+	ownTurned      = 1 << 5 // as well
+	ownReasonShift = 6
+	ownReasonMask  = 1<<6 - 1
 	ownLinkShift   = 12
 	ownLinkBits    = 22
 	ownTickShift   = ownLinkShift + ownLinkBits

@@ -61,7 +61,7 @@ func checkRecordWords(t *testing.T, table *Table, addr func(*rapid.T, string) pa
 				RemotePort: u16.Draw(t, "remote port"), Proto: rapid.Uint8().Draw(t, "proto")},
 			Outside: addr(t, "outside"), OutsidePort: u16.Draw(t, "out port"), Uplink: rapid.Uint8().Draw(t, "uplink"),
 			Generation: u32.Draw(t, "generation") & MaxGeneration, Hop: rapid.Uint8().Draw(t, "hop"), State: State(rapid.IntRange(0, 15).Draw(t, "state")),
-			Reason: rapid.Uint8Max(ownReasonMask).Draw(t, "reason"), Helped: rapid.Bool().Draw(t, "helped"),
+			Reason: rapid.Uint8Max(ownReasonMask).Draw(t, "reason"), Helped: rapid.Bool().Draw(t, "helped"), Turned: rapid.Bool().Draw(t, "turned"),
 		}
 		link, tick := u32.Draw(t, "link")&ownLinkMask, Tick(u32.Draw(t, "tick"))
 		const n = 7
@@ -70,6 +70,9 @@ func checkRecordWords(t *testing.T, table *Table, addr func(*rapid.T, string) pa
 		id.own.Store(packOwn(want.State, want.Reason, link, tick))
 		if want.Helped {
 			id.own.Or(ownHelped)
+		}
+		if want.Turned {
+			id.own.Or(ownTurned)
 		}
 		if got := table.translation(n); got != want {
 			t.Fatalf("got %+v, want %+v", got, want)

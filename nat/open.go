@@ -7,10 +7,11 @@ type Binding struct {
 	Uplink     uint8
 	Generation uint32        // changes whenever sessions made before can no longer work; up to MaxGeneration
 	Addresses  []packet.Addr // outside addresses, one pool
-	Reason     uint8         // below 128
+	Reason     uint8         // below 64
 	Helped     bool          // an application helper must see the packets, until EndHelp
 	Exact      bool          // the one address is this inside host's alone: the outside port is the inside port
 	Inward     bool          // the remote began: Offered, and where the endpoint has a mapping, that stays the one of new sessions
+	Turned     bool          // the remote is an outside endpoint of ours
 	Hop        uint8         // of the way to the inside endpoint: 0 for none of its own, HopDevice, or a number of the caller's
 
 	port uint16 // that a new mapping must get outside, 0 for any
@@ -122,6 +123,9 @@ func (t *Table) write(r uint32, k Key, b Binding, m uint32, s State, now Tick) {
 	own := packOwn(s, b.Reason, m, now)
 	if b.Helped {
 		own |= ownHelped
+	}
+	if b.Turned {
+		own |= ownTurned
 	}
 	id.own.Store(own)
 	if r > t.used.Load() {

@@ -100,6 +100,7 @@ type Translation struct {
 	State       State
 	Reason      uint8 // why this uplink was chosen, as given to Open
 	Helped      bool  // its packets are read and changed by an application helper, so that none may be a hit
+	Turned      bool  // its packets turn back to the inside (RFC 4787 REQ-9), so that none may be a hit
 }
 
 // InKey is the session's key on its uplink.
@@ -188,7 +189,7 @@ func (t *Table) translation(n uint32) Translation {
 			InsidePort: uint16(ports >> 48), RemotePort: uint16(ports >> 32), Proto: uint8(ports >> 8),
 		},
 		Outside: outside, OutsidePort: uint16(ports >> 16), Uplink: uint8(ports),
-		Generation: uint32(rest & generationMask), Hop: uint8(rest >> hopShift), State: ownState(own), Reason: ownReason(own), Helped: own&ownHelped != 0,
+		Generation: uint32(rest & generationMask), Hop: uint8(rest >> hopShift), State: ownState(own), Reason: ownReason(own), Helped: own&ownHelped != 0, Turned: own&ownTurned != 0,
 	}
 }
 

@@ -28,7 +28,7 @@ func (g *Gateway) admit(b []byte, p *packet.Packet, key nat.InKey, port nat.Owne
 	if !ok {
 		return g.drop(Filtered)
 	}
-	ref, err := g.table.OpenIn(key, v.binding(u, policy.ReasonMapping, g.hop(inside), inside), now)
+	ref, err := g.table.OpenIn(key, v.binding(u, policy.ReasonMapping, g.hop(inside), inside, key.Remote), now)
 	if errors.Is(err, nat.ErrFiltered) {
 		return g.drop(Filtered)
 	}

@@ -48,6 +48,9 @@ func (g *Gateway) outboundFirst(b []byte, p *packet.Packet, now nat.Tick) (Resul
 	case packet.Malformed:
 		return g.fateOf(g.drop(BadPacket), 0)
 	default:
+		if g.isOwn(p.Dst) {
+			return g.fateOf(Result{Verdict: Return}, 0)
+		}
 		return g.fateOf(g.drop(UnknownProtocol), 0)
 	}
 	key, _ := nat.KeyOf(p)
@@ -139,6 +142,8 @@ func (g *Gateway) later(b []byte, p *packet.Packet, f *fate, now nat.Tick) Resul
 		return g.drop(f.reason)
 	case f.verdict == GiveBack:
 		return Result{Verdict: GiveBack, Uplink: f.uplink}
+	case f.verdict == Return:
+		return Result{Verdict: Return}
 	case !g.stands(f):
 		return g.drop(StaleSession)
 	case f.verdict == Deliver:

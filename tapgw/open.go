@@ -32,7 +32,7 @@ func (g *Gateway) place(key nat.Key, bound, helped bool, now nat.Tick) (nat.Ref,
 		hop = nat.HopDevice
 	}
 	binding := func(u *uplinks.Uplink, why policy.Reason) nat.Binding {
-		b := v.binding(u, why, hop, key.Inside)
+		b := v.binding(u, why, hop, key.Inside, key.Remote)
 		b.Helped = helped
 		return b
 	}
@@ -132,7 +132,10 @@ func (g *Gateway) isCandidate(id uint8) bool {
 	return false
 }
 
-func (v *view) binding(u *uplinks.Uplink, why policy.Reason, hop uint8, inside packet.Addr) nat.Binding {
+func (v *view) binding(u *uplinks.Uplink, why policy.Reason, hop uint8, inside, remote packet.Addr) nat.Binding {
 	addresses, exact := v.outside(u.ID, inside)
-	return nat.Binding{Uplink: u.ID, Generation: u.Generation, Addresses: addresses, Exact: exact, Reason: uint8(why), Hop: hop}
+	return nat.Binding{
+		Uplink: u.ID, Generation: u.Generation, Addresses: addresses, Exact: exact, Reason: uint8(why), Hop: hop,
+		Turned: v.Owner(remote.Netip()) != nil,
+	}
 }

@@ -20,7 +20,11 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 	if res.Verdict != Send {
 		return res
 	}
-	return g.fit(b[:len(b)+int(res.Grown)], &p, inside, res)
+	b = b[:len(b)+int(res.Grown)]
+	if res.turned && g.isOwn(p.Dst) {
+		return g.turn(b, &p, res, now)
+	}
+	return g.fit(b, &p, inside, res)
 }
 
 func (g *Gateway) outbound(b []byte, p *packet.Packet, now nat.Tick) Result {
@@ -123,7 +127,7 @@ func (g *Gateway) sendTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *na
 	}
 	g.clamp(b, p, u)
 	g.table.CountOut(ref, now, int(p.Len), segments(vnet, p), p)
-	return Result{Verdict: Send, Uplink: u.ID, Grown: int32(len(b) - length)}
+	return Result{Verdict: Send, Uplink: u.ID, turned: tr.Turned, Grown: int32(len(b) - length)}
 }
 
 // outboundMiss handles a packet without a usable session: it opens one, or says why not.
@@ -135,6 +139,8 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 		return g.drop(BadAddress)
 	}
 	switch {
+	case g.isOwn(p.Dst) && !g.turns(b, p):
+		return Result{Verdict: Return}
 	case p.Kind == packet.TCP && !g.mayOpen(p):
 		return g.refuse(NotSYN, b, p, 0, now)
 	case p.Kind == packet.ICMPQuery && p.IsReply():
@@ -173,11 +179,13 @@ func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result
 		return g.own(b, p, u, now)
 	}
 	key, ok := nat.QuotedKeyOut(frame, p)
-	if !ok {
-		return g.drop(BadICMP)
-	}
 	ref := g.table.FindOut(key)
-	if ref == 0 {
+	switch {
+	case ref == 0 && g.isOwn(p.Dst):
+		return Result{Verdict: Return}
+	case !ok:
+		return g.drop(BadICMP)
+	case ref == 0:
 		return g.drop(NoSession)
 	}
 	tr := g.table.Translation(ref)
@@ -194,7 +202,7 @@ func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result
 	if p.ICMPType == packet.ICMPUnreachable {
 		g.table.Refuse(ref)
 	}
-	return Result{Verdict: Send, Uplink: u.ID}
+	return Result{Verdict: Send, Uplink: u.ID, turned: tr.Turned}
 }
 
 // udpHeader is its length, bytes.

@@ -147,7 +147,7 @@ func (g *Gateway) acceptRelated(u *uplinks.Uplink, key nat.InKey, now nat.Tick) 
 	if !ok {
 		return 0
 	}
-	b := g.view.Load().binding(u, policy.ReasonRelated, g.hop(inside), inside)
+	b := g.view.Load().binding(u, policy.ReasonRelated, g.hop(inside), inside, key.Remote)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.expected[expectation{proto: key.Proto, uplink: key.Uplink, addr: key.Outside, port: key.OutsidePort}]
@@ -181,7 +181,7 @@ func (g *Gateway) openRelated(v *view, key nat.Key, hop uint8, now nat.Tick) (na
 	if u == nil || !u.Ready() || u.Generation != s.Generation || g.Avoids(u) {
 		return 0, nil
 	}
-	b := v.binding(u, policy.ReasonRelated, hop, key.Inside)
+	b := v.binding(u, policy.ReasonRelated, hop, key.Inside, key.Remote)
 	b.Addresses, b.Exact = []packet.Addr{s.Outside}, v.staticTo(u.ID, s.Outside) != nil
 	ref, err := g.table.Open(key, b, now)
 	if err != nil {

@@ -65,7 +65,7 @@ func (g *Gateway) welcome(p *packet.Packet, key nat.InKey, now nat.Tick) (ref na
 	if other := g.table.FindOut(k); other != 0 && g.works(other) {
 		return 0, true
 	}
-	b := v.binding(u, policy.ReasonMapping, g.hop(s.inside), s.inside)
+	b := v.binding(u, policy.ReasonMapping, g.hop(s.inside), s.inside, key.Remote)
 	b.Inward = true
 	ref, err := g.table.Open(k, b, now)
 	if err != nil {

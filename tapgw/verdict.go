@@ -14,6 +14,8 @@ const (
 	GiveBack
 	// Ignore leaves the frame alone: the host's stack has a copy of its own.
 	Ignore
+	// Return returns the frame to the host's stack as if it had just come in by the device of the LAN that it is addressed to.
+	Return
 	// Hold means that a copy of the fragment is kept until the first of its datagram comes.
 	Hold
 )
@@ -58,6 +60,7 @@ func (r Reason) String() string { return reasonText[r] }
 // Result is the outcome for one frame.
 type Result struct {
 	Verdict Verdict
+	turned  bool // of Send: goes to an outside endpoint of ours
 	Uplink  uint8
 	Reason  Reason
 	Hop     uint8  // for Deliver: the session's way to the LAN, 0 when that is the TAP

@@ -160,7 +160,7 @@ func (d *Daemon) follow(ctx context.Context) error {
 	snapshot, events := d.tracker.Update(time.Now(), facts)
 	errs := []error{rerouted, d.followPorts(snapshot), d.publish(snapshot, events)}
 	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.followLAN(facts),
-		d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
+		d.followTurned(facts), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
 	d.keepNeighbours(snapshot)
 	d.prober.follow(ctx, snapshot, len(events) > 0)
 	return errors.Join(errs...)
@@ -227,7 +227,7 @@ func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 			GiveBackMAC: wire.GiveBackMAC(d.seed, u.ID), Guard: d.host.Forwarding(u.Interface), Taken: d.ports[u.ID].taken,
 		})
 	}
-	return d.rules.Apply(w)
+	return d.applyTurned(w)
 }
 
 // applyRoutes sets rules and routes, and says when somebody had removed them.

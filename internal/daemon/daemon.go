@@ -66,6 +66,7 @@ type Daemon struct {
 	noFast  noFastPath         // why, fixed once everything is open
 	lan     lanPath
 	ruleset ruleset
+	turned  turned
 	bypass  bypass
 	gateway *tapgw.Gateway
 	meters  tapgw.Meters

@@ -34,6 +34,7 @@ type pumps struct {
 	clock   clock
 	tap     atomic.Pointer[tapdev.Device]
 	upcall  atomic.Pointer[tapdev.Upcall]
+	turned  atomic.Pointer[[]uplinks.Link] // devices of the LAN by their number
 	ports   [uplinks.MaxUplinks]atomic.Pointer[wire.Port]
 	called  bool          // the kernel carries known sessions, and hands the others' frames over by upcall
 	lost    atomic.Uint64 // frames the TAP or the upcall device did not take
@@ -134,6 +135,12 @@ func (w *worker) outbound(q *tapdev.Queue, frame []byte, now nat.Tick) {
 			w.send(res.Uplink, f)
 		}
 	}
+	if res.Verdict == tapgw.Deliver || res.Verdict == tapgw.Return {
+		w.received(0, res, frame) // no uplink's
+		for _, f := range res.Released {
+			w.received(0, res, f)
+		}
+	}
 	if res.Reply != nil && q.Write(res.Reply) != nil {
 		w.lost.Add(1)
 	}
@@ -206,6 +213,8 @@ func (w *worker) received(id uint8, res tapgw.Result, frame []byte) {
 		err = w.deliver(res.Hop, frame)
 	case tapgw.GiveBack:
 		err = w.upcall.Load().GiveBack(w.number, id, frame)
+	case tapgw.Return:
+		err = w.returnToLAN(frame)
 	case tapgw.Drop, tapgw.Send, tapgw.Ignore, tapgw.Hold:
 	}
 	if err != nil {

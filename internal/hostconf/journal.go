@@ -43,8 +43,9 @@ type entry struct {
 // values lists the interface settings (below net/ipv4/conf) that may be written, and to what. A journal that asks for
 // anything else is refused.
 var values = map[string][]string{
-	"rp_filter":  {"0", "1", "2"},
-	"forwarding": {"0", "1"},
+	"rp_filter":    {"0", "1", "2"},
+	"accept_local": {"0", "1"},
+	"forwarding":   {"0", "1"},
 }
 
 const confDir = "net/ipv4/conf"

@@ -60,7 +60,7 @@ type setting struct{ path, value string }
 
 // settings computes what to set from the values that hold without us; was reports false for what does not exist.
 func settings(w Wanted, lan []string, was func(path string) (string, bool)) []setting {
-	return append(looseFilters(w, was), forwarding(w, lan, was)...)
+	return slices.Concat(looseFilters(w, was), forwarding(w, lan, was), turning(w, lan, was))
 }
 
 // looseFilters turns strict reverse path filters, which drop what comes in by another uplink than the one with the best
@@ -93,6 +93,16 @@ func forwarding(w Wanted, lan []string, was func(string) (string, bool)) (list [
 		}
 	}
 	return list
+}
+
+// turning lets the TAP deliver packets with the address of an uplink as source: those of one LAN host to another's outside
+// endpoint (RFC 4787 REQ-9).
+func turning(w Wanted, lan []string, was func(string) (string, bool)) []setting {
+	path := sysctlPath(w.TAP, "accept_local")
+	if own, ok := was(path); !ok || own != "0" || len(lan) == 0 {
+		return nil
+	}
+	return []setting{{path, "1"}}
 }
 
 // Apply makes the settings follow w: it sets what is wanted now, also on devices that came back, and puts back what is

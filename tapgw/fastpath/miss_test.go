@@ -228,3 +228,18 @@ func TestHelped(t *testing.T) {
 		rig.mustHit(t, s, ref)
 	}
 }
+
+// TestTurned: packets to an outside endpoint of ours are no hits in either direction.
+func TestTurned(t *testing.T) {
+	rig := newRig(t)
+	for _, s := range samples() {
+		b := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []packet.Addr{packet.IPv4(outside)}, Turned: true}
+		ref, err := rig.table.Open(s.key(), b, offset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := rig.table.Translation(ref)
+		rig.mustMiss(t, ref, true, s.build(), 0)
+		rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
+	}
+}

@@ -95,7 +95,7 @@ struct services {
 #define OUT_PORTS 0xffffffff0000ff00ULL  // of identity.ports: what an outbound packet tells
 #define IN_PORTS 0x0000ffffffffffffULL   // what a reply tells
 
-#define STATE_MASK 31  // with the bit of a helper, which makes a state beyond the last
+#define STATE_MASK 63  // with the bits of a helper and of turned packets, which make a state beyond the last
 #define STATE_FIRST 2  // Active
 #define STATE_LAST 6   // TCPClosingIn: what comes after is over, or reset, and judged by Go
 

@@ -123,6 +123,19 @@ func (u *Upcall) GiveBack(queue int, id uint8, frame []byte) error {
 	return u.Queue(queue).Write(frame)
 }
 
+// BindLAN is BindUplink for frames given back to a device of the LAN, of which there may be as many as uplinks.
+func (u *Upcall) BindLAN(number uint8, index int) error {
+	return u.BindUplink(lanNumber(number), index)
+}
+
+// GiveBackLAN is GiveBack for a frame that came in by a device of the LAN.
+func (u *Upcall) GiveBackLAN(queue int, number uint8, frame []byte) error {
+	return u.GiveBack(queue, lanNumber(number), frame)
+}
+
+// lanNumber makes the number of a device of the LAN one that is no uplink's.
+func lanNumber(number uint8) uint8 { return uplinks.MaxUplinks + number }
+
 // address makes the frame one of our own, with a tag as the last byte of the secret source address.
 func (u *Upcall) address(frame []byte, tag uint8) {
 	eth, mac := frame[packet.VnetLen:], u.source(tag)

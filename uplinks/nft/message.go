@@ -125,7 +125,10 @@ func marshalExprs(family byte, exprs []expr.Any) ([]byte, error) {
 }
 
 func encode(family byte, e expr.Any) ([]byte, error) {
-	if own, ok := e.(masqueradePorts); ok {
+	switch own := e.(type) {
+	case masqueradePorts:
+		return own.encode()
+	case forwardTo:
 		return own.encode()
 	}
 	return expr.Marshal(family, e)

@@ -27,6 +27,8 @@ type Wanted struct {
 	Untracked []int
 	// Exempt are the remotes that hosts behind this one speak to untranslated: what they send is let in.
 	Exempt []netip.Prefix
+	// Turned are the devices of the LAN whose packets to outside endpoints turn back.
+	Turned []Turned
 }
 
 // Uplink is the part of an uplink that the rules need. Leave it out while its device does not exist.

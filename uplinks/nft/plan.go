@@ -69,6 +69,7 @@ func newPlan(w Wanted) plan {
 	ports := merge(w.Ports)
 	if len(uplinks) > 0 {
 		p.hide(uplinks, ports)
+		p.turn(w, uplinks, ports)
 		p.filter(w, uplinks)
 		p.fallBack(w, uplinks, ports)
 	}
@@ -128,11 +129,7 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 	if len(ports) == 0 || len(uplinks) == 0 {
 		return
 	}
-	p.tables = append(p.tables, ownedNetdev)
-	if len(ports) > maxPortRules {
-		p.sets = append(p.sets, portSet(ownedNetdev, ports))
-	}
-	p.sets = append(p.sets, transportSet(ownedNetdev), fragmentSet(ownedNetdev), notHiddenSet(ownedNetdev))
+	p.netdev(ports)
 	for _, u := range uplinks {
 		addresses := addressSet(fmt.Sprintf("addresses_%d", u.Index), u.Addresses)
 		if len(addresses.keys) == 0 {
@@ -150,6 +147,18 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 			rules: rules, needs: "nf_tables with CONFIG_NF_TABLES_NETDEV",
 		})
 	}
+}
+
+// netdev adds the table of devices with the sets that its chains share, once.
+func (p *plan) netdev(ports []PortRange) {
+	if slices.Contains(p.tables, ownedNetdev) {
+		return
+	}
+	p.tables = append(p.tables, ownedNetdev)
+	if len(ports) > maxPortRules {
+		p.sets = append(p.sets, portSet(ownedNetdev, ports))
+	}
+	p.sets = append(p.sets, transportSet(ownedNetdev), fragmentSet(ownedNetdev), notHiddenSet(ownedNetdev))
 }
 
 // filter keeps packets that came in by an uplink from leaving by the TAP, where another provider would carry them, and
@@ -170,10 +179,15 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 		forward.needs = "nft_ct, nf_conntrack and nft_fib_inet"
 	}
 	p.chains = append(p.chains, forward)
-	if len(w.Untracked) > 0 {
+	untracked := untrackedRules(w.TAP, w.Untracked)
+	if outside := outsideSet(ownedInet, uplinks); len(w.Turned) > 0 && len(outside.keys) > 0 {
+		p.sets = append(p.sets, outside)
+		untracked = append(untracked, untrackedTurnedRule(w.TAP))
+	}
+	if len(untracked) > 0 {
 		p.chains = append(p.chains, chain{
 			table: ownedInet, name: "prerouting", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, priority: priorityRaw,
-			rules: untrackedRules(w.TAP, w.Untracked), needs: "nft_ct and nft_fib_inet",
+			rules: untracked, needs: "nft_ct and nft_fib_inet",
 		})
 	}
 	if w.Address.Is4() {

@@ -1,0 +1,49 @@
+package nft
+
+import (
+	"net"
+	"testing"
+
+	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
+)
+
+// turning is what is wanted where packets of the LAN turn back.
+func (w *world) turning() Wanted {
+	wanted := w.wanted()
+	index, err := w.host.Index("lan0")
+	w.must(err)
+	wanted.Turned = []Turned{{Name: "lan0", Index: index, GiveBackMAC: backMAC}}
+	return wanted
+}
+
+// TestLANPacketsToThePoolGoToTheTAP: those to either uplink's address, and no others.
+func TestLANPacketsToThePoolGoToTheTAP(t *testing.T) {
+	w := newWorld(t)
+	w.apply(w.turning())
+	tap, err := w.sink.StartCapture("eth0", nil)
+	w.must(err)
+	t.Cleanup(func() { _, _ = tap.Stop() })
+	server := w.listen(w.host, otherPort)
+	for _, addr := range []string{hostOnISP1, "203.0.113.1"} {
+		_, err := tap.AwaitAfter(labtest.Context(t), func(p *lab.Packet) bool {
+			return p.TCP != nil && p.TCP.SYN && p.Dst.Addr().String() == addr && p.Dst.Port() == poolPort
+		}, func() error { w.syn(w.lan, addr, poolPort); return nil })
+		w.must(err)
+		w.reach(w.lan, addr, otherPort, server)
+	}
+	w.reach(w.lan, "192.168.7.1", poolPort, w.listen(w.host, poolPort))
+	_, err = w.lan.Ping(labtest.Context(t), prefix(hostOnISP1).Addr())
+	w.must(err)
+}
+
+// TestFramesGivenBackToTheLANPass, to the same ports.
+func TestFramesGivenBackToTheLANPass(t *testing.T) {
+	w := newWorld(t)
+	neighbour := labtest.Namespace(t, "neighbour")
+	w.connect("lan1", "192.168.8.1", neighbour, "192.168.8.2", net.HardwareAddr(backMAC[:]))
+	wanted := w.turning()
+	wanted.Turned[0].Name = "lan1"
+	w.apply(wanted)
+	w.reach(neighbour, hostOnISP1, poolPort, w.listen(w.host, poolPort))
+}
