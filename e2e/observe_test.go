@@ -377,6 +377,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == withoutBPF {
 		log.Fatal(execWithoutBPF(os.Args[2:]))
 	}
+	if len(os.Args) > 2 && os.Args[1] == ftpServer {
+		log.Fatal(serveFTP(os.Args[2]))
+	}
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		_ = flag.Set("test.parallel", "6")
