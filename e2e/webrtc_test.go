@@ -139,3 +139,14 @@ func TestRFC4787_REQ1_DataChannel(t *testing.T) {
 		expectMessages(t, channel, answers)
 	}
 }
+
+// TestRFC4787_REQ9_DataChannelBetweenLANHosts: two peers of the LAN that know only each other's outside endpoint.
+func TestRFC4787_REQ9_DataChannelBetweenLANHosts(t *testing.T) {
+	t.Parallel()
+	w := begin(t, lab.Options{LANHosts: 2}, inTurn)
+	startSTUN(t, w.Internet)
+	for range len(w.Uplinks) {
+		channel, answers := connectPeers(t, newPeer(t, w.lan), newPeer(t, w.Hosts[1].Namespace), [2]bool{})
+		expectMessages(t, channel, answers)
+	}
+}
