@@ -138,7 +138,7 @@ func (t *Table) leave(n uint32, e ending, now Tick) {
 		return
 	}
 	t.endpoints.remove(t.mappingHash(n), n)
-	if HasPorts(m.proto) {
+	if isNumbered(m.proto, m.insidePort) {
 		t.findSpace(m.uplink, m.proto, m.outside).release(m.outsidePort, m.ending, now)
 	}
 	t.stats.mappings.Add(-1)

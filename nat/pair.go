@@ -38,6 +38,9 @@ func (t *Table) ReservePair(proto uint8, inside packet.Addr, port uint16, b Bind
 // placePair returns b with the address and the lower port of a pair: beside the mapping that one of its endpoints has, else two
 // free ports.
 func (t *Table) placePair(proto uint8, inside packet.Addr, port uint16, b Binding, now Tick) (Binding, error) {
+	if b.Exact {
+		return b, nil
+	}
 	for i := range uint16(2) {
 		k := Key{Proto: proto, Inside: inside, InsidePort: port + i}
 		if n, _ := t.endpoint(k); n != 0 && t.joinable(n, k, b) {

@@ -6,10 +6,13 @@ import "tapgw/internal/packet"
 // told apart by the pair of addresses alone, and their ports are 0.
 func HasPorts(proto uint8) bool { return proto == protoTCP || proto == protoUDP || isICMP(proto) }
 
+// isNumbered is HasPorts for one endpoint: calls of PPTP (RFC 2637) have an identifier, other GRE has none.
+func isNumbered(proto uint8, port uint16) bool { return HasPorts(proto) || port != 0 }
+
 // takeOutside finds the outside endpoint of mapping m of k on b. Without ports that is an address by which no other inside host
 // speaks this protocol with the same remote.
 func (t *Table) takeOutside(k Key, b Binding, m uint32, now Tick) (outside packet.Addr, port uint16, err error) {
-	if HasPorts(k.Proto) {
+	if isNumbered(k.Proto, k.InsidePort) {
 		s, port, err := t.takePort(k, b, m, now)
 		if err != nil {
 			return packet.Addr{}, 0, err

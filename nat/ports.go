@@ -189,7 +189,7 @@ func (s *space) release(port uint16, e ending, now Tick) {
 		s.words[port].Store(portFree)
 		return
 	}
-	if e == unused || isICMP(s.proto) || e == closed && 2*s.free < len(s.pool) {
+	if e == unused || !isTransport(s.proto) || e == closed && 2*s.free < len(s.pool) {
 		s.setFree(port)
 		return
 	}

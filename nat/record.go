@@ -3,7 +3,7 @@ package nat
 import "tapgw/internal/packet"
 
 // Key is a session as the inside sees it. ICMP queries (RFC 5508) have the identifier as InsidePort and no RemotePort;
-// protocols without ports have neither.
+// protocols without ports have neither, but calls of PPTP (RFC 2637) their identifier as InsidePort.
 type Key struct {
 	Inside, Remote         packet.Addr
 	InsidePort, RemotePort uint16
@@ -11,19 +11,23 @@ type Key struct {
 }
 
 // InKey is a session as an uplink sees it. ICMP queries have the translated identifier as OutsidePort and no RemotePort;
-// protocols without ports have neither.
+// protocols without ports have neither, but calls of PPTP the translated identifier as OutsidePort.
 type InKey struct {
 	Outside, Remote         packet.Addr
 	OutsidePort, RemotePort uint16
 	Proto, Uplink           uint8
 }
 
-// KeyOf is the key of a packet from the inside; false for what cannot open or belong to a session by itself.
+// KeyOf is the key of a packet from the inside; false for what cannot open or belong to a session by itself. A call is known by
+// the identifier of the inside, which its packets from there do not tell: the caller has put it into SrcPort.
 func KeyOf(p *packet.Packet) (Key, bool) {
 	k := Key{Inside: p.Src, Remote: p.Dst, InsidePort: p.SrcPort, RemotePort: p.DstPort, Proto: p.Proto}
 	switch p.Kind {
 	case packet.TCP, packet.UDP, packet.Portless:
 		return k, true
+	case packet.Call:
+		k.RemotePort = 0
+		return k, k.InsidePort != 0
 	case packet.ICMPQuery:
 		k.RemotePort = 0
 		return k, !p.IsReply()
@@ -37,7 +41,7 @@ func InKeyOf(p *packet.Packet, uplink uint8) (InKey, bool) {
 		Outside: p.Dst, Remote: p.Src, OutsidePort: p.DstPort, RemotePort: p.SrcPort, Proto: p.Proto, Uplink: uplink,
 	}
 	switch p.Kind {
-	case packet.TCP, packet.UDP, packet.Portless:
+	case packet.TCP, packet.UDP, packet.Portless, packet.Call:
 		return k, true
 	case packet.ICMPQuery:
 		k.RemotePort = 0

@@ -69,6 +69,8 @@ func portOffset(frame []byte, p *packet.Packet, d direction) (at int, ok bool) {
 		return l4 + 2*int(d), true
 	case packet.ICMPQuery:
 		return l4 + 4, true
+	case packet.Call:
+		return int(d) * (l4 + packet.CallAt), true // the identifier of the remote stays
 	case packet.Portless, packet.OtherProto:
 		return 0, true
 	case packet.Fragment:
@@ -127,7 +129,9 @@ func rewrite(frame []byte, p *packet.Packet, e edit, partial bool) {
 	}
 	both.Replace16(binary.BigEndian.Uint16(frame[e.portAt:]), e.port)
 	binary.BigEndian.PutUint16(frame[e.portAt:], e.port)
-	fixTransport(frame, p, addr, both, partial)
+	if p.ChecksumOffset() != 0 {
+		fixTransport(frame, p, addr, both, partial)
+	}
 }
 
 // replaceAddress writes an address, with the checksum of IPv4's header, and returns what that adds to other sums.

@@ -37,6 +37,9 @@ func (t *Table) findSpace(uplink, proto uint8, outside packet.Addr) *space {
 	return nil
 }
 
+// isTransport reports whether a protocol has ports, of which the host has some too; all others have identifiers.
+func isTransport(proto uint8) bool { return proto == protoTCP || proto == protoUDP }
+
 // spaceOf is findSpace that makes what is missing.
 func (t *Table) spaceOf(uplink, proto uint8, outside packet.Addr) *space {
 	if s := t.findSpace(uplink, proto, outside); s != nil {
@@ -44,14 +47,17 @@ func (t *Table) spaceOf(uplink, proto uint8, outside packet.Addr) *space {
 	}
 	s := &space{proto: proto, outside: outside}
 	s.words, s.shared = t.portWords(proto)
-	if isICMP(proto) {
-		s.pool = make([]uint16, allPorts)
-		for i := range s.pool {
-			s.pool[i] = uint16(i)
-		}
-	} else {
+	if isTransport(proto) {
 		s.pool = slices.Clone(t.ports)
 		s.resting = make([]uint16, len(s.pool))
+	} else {
+		s.pool = make([]uint16, 0, allPorts)
+		for i := range allPorts {
+			s.pool = append(s.pool, uint16(i))
+		}
+		if !isICMP(proto) {
+			s.pool = s.pool[1:] // 0 stands for no identifier
+		}
 	}
 	s.free = len(s.pool)
 	var list []*space
@@ -84,7 +90,7 @@ func (t *Table) dropSpaces(uplink uint8) {
 // ports are ours.
 func (t *Table) portWords(proto uint8) (words []atomic.Uint32, array int) {
 	last := len(t.freeArrays) - 1
-	if isICMP(proto) || last < 0 {
+	if !isTransport(proto) || last < 0 {
 		return make([]atomic.Uint32, allPorts), -1
 	}
 	array, t.freeArrays = t.freeArrays[last], t.freeArrays[:last]

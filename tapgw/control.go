@@ -32,6 +32,9 @@ type helpers struct {
 	table *nat.Table
 	set   atomic.Pointer[helper.Set]
 	count helperCounts
+	calls calls
+	// isStatic reports whether an outside address of an uplink is one inside host's alone.
+	isStatic func(uplink uint8, outside packet.Addr) bool
 
 	mu       sync.RWMutex
 	controls map[nat.Ref]*control

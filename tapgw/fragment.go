@@ -43,8 +43,9 @@ func (g *Gateway) outboundFragment(b []byte, p *packet.Packet, now nat.Tick) Res
 
 // outboundFirst decides about a first fragment as about a whole packet.
 func (g *Gateway) outboundFirst(b []byte, p *packet.Packet, now nat.Tick) (Result, fate) {
+	g.callOut(p)
 	switch p.Kind {
-	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless:
+	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless, packet.Call:
 	case packet.Malformed:
 		return g.fateOf(g.drop(BadPacket), 0)
 	default:
@@ -91,6 +92,7 @@ func (g *Gateway) inboundFirst(b []byte, p *packet.Packet, uplink uint8, whole b
 	if p.Kind == packet.Malformed {
 		return g.fateOf(g.drop(BadPacket), 0)
 	}
+	g.callIn(p, uplink)
 	key, ok := nat.InKeyOf(p, uplink)
 	if !ok && !(whole && p.Kind == packet.ICMPQuery) {
 		return g.fateOf(Result{Verdict: GiveBack, Uplink: uplink}, 0)

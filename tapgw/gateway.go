@@ -63,6 +63,7 @@ func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gate
 		g.fromUplink[id] = nat.NewFragments[fate](&g.drops[FragmentLost])
 	}
 	g.helpers = newHelpers(table)
+	g.helpers.isStatic = func(uplink uint8, outside packet.Addr) bool { return g.view.Load().staticTo(uplink, outside) != nil }
 	g.candidates = make([]policy.Candidate, 0, uplinks.MaxUplinks)
 	g.SetUplinks(uplinks.NewSnapshot(nil))
 	g.SetServices(nil, nil)

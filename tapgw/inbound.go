@@ -27,8 +27,9 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 
 // inbound is Inbound; whole says that all that is sent to the address belongs to one inside host.
 func (g *Gateway) inbound(b []byte, p *packet.Packet, uplink uint8, whole bool, now nat.Tick) Result {
+	g.callIn(p, uplink)
 	switch p.Kind {
-	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless:
+	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless, packet.Call:
 		if key, ok := nat.InKeyOf(p, uplink); ok || whole {
 			return g.inboundSession(b, p, key, now)
 		}

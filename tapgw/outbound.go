@@ -31,8 +31,9 @@ func (g *Gateway) outbound(b []byte, p *packet.Packet, now nat.Tick) Result {
 	if p.IPv6 {
 		return g.drop(NotIPv4)
 	}
+	g.callOut(p)
 	switch p.Kind {
-	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless:
+	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless, packet.Call:
 		return g.outboundSession(b, p, now)
 	case packet.ICMPError:
 		return g.outboundError(b, p, now)

@@ -65,6 +65,9 @@ func (h *helpers) announce(c *control, r helper.Related) (netip.AddrPort, bool) 
 	if hasPorts && !own && r.Inside.Port() < firstOrdinaryPort {
 		return netip.AddrPort{}, false
 	}
+	if r.Proto == packet.ProtoGRE {
+		return h.announceCall(s, r, c.now)
+	}
 	return h.announceMapped(c, r)
 }
 
@@ -89,13 +92,21 @@ func (h *helpers) announceMapped(c *control, r helper.Related) (outside netip.Ad
 // reserve makes the mappings of a related session, on the uplink and the address of its control session.
 func (h *helpers) reserve(c *control, r helper.Related) ([]nat.Reservation, error) {
 	s := &c.session
-	b := nat.Binding{Uplink: s.Uplink, Generation: s.Generation, Addresses: []packet.Addr{s.Outside}}
+	b := h.binding(s)
 	if r.Pair {
 		pair, err := h.table.ReservePair(r.Proto, s.Inside, r.Inside.Port(), b, c.now)
 		return pair[:], err
 	}
 	one, err := h.table.Reserve(r.Proto, s.Inside, r.Inside.Port(), b, c.now)
 	return []nat.Reservation{one}, err
+}
+
+// binding is that of what is related to a control session.
+func (h *helpers) binding(s *nat.Translation) nat.Binding {
+	return nat.Binding{
+		Uplink: s.Uplink, Generation: s.Generation, Addresses: []packet.Addr{s.Outside}, Exact: h.isStatic(s.Uplink, s.Outside),
+		Reason: uint8(policy.ReasonRelated),
+	}
 }
 
 // expect notes a related session, in the place of what was announced before for the same endpoint. h.mu is held.

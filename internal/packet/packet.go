@@ -18,6 +18,7 @@ const (
 	ICMPError              // ICMP or ICMPv6 error quoting another packet (RFC 792, RFC 4443)
 	Fragment               // any fragment of a datagram, also the first
 	Discovery              // ICMPv6 that never leaves its link: neighbour and multicast listener discovery
+	Call                   // GRE of a PPTP call (RFC 2637 §4.1): DstPort is the receiver's identifier, and SrcPort 0
 	Portless               // a whole datagram of a protocol of which only the addresses are translated
 	OtherProto             // IGMP, ICMP of another type, or of the other family
 )
@@ -32,6 +33,7 @@ const (
 	ProtoTCP     = 6
 	ProtoUDP     = 17
 	ProtoDCCP    = 33  // RFC 4340
+	ProtoGRE     = 47  // RFC 2784
 	ProtoUDPLite = 136 // RFC 3828
 
 	etherIPv4 = 0x0800
@@ -138,9 +140,25 @@ func (p *Packet) decodeL4(l4 []byte, room int) {
 		p.Kind = Malformed
 	case p.Proto == ProtoIGMP, p.Proto == ProtoICMP, p.Proto == ProtoICMPv6: // the latter two of the other family
 		p.Kind = OtherProto
+	case p.Proto == ProtoGRE && isCall(l4):
+		p.Kind, p.DstPort = Call, binary.BigEndian.Uint16(l4[CallAt:])
 	default:
 		p.Kind = Portless
 	}
+}
+
+// CallAt is where the call identifier lies in an enhanced GRE header.
+const CallAt = 6
+
+// isCall reports whether a GRE packet has the enhanced header, with an identifier that is none of 0.
+func isCall(l4 []byte) bool {
+	const (
+		checksum, routing, key = 0x80, 0x40, 0x20
+		versionMask, enhanced  = 7, 1
+		ppp                    = 0x880b
+	)
+	return len(l4) >= CallAt+2 && l4[0]&(checksum|routing|key) == key && l4[1]&versionMask == enhanced &&
+		binary.BigEndian.Uint16(l4[2:]) == ppp && binary.BigEndian.Uint16(l4[CallAt:]) != 0
 }
 
 // summed is how much of its payload a Portless packet must have for its checksum over the addresses to be there; zero when it

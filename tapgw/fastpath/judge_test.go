@@ -42,7 +42,7 @@ type judging struct {
 	*rig
 	gateway       *tapgw.Gateway
 	tcp, udp, ask nat.Translation
-	gre           nat.Translation
+	gre, call     nat.Translation
 	resting       uint16
 }
 
@@ -69,6 +69,7 @@ func newJudging(t *testing.T) *judging {
 		*tr = j.table.Translation(j.open(t, k))
 	}
 	j.gre = j.table.Translation(j.open(t, nat.Key{Inside: packet.IPv4(0x0a000002), Remote: packet.IPv4(0x08080808), Proto: greProto}))
+	j.call = j.table.Translation(j.open(t, nat.Key{Inside: packet.IPv4(0x0a000002), Remote: packet.IPv4(0x08080809), InsidePort: 7, Proto: greProto}))
 	return j
 }
 
@@ -205,6 +206,12 @@ func (j *judging) ports() []arrival {
 	}
 }
 
+// called is a GRE packet of a version with a key, as those of PPTP calls with an identifier.
+func (j *judging) called(version byte, id uint16) []byte {
+	header := binary.BigEndian.AppendUint16([]byte{0x20, version, 0x88, 0x0b, 0, 8}, id)
+	return framed(ipv4(greProto, j.call.Remote.V4(), outside, nil, append(header, "datadata"...)))
+}
+
 // portless are packets of which something else decides.
 func (j *judging) portless() []arrival {
 	const tcp, udp = packet.ProtoTCP, packet.ProtoUDP
@@ -229,6 +236,12 @@ func (j *judging) portless() []arrival {
 		{"GRE of a session, last fragment", fragment(put(ip+5, 7)(j.pair(greProto, j.gre.Remote.V4(), outside)), 0x0010), ours, ""},
 		{"GRE to another address of ours", j.pair(greProto, j.gre.Remote.V4(), bare), others, ""},
 		{"GRE to another address", j.pair(greProto, j.gre.Remote.V4(), neighbour), others, ""},
+		{"a PPTP call", j.called(1, j.call.OutsidePort), ours, ""},
+		{"a PPTP call, options", optional(j.called(1, j.call.OutsidePort)), ours, ""},
+		{"another PPTP call", j.called(1, j.call.OutsidePort+1), others, ""},
+		{"GRE with a key beside a PPTP call", j.called(0, j.call.OutsidePort), others, ""},
+		{"PPTP call 0", j.called(1, 0), others, ""},
+		{"fragment of GRE", fragment(j.called(1, unsent), 0x2000), ours, checksMore},
 		{"ESP beside GRE", j.pair(50, j.gre.Remote.V4(), outside), others, ""},
 		{"protocol 0 beside ICMP", j.pair(0, j.ask.Remote.V4(), outside), others, ""},
 		{"IGMP", j.pair(packet.ProtoIGMP, stranger, outside), others, ""},

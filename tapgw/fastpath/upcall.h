@@ -100,8 +100,9 @@ static __always_inline int port_is_ours(const struct address *a, __u8 proto, __u
 	return p && *(volatile __u32 *)&p->word[port] & PORT_KIND;
 }
 
-// pair_is_ours reports whether there is a session of a protocol without ports, or of an ICMP query with this identifier.
-static __noinline int pair_is_ours(__u32 uplink, __u32 addr, __u32 remote, __u8 proto, __u16 identifier)
+// pair_is_ours reports whether there is a session of a protocol without ports, or of an ICMP query or a PPTP call with this
+// identifier. It is global so that the verifier reads it once, not once for each way to it.
+__noinline int pair_is_ours(__u32 uplink, __u32 addr, __u32 remote, __u8 proto, __u16 identifier)
 {
 	struct key k = {(__u64)addr << 32 | remote, (__u64)identifier << 16 | (__u64)proto << 8 | uplink};
 	__u32 n = 0;
@@ -185,6 +186,22 @@ static __always_inline int is_service(__u16 port)
 	return s && s->word[port / 64] >> (port % 64) & 1;
 }
 
+#define GRE_VERSION 7
+#define GRE_ENHANCED 1
+#define GRE_CALL 6  // offset of the call identifier
+
+// call_is_ours reports whether a GRE packet is of a PPTP call with a session (RFC 2637 §4.1), or a fragment, which may be.
+static __always_inline int call_is_ours(struct __sk_buff *skb, const struct iphdr *ip, __u32 at, __u32 uplink)
+{
+	__u8 l4[8];
+
+	if (ip->frag_off & bpf_htons(0x3fff))
+		return 1;
+	if (bpf_skb_load_bytes(skb, at, l4, sizeof(l4)) || (l4[1] & GRE_VERSION) != GRE_ENHANCED)
+		return 0;
+	return pair_is_ours(uplink, bpf_ntohl(ip->daddr), bpf_ntohl(ip->saddr), IPPROTO_GRE, bpf_ntohs(*(__be16 *)(l4 + GRE_CALL)));
+}
+
 // The ways of a received packet that is no hit.
 enum whose { OTHERS, OURS, SERVICE };
 
@@ -201,8 +218,12 @@ static __noinline enum whose judge(struct __sk_buff *skb, __u32 l2, __u32 uplink
 		return OTHERS;
 	if (a->tcp == WHOLE_ADDRESS)
 		return OURS;
+	if (!has_ports(ip.protocol) && pair_is_ours(uplink, a->addr, bpf_ntohl(ip.saddr), ip.protocol, 0))
+		return OURS;
+	if (ip.protocol == IPPROTO_GRE)
+		return call_is_ours(skb, &ip, l2 + ip.ihl * 4, uplink) ? OURS : OTHERS;
 	if (!has_ports(ip.protocol))
-		return pair_is_ours(uplink, a->addr, bpf_ntohl(ip.saddr), ip.protocol, 0) ? OURS : OTHERS;
+		return OTHERS;
 	if (ip.frag_off & bpf_htons(0x3fff))
 		return OURS;
 	__u32 at = l2 + ip.ihl * 4;
