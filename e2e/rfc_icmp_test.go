@@ -75,7 +75,7 @@ func TestRFC5508_REQ4_ErrorsFromOutside(t *testing.T) {
 
 // testUnusualQuotes: options in the quoted header, a transport checksum that is wrong, a quote of eight bytes, and extensions behind
 // the quote.
-func testUnusualQuotes(t *testing.T, r *rawWorld, inside, remote, outside netip.AddrPort, quoted []byte) {
+func testUnusualQuotes(t *testing.T, r *rawWorld, inside, _, outside netip.AddrPort, quoted []byte) {
 	router := r.Uplinks[0].NextHop()
 	link := make([]byte, 14)
 	optioned := withOptions(append(link, quoted...), []byte{148, 4, 0, 0})[14:]

@@ -14,7 +14,7 @@ import (
 func TestRFC5382_REQ2_Sequences(t *testing.T) {
 	t.Parallel()
 	r := beginRaw(t, lab.Options{}, "")
-	t.Run("data after FIN", func(t *testing.T) {
+	t.Run("data after FIN", func(*testing.T) {
 		c := r.talk(4000, 80).connect()
 		c.say(tFIN|tACK, 101, 901, "")
 		c.expect("closing-out")
@@ -24,7 +24,7 @@ func TestRFC5382_REQ2_Sequences(t *testing.T) {
 		c.say(tACK, 102, 913, "")
 		c.expect("closed")
 	})
-	t.Run("half-closed by the remote", func(t *testing.T) {
+	t.Run("half-closed by the remote", func(*testing.T) {
 		c := r.talk(4001, 80).connect()
 		c.hear(tFIN|tACK, 901, 101, "")
 		c.say(tACK, 101, 902, "")
@@ -35,7 +35,7 @@ func TestRFC5382_REQ2_Sequences(t *testing.T) {
 		c.expect("closed")
 		c.hear(tACK, 902, 115, "")
 	})
-	t.Run("FIN crosses FIN", func(t *testing.T) {
+	t.Run("FIN crosses FIN", func(*testing.T) {
 		c := r.talk(4002, 80).connect()
 		c.say(tFIN|tACK, 101, 901, "")
 		c.hear(tFIN|tACK, 901, 101, "")
