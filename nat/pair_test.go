@@ -93,3 +93,16 @@ func TestPairsRunOut(t *testing.T) {
 		t.Errorf("%d mappings", n)
 	}
 }
+
+// TestPairsAtAnAddressOfItsOwn: where ports are not changed, those of a pair are neither.
+func TestPairsAtAnAddressOfItsOwn(t *testing.T) {
+	table := newTable(t, nil)
+	b := bind1
+	b.Exact = true
+	for _, port := range []uint16{4000, 4003} {
+		p, err := table.ReservePair(protoUDP, host, port, b, after(0))
+		if err != nil || p[0].OutsidePort != port || p[1].OutsidePort != port+1 {
+			t.Errorf("port %d has %+v, error %v", port, p, err)
+		}
+	}
+}
