@@ -212,7 +212,7 @@ func TestRFC7857_S2_2_DataAfterRST(t *testing.T) {
 		_, ok := r.session("tcp", c.inside.Port())
 		return !ok
 	})
-	if took := time.Since(begun); took < 1900*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(begun); took < 1900*time.Millisecond {
 		t.Errorf("it ended after %s", took)
 	}
 }

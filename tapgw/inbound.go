@@ -119,6 +119,9 @@ func (g *Gateway) inboundError(b []byte, p *packet.Packet, uplink uint8) Result 
 	if u := g.view.Load().ByID(uplink); u == nil || u.Generation != tr.Generation {
 		return g.drop(StaleSession)
 	}
+	if !g.table.Plausible(frame, p, ref, &tr) {
+		return g.drop(ForgedICMP)
+	}
 	if !nat.RewriteErrorIn(frame, p, &tr) {
 		return g.drop(BadICMP)
 	}

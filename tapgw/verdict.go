@@ -44,6 +44,7 @@ const (
 	HostPorts              // … of outside ports
 	HostRate               // it opens sessions too fast
 	Filtered               // from a remote that the mapping's filter does not let in
+	ForgedICMP             // ICMP error about a session that nobody who saw its packets would send
 	HelperWaits            // of a session that a helper reads: not whole, not sound, or something before it is missing
 	numReasons
 )
@@ -51,7 +52,7 @@ const (
 var reasonText = [numReasons]string{
 	"", "bad_packet", "not_ipv4", "bad_address", "unknown_protocol", "no_uplink", "table_full", "no_port", "not_syn",
 	"no_session", "stale_session", "too_big", "uplink_not_ready", "bad_icmp", "fragment_lost",
-	"host_sessions", "host_ports", "host_rate", "filtered", "helper_waits",
+	"host_sessions", "host_ports", "host_rate", "filtered", "forged_icmp", "helper_waits",
 }
 
 // String is the label of metrics.
