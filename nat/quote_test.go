@@ -220,12 +220,16 @@ func FuzzQuote(f *testing.F) {
 		in, _ := reportV6(f, v6(router), v6(out1), 2, 1280, quoted)
 		f.Add(in, true)
 	}
+	table := newTable(f, nil)
 	f.Fuzz(func(t *testing.T, frame []byte, repair bool) {
 		frame = bytes.Clone(frame)
 		frame = frame[:len(frame):len(frame)]
 		var p packet.Packet
 		if p.Decode(frame); p.Kind == packet.ICMPError && repair {
 			repairSums(frame, &p)
+		}
+		if _, ok := parseQuote(frame, &p); !ok && table.Plausible(frame, &p, 0, &Translation{}) {
+			t.Fatal("a damaged error is plausible")
 		}
 		intact, inside, outside := p.Kind == packet.ICMPError && !p.IPv6 && intactIP(frame, &p), host, out1
 		if p.IPv6 {
