@@ -21,59 +21,73 @@ func (g *Gateway) open(key nat.Key, bound bool, now nat.Tick) (nat.Ref, *uplinks
 	return ref, u, why
 }
 
+// opening is a session that is about to be bound to an uplink.
+type opening struct {
+	v      *view
+	key    nat.Key
+	hop    uint8
+	helped bool
+	now    nat.Tick
+}
+
 // place binds a new session to an uplink: the one its endpoint is mapped on, else that of the control session which announced
-// it, else the scheduler's choice. Without ports it goes where another session of the same hosts is, before it is chosen for, and
-// where the address is taken, by another uplink.
+// it, else the one chosen for it. Where an address without ports is taken, another uplink is tried.
 func (g *Gateway) place(key nat.Key, bound, helped bool, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
-	v := g.view.Load()
-	g.listCandidates(v, key.Inside)
-	hop := g.ways.Hop(key.Inside)
+	o := opening{g.view.Load(), key, g.ways.Hop(key.Inside), helped, now}
 	if bound {
-		hop = nat.HopDevice
+		o.hop = nat.HopDevice
 	}
-	binding := func(u *uplinks.Uplink, why policy.Reason) nat.Binding {
-		b := v.binding(u, why, hop, key.Inside, key.Remote)
-		b.Helped = helped
-		return b
-	}
+	g.listCandidates(o.v, key.Inside)
 	why := NoUplink
 	if id, ok := g.table.Bound(key.Proto, key.Inside, key.InsidePort); ok && g.isCandidate(id) {
-		u := v.ByID(id)
-		ref, err := g.table.Open(key, binding(u, policy.ReasonMapping), now)
-		if why = refusal(err); why != NoPort || nat.HasPorts(key.Proto) {
-			return ref, u, why
+		var ref nat.Ref
+		if ref, why = g.try(&o, id, policy.ReasonMapping); why != NoPort || nat.HasPorts(key.Proto) {
+			return ref, o.v.ByID(id), why
 		}
-		g.passOver(id)
 	}
-	if ref, u := g.openRelated(v, key, hop, now); ref != 0 {
+	if ref, u := g.openRelated(o.v, key, o.hop, now); ref != 0 {
 		g.meters[u.ID].Charge()
 		return ref, u, NoReason
 	}
-	if id, ok := g.companion(key); ok {
-		u := v.ByID(id)
-		ref, err := g.table.Open(key, binding(u, policy.ReasonCompanion), now)
-		if err == nil {
-			g.meters[u.ID].Charge()
-		}
-		if why = refusal(err); why != NoPort {
-			return ref, u, why
-		}
-		g.passOver(id)
-	}
+	return g.placeAnywhere(&o, why)
+}
+
+// placeAnywhere binds a session to the uplink chosen for it, and to the next as long as one has no port. Where no candidate is left
+// it says why the last one refused.
+func (g *Gateway) placeAnywhere(o *opening, why Reason) (nat.Ref, *uplinks.Uplink, Reason) {
 	for len(g.candidates) > 0 {
-		d, _ := policy.Decide(g.scheduler, g.candidates)
-		u := v.ByID(g.candidates[d.Index].ID)
-		ref, err := g.table.Open(key, binding(u, d.Reason), now)
-		if err == nil {
-			g.meters[u.ID].Charge()
-			return ref, u, NoReason
+		id, reason := g.choose(o.key)
+		var ref nat.Ref
+		if ref, why = g.try(o, id, reason); why == NoReason {
+			g.meters[id].Charge()
 		}
-		if why = refusal(err); why != NoPort {
-			break
+		if why != NoPort {
+			return ref, o.v.ByID(id), why
 		}
-		g.candidates = append(g.candidates[:d.Index], g.candidates[d.Index+1:]...)
 	}
 	return 0, nil, why
+}
+
+// try opens a session on an uplink, which is no candidate any more if it has no port.
+func (g *Gateway) try(o *opening, id uint8, reason policy.Reason) (nat.Ref, Reason) {
+	b := o.v.binding(o.v.ByID(id), reason, o.hop, o.key.Inside, o.key.Remote)
+	b.Helped = o.helped
+	ref, err := g.table.Open(o.key, b, o.now)
+	why := refusal(err)
+	if why == NoPort {
+		g.passOver(id)
+	}
+	return ref, why
+}
+
+// choose picks one of the candidates: where another session of the same hosts is, for one without ports, else as the
+// scheduler decides.
+func (g *Gateway) choose(key nat.Key) (uint8, policy.Reason) {
+	if id, ok := g.companion(key); ok {
+		return id, policy.ReasonCompanion
+	}
+	d, _ := policy.Decide(g.scheduler, g.candidates)
+	return g.candidates[d.Index].ID, d.Reason
 }
 
 // companion returns the candidate that a session without ports must use, as another session of the same hosts is there.
