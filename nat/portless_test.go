@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -184,6 +185,35 @@ func TestOtherProtocols_LaterFragments(t *testing.T) {
 		p.Decode(frame)
 		if !RewriteOut(frame, &p, &Translation{Outside: out1}, false) || string(frame[p.L4:]) != string(f.payload) {
 			t.Errorf("protocol %d: % x", proto, frame)
+		}
+	}
+}
+
+// TestICMPOfTheOtherFamily: it has identifiers in its own family alone, and in the other belongs to no session at all.
+func TestICMPOfTheOtherFamily(t *testing.T) {
+	for _, kind := range []uint8{0, 8, 13, 128, 129} {
+		body := []byte{kind, 0, 0, 0, 0, 7, 0, 1, 'x'}
+		f4 := flow{proto: protoICMP, src: out1, dst: web, srcPort: 7, icmpType: kind, payload: []byte("x")}.packet(t)
+		f4[9], f4[10], f4[11] = protoICMPv6, 0, 0
+		binary.BigEndian.PutUint16(f4[10:], ^packet.Fold(packet.Sum(0, f4[:20])))
+		f6 := flowV6{proto: protoICMP, src: v6(out1), dst: v6(web), payload: body}.packet(t)
+		in4, p4 := report(t, router, out1, 3, f4, nil)
+		in6, p6 := reportV6(t, v6(router), v6(out1), packet.ICMPv6Unreachable, 0, f6)
+		for _, c := range []struct {
+			ether  byte
+			ip, in []byte
+			p      *packet.Packet
+		}{{0x08, f4, in4, p4}, {0x86, f6, in6, p6}} {
+			var p packet.Packet
+			p.Decode(append([]byte{12: c.ether, 13: c.ether & 0x80 >> 7 * 0xdd}, c.ip...))
+			_, out := KeyOf(&p)
+			if _, in := InKeyOf(&p, isp1); in || out || p.Kind != packet.OtherProto {
+				t.Errorf("protocol %d of kind %d has a key", p.Proto, kind)
+			}
+			_, in := QuotedKeyIn(c.in, c.p, isp1)
+			if _, out := QuotedKeyOut(c.in, c.p); in || out {
+				t.Errorf("quoted protocol %d of kind %d has a key", p.Proto, kind)
+			}
 		}
 	}
 }

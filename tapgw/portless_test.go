@@ -227,3 +227,28 @@ func TestRFC5508_REQ10_REQ11_OtherICMPTypes(t *testing.T) {
 		t.Errorf("%d counted of %d", n, dropped)
 	}
 }
+
+// TestICMPOfTheOtherFamily: ICMPv6 within IPv4 is nobody's, whole or in pieces.
+func TestICMPOfTheOtherFamily(t *testing.T) {
+	w := newWorld(t)
+	for _, kind := range []byte{0, 8, 128, 129} {
+		message := gopacket.Payload(append([]byte{kind, 0, 0, 0, 0, 7, 0, 1}, big...))
+		b := build(t, ip(inside, server, packet.ProtoICMPv6), message)
+		w.expect(w.out(clone(b)), Drop, UnknownProtocol)
+		for _, piece := range cut(t, b, 1480) {
+			if res := w.out(piece); res.Verdict == Send {
+				t.Errorf("a piece of kind %d: %+v", kind, res)
+			}
+		}
+		b = build(t, ip(server, wan1, packet.ProtoICMPv6), message)
+		w.expect(w.in(clone(b), 1), Ignore, NoReason)
+		for _, piece := range cut(t, b, 1480) {
+			if res := w.in(piece, 1); res.Verdict == Deliver {
+				t.Errorf("a piece of kind %d: %+v", kind, res)
+			}
+		}
+	}
+	if n := w.table.Stats().Sessions; n != 0 {
+		t.Errorf("%d sessions", n)
+	}
+}
