@@ -58,6 +58,7 @@ type side struct {
 	generation uint32
 	gateway    netip.Addr
 	gatewayMAC [6]byte
+	source     netip.Addr // that the default route prefers, or invalid
 	health     Health
 	proven     bool // a probe succeeded under this generation
 
@@ -66,18 +67,28 @@ type side struct {
 	since  time.Time
 }
 
-// refreshAddresses takes the pool of addresses and decides whether sessions survive. A link without any address decides
-// nothing: what comes next does.
-func (s *side) refreshAddresses(u *tracked, v *view) {
-	s.addresses = nil
-	if u.link.Index != 0 {
+// refresh takes addresses and gateway from what is seen of u.
+func (s *side) refresh(u *tracked, v *view) {
+	configured := u.spec.addresses(s.family)
+	s.addresses = configured
+	if len(configured) == 0 {
 		s.addresses = v.pool(u.link.Index)
-		if own := u.spec.addresses(s.family); len(own) > 0 {
-			s.addresses = own
-		}
-		s.addStatic(u.spec.Static)
 	}
-	if len(s.addresses) == 0 {
+	if u.link.Index == 0 {
+		s.addresses = nil
+	}
+	s.refreshGateway(u, v)
+	if len(configured) == 0 {
+		s.addresses = v.withoutAliases(u.link.Index, s.addresses, s.gateway, s.source)
+	}
+	s.addStatic(u.spec.Static)
+	s.compareAddresses(u)
+}
+
+// compareAddresses decides whether sessions survive. A link without any address decides nothing, nor does one that has lost its
+// gateway, by which nothing leaves: what comes next does.
+func (s *side) compareAddresses(u *tracked) {
+	if len(s.addresses) == 0 || s.held != nil && !u.link.HeaderLess && !s.gateway.IsValid() {
 		return
 	}
 	lost := slices.ContainsFunc(s.held, func(a netip.Addr) bool { return !slices.Contains(s.addresses, a) })
@@ -98,10 +109,13 @@ func (s *Spec) addresses(f Family) (list []netip.Addr) {
 	return list
 }
 
-// refreshGateway takes the gateway and its MAC address. The last gateway is kept when the default route goes but the
-// subnet stays, and the last MAC address while the kernel asks anew.
+// refreshGateway takes the gateway, its MAC address and the default route's source. The last gateway and source are kept when
+// the default route goes but the subnet stays, and the last MAC address while the kernel asks anew.
 func (s *side) refreshGateway(u *tracked, v *view) {
 	gateway := s.findGateway(u, v)
+	if r, ok := v.defaults[u.link.Index]; ok || !gateway.IsValid() {
+		s.source = r.Source
+	}
 	if gateway != s.gateway {
 		s.gateway, s.gatewayMAC = gateway, [6]byte{}
 	}

@@ -41,8 +41,7 @@ func (t *Tracker) refresh(now time.Time, u *tracked) (events []Event) {
 	for f := range u.sides {
 		s := &u.sides[f]
 		old := *s
-		s.refreshAddresses(u, t.views[f])
-		s.refreshGateway(u, t.views[f])
+		s.refresh(u, t.views[f])
 		t.generations[f][u.id] = s.generation
 		state, reason := t.judge(u, s)
 		if state != s.state {
