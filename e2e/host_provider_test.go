@@ -49,15 +49,20 @@ func TestHostProvidersSubnet(t *testing.T) {
 // addModem puts the modem's address on the provider's end, and the route there that people add by hand.
 func (w world) addModem(u *lab.Uplink) {
 	w.t.Helper()
-	h := u.ISP.Handle()
-	port, err := h.LinkByName(lab.DeviceCustomer)
-	labtest.Must(w.t, err)
-	labtest.Must(w.t, h.AddrAdd(port, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(modemAddr, 24))}))
+	addTo(w.t, u.ISP, lab.DeviceCustomer, modemAddr)
 	index, err := w.Gateway.Index(u.Device)
 	labtest.Must(w.t, err)
 	labtest.Must(w.t, w.Gateway.Handle().RouteAdd(&netlink.Route{
 		LinkIndex: index, Dst: ipNet(netip.PrefixFrom(modemAddr, 24).Masked()), Scope: netlink.SCOPE_LINK,
 	}))
+}
+
+// addTo gives a device an address of a subnet with 24 bits.
+func addTo(t testing.TB, ns *lab.Namespace, device string, a netip.Addr) {
+	t.Helper()
+	link, err := ns.Handle().LinkByName(device)
+	labtest.Must(t, err)
+	labtest.Must(t, ns.Handle().AddrAdd(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, 24))}))
 }
 
 // testNeighbour uses the servers of a neighbour, who must see the uplink's address.
