@@ -17,7 +17,7 @@ func TestHostModemAlias(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{LANHosts: 6, Uplinks: make([]lab.UplinkOptions, 1)}, "")
 	u := w.Uplinks[0]
-	kept := keepAlive(t, w, w.lan, u.Addr())
+	kept := keepAlive(t, w.lan, u.Addr())
 	alias := modemAddr.Next()
 	addTo(t, u.ISP, lab.DeviceCustomer, modemAddr)
 	addTo(t, w.Gateway, u.Device, alias)
@@ -51,7 +51,7 @@ func TestHostModemAlias(t *testing.T) {
 }
 
 // keepAlive opens a UDP session and returns what fails the test unless it is still the same, from an outside address.
-func keepAlive(t *testing.T, w world, ns *lab.Namespace, as netip.Addr) func(when string) {
+func keepAlive(t *testing.T, ns *lab.Namespace, as netip.Addr) func(when string) {
 	t.Helper()
 	conn, err := ns.ListenPacket("udp4", "0.0.0.0:0")
 	labtest.Must(t, err)

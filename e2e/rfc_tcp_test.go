@@ -43,7 +43,7 @@ func TestRFC5382_REQ2_Sequences(t *testing.T) {
 		c.hear(tACK, 902, 102, "")
 		c.expect("closed")
 	})
-	t.Run("repeated SYN", func(t *testing.T) {
+	t.Run("repeated SYN", func(*testing.T) {
 		c := r.talk(4003, 80)
 		c.say(tSYN, 100, 0, "")
 		c.say(tSYN, 100, 0, "")
@@ -52,7 +52,7 @@ func TestRFC5382_REQ2_Sequences(t *testing.T) {
 		c.say(tACK, 101, 901, "")
 		c.expect("established")
 	})
-	t.Run("data in the SYN", func(t *testing.T) {
+	t.Run("data in the SYN", func(*testing.T) {
 		c := r.talk(4004, 80)
 		c.say(tSYN, 100, 0, "fast open")
 		c.hear(tSYN|tACK, 900, 110, "fast answer")
@@ -66,7 +66,7 @@ func TestRFC5382_REQ2_Sequences(t *testing.T) {
 func TestRFC5382_REQ2a_SimultaneousOpen(t *testing.T) {
 	t.Parallel()
 	r := beginRaw(t, lab.Options{}, "")
-	t.Run("crossing", func(t *testing.T) {
+	t.Run("crossing", func(*testing.T) {
 		c := r.talk(4000, 80)
 		c.say(tSYN, 100, 0, "")
 		c.hear(tSYN, 900, 0, "")
@@ -76,7 +76,7 @@ func TestRFC5382_REQ2a_SimultaneousOpen(t *testing.T) {
 		c.hear(tACK, 901, 101, "data")
 		c.expect("established")
 	})
-	t.Run("from outside", func(t *testing.T) {
+	t.Run("from outside", func(*testing.T) {
 		mapped := r.talk(4001, 80).connect()
 		c := r.talk(4001, 81)
 		c.remote = netip.AddrPortFrom(rawOther, 81)
@@ -175,7 +175,7 @@ func TestRFC5961_FiveTupleIsUsedAgain(t *testing.T) {
 		},
 		"forgotten": func(*talk) {},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, func(*testing.T) {
 			c := r.talk(4000+uint16(len(name)), 80).connect()
 			c.say(tSYN, 5000, 0, "")
 			c.expect("established")
