@@ -230,7 +230,7 @@ func TestSocketsInThePortRange(t *testing.T) {
 	topology := labtest.Build(t, lab.Options{})
 	labtest.Servers(t, topology)
 	services := openServices(t, topology, first, 1000)
-	g := start(t, topology.Gateway, fmt.Sprintf("%snat: {max_sessions: 30000, ports: [%d-%d], limits: {sessions_per_host: off, new_per_second: off}}\n", inTurn, first, last))
+	g := start(t, topology.Gateway, fmt.Sprintf("%snat: {max_sessions: 30000, ports: [%d-%d], limits: {sessions_per_host: off, new_per_second: off}, filtering: {udp: address_and_port_dependent}}\n", inTurn, first, last))
 	g.awaitUp(topology)
 	w := world{g, topology, topology.Hosts[0].Namespace, nil}
 	w.meetLAN()

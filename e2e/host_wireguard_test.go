@@ -76,8 +76,10 @@ func testHostWireGuard(t *testing.T, v vpn, first bool) {
 		expectAllUplinks(t, w, visitAll(t, w, w.lan))
 		connect()
 	}
-	for _, u := range w.Uplinks {
-		watchUplink(t, w.Gateway, u)
+	for i, u := range w.Uplinks {
+		if v.balanced || i == 0 { // else nothing but probes leaves by it, now and then
+			watchUplink(t, w.Gateway, u)
+		}
 	}
 	labtest.Must(t, w.Gateway.Sysctl("net/ipv4/ip_forward", "1"))
 	w.expectInTunnel(w.Gateway, clientWG.Addr())

@@ -98,7 +98,7 @@ func TestRepair(t *testing.T) {
 	w := begin(t, lab.Options{}, inTurn)
 	// A packet that the host routes while the TAP is away is not ours to save; one of the LAN's is dropped, not sent as it is.
 	established := w.connect(w.lan, "wan1")
-	inPlace := w.state()
+	inPlace := w.settledState()
 	for _, d := range damages {
 		if d.name == rulesDeleted && withoutRules(t) {
 			continue
@@ -110,6 +110,16 @@ func TestRepair(t *testing.T) {
 		online(t, w.Gateway)
 	}
 	w.events.none(0, time.Time{}, leaves(api.StateUp))
+}
+
+// settledState is the gateway's state once what the LAN needs is in it.
+func (w world) settledState() (state lab.State) {
+	w.t.Helper()
+	eventually(w.t, "rules for the LAN", func() bool {
+		state = w.state()
+		return slices.ContainsFunc(state, func(line string) bool { return strings.Contains(line, "tapgw_fallback forward") })
+	})
+	return state
 }
 
 // expectRepair waits until the gateway's state is as it was and an event says so.
@@ -165,7 +175,7 @@ func TestFlushedRuleset(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
 	eventually(t, "rules for the LAN", func() bool { return w.hasTable("tapgw_fallback") })
-	inPlace := w.state()
+	inPlace := w.settledState()
 	begun := time.Now()
 	conn, err := nftables.New(nftables.WithNetNSFd(w.Gateway.FD()))
 	labtest.Must(t, err)
