@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	native "encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
