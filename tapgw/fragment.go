@@ -95,13 +95,13 @@ func (g *Gateway) inboundFirst(b []byte, p *packet.Packet, uplink uint8, whole b
 	g.callIn(p, uplink)
 	key, ok := nat.InKeyOf(p, uplink)
 	if !ok && !(whole && p.Kind == packet.ICMPQuery) {
-		return g.fateOf(Result{Verdict: GiveBack, Uplink: uplink}, 0)
+		return g.fateOf(g.toHost(b, p, uplink, Result{Verdict: GiveBack, Uplink: uplink}), 0)
 	}
 	res := g.inboundSession(b, p, key, now)
 	if res.Verdict == Ignore {
 		res = Result{Verdict: GiveBack, Uplink: uplink}
 	}
-	return g.fateOf(res, g.table.FindIn(key))
+	return g.fateOf(g.toHost(b, p, uplink, res), g.table.FindIn(key))
 }
 
 // fateOf makes the result for a first fragment, which belongs to the session ref, the fate of the others.

@@ -237,13 +237,6 @@ func TestVerdictsInbound(t *testing.T) {
 	}
 }
 
-// TestAnotherUplink: a reply by an uplink the session does not use is none.
-func TestAnotherUplink(t *testing.T) {
-	w := newWorld(t)
-	port, _ := w.open(udpFrame(t, inside, 4000, server, 53, "x"))
-	w.expect(w.in(udpFrame(t, server, 53, wan1, port, "x"), 2), GiveBack, NoReason)
-}
-
 // TestOwnSource: a packet with an uplink's address leaves by that uplink as it is, whatever the scheduler would say.
 func TestOwnSource(t *testing.T) {
 	w := newWorld(t)

@@ -22,7 +22,7 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 	if s != nil && (res.Verdict == Ignore || res.Verdict == GiveBack) { // the host never answers for it
 		return g.drop(NoSession)
 	}
-	return res
+	return g.toHost(b, &p, uplink, res)
 }
 
 // inbound is Inbound; whole says that all that is sent to the address belongs to one inside host.

@@ -55,7 +55,7 @@ func TestOtherProtocols_ThereAndBack(t *testing.T) {
 				t.Errorf("protocol %d, %s: %+v", proto, name, res)
 			}
 		}
-		w.expect(w.in(portlessFrame(t, proto, server, wan1, "x"), 2), GiveBack, NoReason)
+		w.expect(w.in(portlessFrame(t, proto, server, wan1, "x"), 2), Drop, WrongUplink)
 	}
 }
 

@@ -39,7 +39,7 @@ func (g *Gateway) request(p *packet.Packet, uplink uint8, now nat.Tick) (visible
 	if p.Kind != packet.UDP || !s.all.Has(p.DstPort) {
 		return false
 	}
-	g.remotes.note(client{p.Src, p.SrcPort, p.DstPort}, spoken{p.Dst, uplink, now})
+	g.remotes.note(client{p.Src, p.SrcPort, p.DstPort}, spoken{p.Dst, g.view.Load().homeOf(uplink, p.Dst), now})
 	g.table.End(nat.Key{Inside: g.tapIP, Remote: p.Src, InsidePort: p.DstPort, RemotePort: p.SrcPort, Proto: p.Proto}, now)
 	return s.visible.Has(p.DstPort)
 }

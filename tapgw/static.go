@@ -38,6 +38,16 @@ func (v *view) staticTo(uplink uint8, outside packet.Addr) *static {
 	return nil
 }
 
+// staticAt returns whose an outside address is on whatever uplink, nil for nobody's.
+func (v *view) staticAt(outside packet.Addr) *static {
+	for id := range v.static {
+		if s := v.staticTo(uint8(id), outside); s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
 // outside is what sessions of an inside host are translated to on an uplink: its own address there, or the pool.
 func (v *view) outside(uplink uint8, inside packet.Addr) (addresses []packet.Addr, exact bool) {
 	for i := range v.static[uplink] {

@@ -134,3 +134,36 @@ func (w *world) openFrom(src packet.Addr, uplink uint8) uint16 {
 	b := udpFrame(w.t, src, 6000, server, 53, "x")
 	return outsidePort(w.sent(w.out(b), b, uplink))
 }
+
+// TestTurningToAStaticAddress: all that is sent to a LAN host's own address reaches it, whatever the port, as do its answers the
+// other; what it lets in is its own firewall's.
+func TestTurningToAStaticAddress(t *testing.T) {
+	w := newStaticWorld(t)
+	for _, c := range []struct {
+		question, answer func(to packet.Addr, port uint16) []byte
+	}{
+		{func(to packet.Addr, _ uint16) []byte { return udpFrame(t, other, 4000, to, 22, "x") },
+			func(to packet.Addr, port uint16) []byte { return udpFrame(t, inside, 22, to, port, "y") }},
+		{func(to packet.Addr, _ uint16) []byte { return tcpFrame(t, other, 4000, to, 22, syn, "") },
+			func(to packet.Addr, port uint16) []byte { return tcpFrame(t, inside, 22, to, port, synAck, "") }},
+		{func(to packet.Addr, _ uint16) []byte { return echoFrame(t, other, to, packet.ICMPEcho, 7, "x") },
+			func(to packet.Addr, id uint16) []byte { return echoFrame(t, inside, to, packet.ICMPEchoReply, id, "x") }},
+	} {
+		b := c.question(own, 0)
+		s := w.delivered(w.out(b), b)
+		if s.src() != wan1 || s.dst() != inside {
+			t.Fatalf("from %v to %v", s.src(), s.dst())
+		}
+		b = c.answer(wan1, outsidePort(s))
+		if s = w.delivered(w.out(b), b); s.src() != own || s.dst() != other {
+			t.Errorf("answered from %v to %v", s.src(), s.dst())
+		}
+	}
+	b := portlessFrame(t, 47, other, own, "x")
+	w.delivered(w.out(b), b)
+	b = portlessFrame(t, 47, inside, wan1, "y")
+	expectDatagram(t, w.delivered(w.out(b), b), 47, own, other, "y")
+	w.expect(w.out(tcpFrame(t, other, 4000, own, 80, ack, "")), Drop, NotSYN)
+	w.expect(w.out(udpFrame(t, inside, 9, wan1, 9, "x")), Return, NoReason)
+	w.expect(w.out(echoFrame(t, inside, wan1, packet.ICMPEcho, 9, "x")), Return, NoReason)
+}

@@ -46,13 +46,14 @@ const (
 	Filtered               // from a remote that the mapping's filter does not let in
 	ForgedICMP             // ICMP error about a session that nobody who saw its packets would send
 	HelperWaits            // of a session that a helper reads: not whole, not sound, or something before it is missing
+	WrongUplink            // for a mapping of another uplink than the one that received it
 	numReasons
 )
 
 var reasonText = [numReasons]string{
 	"", "bad_packet", "not_ipv4", "bad_address", "unknown_protocol", "no_uplink", "table_full", "no_port", "not_syn",
 	"no_session", "stale_session", "too_big", "uplink_not_ready", "bad_icmp", "fragment_lost",
-	"host_sessions", "host_ports", "host_rate", "filtered", "forged_icmp", "helper_waits",
+	"host_sessions", "host_ports", "host_rate", "filtered", "forged_icmp", "helper_waits", "wrong_uplink",
 }
 
 // String is the label of metrics.

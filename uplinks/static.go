@@ -28,6 +28,14 @@ func (s *Side) Whole() (list []netip.Addr) {
 	return list
 }
 
+// Insides returns the inside hosts that have such an address.
+func (s *Side) Insides() (list []netip.Addr) {
+	for _, one := range s.Static {
+		list = append(list, one.Inside)
+	}
+	return list
+}
+
 func isStatic(list []Static, outside netip.Addr) bool {
 	return slices.ContainsFunc(list, func(s Static) bool { return s.Outside == outside })
 }

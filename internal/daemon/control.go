@@ -223,7 +223,7 @@ func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 			continue
 		}
 		w.Uplinks = append(w.Uplinks, nft.Uplink{
-			Name: u.Interface, Index: u.Index, Addresses: u.Addresses, Whole: u.Whole(), HeaderLess: u.HeaderLess,
+			Name: u.Interface, Index: u.Index, Addresses: u.Addresses, Whole: u.Whole(), Insides: u.Insides(), HeaderLess: u.HeaderLess,
 			GiveBackMAC: wire.GiveBackMAC(d.seed, u.ID), Guard: d.host.Forwarding(u.Interface), Taken: d.ports[u.ID].taken,
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -159,14 +160,14 @@ func (d *Daemon) followPorts(s *uplinks.Snapshot) error {
 		if u.Index == 0 {
 			continue
 		}
-		if err := d.followPort(u); err != nil {
+		if err := d.followPort(s, u); err != nil {
 			errs = append(errs, fmt.Errorf("uplink %s: %w", u.Name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (d *Daemon) followPort(u *uplinks.Uplink) error {
+func (d *Daemon) followPort(s *uplinks.Snapshot, u *uplinks.Uplink) error {
 	p, open := d.ports[u.ID]
 	failed := open && p.failed.Load()
 	if failed && p.fits(u) && time.Since(p.opened) < reopenEvery {
@@ -190,7 +191,7 @@ func (d *Daemon) followPort(u *uplinks.Uplink) error {
 	}
 	var err error
 	if !p.taken {
-		err = d.setFilter(&p, u)
+		err = d.setFilter(s, &p, u)
 	}
 	d.ports[u.ID] = p
 	return err
@@ -239,12 +240,19 @@ func (d *Daemon) startPort(u *uplinks.Uplink, p *openPort) {
 	})
 }
 
-func (d *Daemon) setFilter(p *openPort, u *uplinks.Uplink) error {
-	filter := fmt.Sprint(u.Addresses, u.Whole(), d.services.visible)
+// setFilter has an uplink receive what is sent to any uplink's addresses: of another's, what is for its mappings must not come
+// to the host's stack.
+func (d *Daemon) setFilter(s *uplinks.Snapshot, p *openPort, u *uplinks.Uplink) error {
+	f := wire.FilterConfig{Services: d.services.visible, Secret: wire.GiveBackMAC(d.seed, u.ID)}
+	for _, one := range slices.Concat([]*uplinks.Uplink{u}, s.Uplinks) { // its own are never too many
+		f.Addresses, f.Whole = append(f.Addresses, one.Addresses...), append(f.Whole, one.Whole()...)
+	}
+	f.Addresses = f.Addresses[:min(len(f.Addresses), max(len(u.Addresses), wire.MaxFilterAddresses))]
+	f.Whole = f.Whole[:min(len(f.Whole), max(len(u.Whole()), wire.MaxFilterAddresses))]
+	filter := fmt.Sprint(f.Addresses, f.Whole, f.Services)
 	if p.filter == filter {
 		return nil
 	}
-	f := wire.FilterConfig{Addresses: u.Addresses, Whole: u.Whole(), Services: d.services.visible, Secret: wire.GiveBackMAC(d.seed, u.ID)}
 	for _, r := range d.pool {
 		f.Ports = append(f.Ports, wire.PortRange(r))
 	}

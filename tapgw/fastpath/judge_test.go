@@ -21,6 +21,8 @@ const (
 	bare      = 0xc6336408 // an outside address whose ports the kernel does not see
 	neighbour = 0xc6336409 // not ours
 	whole     = 0xc633640a // an inside host's own
+	foreign   = 0xc633640b // of another uplink
+	foreigner = 0xc633640c // … an inside host's own
 	stranger  = 0xcb007163
 	service   = 5353 // UDP port of the host
 	unsent    = 999  // a port, or identifier, that nothing left by
@@ -44,6 +46,8 @@ type judging struct {
 	tcp, udp, ask nat.Translation
 	gre, call     nat.Translation
 	resting       uint16
+
+	otherUDP, otherAsk, otherGRE nat.Translation // by the other uplink
 }
 
 func newJudging(t *testing.T) *judging {
@@ -70,7 +74,62 @@ func newJudging(t *testing.T) *judging {
 	}
 	j.gre = j.table.Translation(j.open(t, nat.Key{Inside: packet.IPv4(0x0a000002), Remote: packet.IPv4(0x08080808), Proto: greProto}))
 	j.call = j.table.Translation(j.open(t, nat.Key{Inside: packet.IPv4(0x0a000002), Remote: packet.IPv4(0x08080809), InsidePort: 7, Proto: greProto}))
+	j.openElsewhere(t)
 	return j
+}
+
+// otherID is the uplink beside the one that receives.
+const otherID = uplinkID + 1
+
+// openElsewhere gives the other uplink addresses and sessions.
+func (j *judging) openElsewhere(t *testing.T) {
+	t.Helper()
+	arrays := j.table.Prepare(otherID, []packet.Addr{packet.IPv4(foreign)})
+	arrays = append(arrays, nat.PortArrays{Outside: packet.IPv4(foreigner), TCP: nat.WholeAddress, UDP: nat.WholeAddress})
+	labtest.Must(t, j.SetAddresses(otherID, arrays))
+	for proto, tr := range map[uint8]*nat.Translation{packet.ProtoUDP: &j.otherUDP, packet.ProtoICMP: &j.otherAsk, greProto: &j.otherGRE} {
+		k := nat.Key{Inside: packet.IPv4(0x0a000003), Remote: packet.IPv4(0x08080808), Proto: proto}
+		if proto != greProto {
+			k.InsidePort = 50000
+		}
+		if proto == packet.ProtoUDP {
+			k.RemotePort = 443
+		}
+		ref, err := j.table.Open(k, nat.Binding{Uplink: otherID, Generation: generation, Addresses: []packet.Addr{packet.IPv4(foreign)}}, offset)
+		labtest.Must(t, err)
+		*tr = j.table.Translation(ref)
+	}
+}
+
+// toOther are packets to addresses of an uplink that did not receive them.
+func (j *judging) toOther() []arrival {
+	const tcp, udp = packet.ProtoTCP, packet.ProtoUDP
+	reply := func(id uint16) []byte {
+		return framed(ipv4(packet.ProtoICMP, j.otherAsk.Remote.V4(), foreign, nil, message(packet.ICMPEchoReply, uint32(id)<<16|1, nil)))
+	}
+	about := func(tr nat.Translation) []byte {
+		return framed(ipv4(packet.ProtoICMP, stranger, foreign, nil, message(packet.ICMPUnreachable, 0, quoted(tr))))
+	}
+	hosts := j.otherUDP
+	hosts.OutsidePort = unsent
+	return []arrival{
+		{"UDP, mapped elsewhere", to(udp, foreign, j.otherUDP.OutsidePort), ours, ""},
+		{"TCP, mapped elsewhere for UDP", to(tcp, foreign, j.otherUDP.OutsidePort), others, ""},
+		{"UDP, free elsewhere", to(udp, foreign, unsent), others, ""},
+		{"UDP, mapped here, not elsewhere", to(udp, foreign, j.tcp.OutsidePort), others, ""},
+		{"UDP, service elsewhere", to(udp, foreign, service), served, ""},
+		{"echo reply, elsewhere", reply(j.otherAsk.OutsidePort), ours, ""},
+		{"echo reply, host's elsewhere", reply(j.otherAsk.OutsidePort + 1), others, ""},
+		{"echo request, elsewhere", framed(ipv4(packet.ProtoICMP, stranger, foreign, nil, message(packet.ICMPEcho, 1<<16, nil))), others, ""},
+		{"error, elsewhere", about(j.otherUDP), ours, ""},
+		{"error of a session, elsewhere", framed(ipv4(packet.ProtoICMP, stranger, foreign, nil, message(packet.ICMPTimeExceeded, 0, quoted(j.otherGRE)))), ours, ""},
+		{"error, host's elsewhere", about(hosts), others, ""},
+		{"GRE elsewhere", j.pair(greProto, j.otherGRE.Remote.V4(), foreign), ours, ""},
+		{"GRE of nobody elsewhere", j.pair(greProto, stranger, foreign), others, ""},
+		{"fragment, elsewhere", fragment(to(udp, foreign, j.otherUDP.OutsidePort), 0x2000), ours, ""},
+		{"fragment, free elsewhere", fragment(to(udp, foreign, unsent), 0x2000), ours, checksMore},
+		{"whole elsewhere", to(tcp, foreigner, unsent), ours, ""},
+	}
 }
 
 // userspace is the gateway as it is without a fast path.
@@ -91,6 +150,12 @@ func userspace(t *testing.T, table *nat.Table) *tapgw.Gateway {
 			Generation: generation, State: uplinks.Up, GatewayMAC: [6]byte{2},
 			Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.8"), netip.MustParseAddr("198.51.100.10")},
 			Static:    []uplinks.Static{{Inside: netip.MustParseAddr("10.0.0.9"), Outside: netip.MustParseAddr("198.51.100.10")}},
+		},
+	}, {
+		ID: otherID, Index: 2, MTU: mtu, Side: uplinks.Side{
+			Generation: generation, State: uplinks.Up, GatewayMAC: [6]byte{2},
+			Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.11"), netip.MustParseAddr("198.51.100.12")},
+			Static:    []uplinks.Static{{Inside: netip.MustParseAddr("10.0.0.8"), Outside: netip.MustParseAddr("198.51.100.12")}},
 		},
 	}}))
 	g.SetServices([]uint16{service}, nil)
@@ -369,7 +434,7 @@ func (j *judging) strangeErrors() []arrival {
 // path: both must hold the same for ours.
 func TestJudge(t *testing.T) {
 	j := newJudging(t)
-	for _, list := range [][]arrival{j.ports(), j.portless(), j.toWhole(), j.queries(), j.errors()} {
+	for _, list := range [][]arrival{j.ports(), j.portless(), j.toWhole(), j.toOther(), j.queries(), j.errors()} {
 		for _, a := range list {
 			t.Run(a.name, func(t *testing.T) { j.judge(t, a) })
 		}
@@ -396,7 +461,9 @@ func TestAnnouncedAddress(t *testing.T) {
 
 func (j *judging) judge(t *testing.T, a arrival) {
 	clients := j.maps[fastpathMapClients]
-	_ = clients.Delete(fastpathClient{Addr: stranger, Local: outside, Port: 7, Service: service, Uplink: uplinkID}) // there may be none
+	for id, local := range map[uint32]uint32{uplinkID: outside, otherID: foreign} { // there may be none
+		_ = clients.Delete(fastpathClient{Addr: stranger, Local: local, Port: 7, Service: service, Uplink: id})
+	}
 	code, out := run(t, j.ingress, a.frame, 0)
 	wantCode, wantOut := uint32(codeNext), a.frame
 	if a.want == ours {

@@ -77,7 +77,7 @@ static __always_inline int upcall(struct __sk_buff *skb, __u32 l2, __u8 tag)
 }
 
 // address_of finds an address among those of an uplink.
-static __always_inline struct address *address_of(__u32 uplink, __u32 addr)
+static __noinline struct address *address_of(__u32 uplink, __u32 addr)
 {
 	struct addresses *all = bpf_map_lookup_elem(&outside, &uplink);
 
@@ -202,6 +202,19 @@ static __always_inline int call_is_ours(struct __sk_buff *skb, const struct iphd
 	return pair_is_ours(uplink, bpf_ntohl(ip->daddr), bpf_ntohl(ip->saddr), IPPROTO_GRE, bpf_ntohs(*(__be16 *)(l4 + GRE_CALL)));
 }
 
+// home finds an outside address of the uplink that received a packet, or else of another, whose mappings it may then be for:
+// Go drops such packets, and the host would answer them.
+static __always_inline struct address *home(__u32 *uplink, __u32 addr)
+{
+	struct address *a = address_of(*uplink, addr);
+	__u32 *n = a ? 0 : bpf_map_lookup_elem(&own, &addr);
+
+	if (!n)
+		return a;
+	*uplink = *n;
+	return address_of(*uplink, addr);
+}
+
 // The ways of a received packet that is no hit.
 enum whose { OTHERS, OURS, SERVICE };
 
@@ -213,7 +226,7 @@ static __noinline enum whose judge(struct __sk_buff *skb, __u32 l2, __u32 uplink
 
 	if (bpf_skb_load_bytes(skb, l2, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 		return OTHERS;
-	struct address *a = address_of(uplink, bpf_ntohl(ip.daddr));
+	struct address *a = home(&uplink, bpf_ntohl(ip.daddr));
 	if (!a)
 		return OTHERS;
 	if (a->tcp == WHOLE_ADDRESS)

@@ -29,14 +29,14 @@ const vlanMask = 0x0fff
 var etherIPv4 = binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)
 
 // hideRules drop the packets of one uplink that belong, or may belong, to the datapath.
-func hideRules(u Uplink, addresses string, ports []PortRange) (rules [][]expr.Any) {
+func hideRules(u Uplink, ports []PortRange) (rules [][]expr.Any) {
 	if u.GiveBackMAC != [6]byte{} {
 		rules = append(rules, givenBackRule(u.GiveBackMAC))
 	}
 	if !u.HeaderLess {
 		rules = append(rules, ofVLANRule())
 	}
-	ours := join(meta(expr.MetaKeyPROTOCOL), equal(etherIPv4), network(16, 4), in(addresses))
+	ours := join(meta(expr.MetaKeyPROTOCOL), equal(etherIPv4), network(16, 4), in(setOutside))
 	fragment := join(network(6, 2), mask(binary.BigEndian.AppendUint16(nil, fragmentMask)))
 	for _, match := range matchPorts(ports) {
 		rules = append(rules, join(ours, meta(expr.MetaKeyL4PROTO), in(setTransport), fragment, equal([]byte{0, 0}),
@@ -49,8 +49,8 @@ func hideRules(u Uplink, addresses string, ports []PortRange) (rules [][]expr.An
 }
 
 // hideAllRule drops all that is sent to an address of an inside host's own.
-func hideAllRule(addresses string) []expr.Any {
-	return join(meta(expr.MetaKeyPROTOCOL), equal(etherIPv4), network(16, 4), in(addresses), drop())
+func hideAllRule() []expr.Any {
+	return join(meta(expr.MetaKeyPROTOCOL), equal(etherIPv4), network(16, 4), in(setWhole), drop())
 }
 
 // givenBackRule lets pass what we hand back to the host's stack. On a header-less device nothing else has the source

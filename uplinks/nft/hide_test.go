@@ -31,11 +31,18 @@ func TestPoolPortsAreHiddenFromTheHost(t *testing.T) {
 	}
 }
 
-func TestOnlyAddressesOfTheUplinkAreHidden(t *testing.T) {
+// TestOnlyAddressesOfUplinksAreHidden: of all uplinks, whichever receives.
+func TestOnlyAddressesOfUplinksAreHidden(t *testing.T) {
 	w := newWorld(t)
-	w.apply(w.wanted())
+	wanted := w.wanted()
+	wanted.Uplinks[1].Taken = true
+	r := w.apply(wanted)
 	server := w.listen(w.host, poolPort)
 	w.reach(w.lan, "192.168.7.1", poolPort, server)
+	w.reach(w.isp1, "192.168.7.1", poolPort, server)
+	w.unanswered(w.syn(w.isp1, "203.0.113.1", poolPort), w.isp1, "203.0.113.1")
+	wanted.Uplinks = wanted.Uplinks[:1]
+	w.must(r.Apply(wanted))
 	w.reach(w.isp1, "203.0.113.1", poolPort, server)
 }
 

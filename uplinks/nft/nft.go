@@ -37,6 +37,7 @@ type Uplink struct {
 	Index       int    // of the interface; a new index renews the rules even when the name is the same
 	Addresses   []netip.Addr
 	Whole       []netip.Addr // those of Addresses of which the host sees nothing
+	Insides     []netip.Addr // the hosts of the LAN that have those
 	HeaderLess  bool         // frames start with the IP header
 	GiveBackMAC [6]byte      // source of frames handed back to the host's stack, which must pass; zero for none
 	Taken       bool         // what is ours never comes as far as these rules, nothing need be hidden

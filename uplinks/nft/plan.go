@@ -37,6 +37,9 @@ const (
 	setTransport = "transport"
 	setFragments = "fragments"
 	setNotHidden = "not_hidden"
+	setOutside   = "outside"
+	setWhole     = "whole"
+	setInsides   = "insides"
 )
 
 // Key types as nft numbers them, so that it prints the sets readably.
@@ -123,23 +126,17 @@ func (p plan) messages() (messages []message) {
 
 // hide drops what the userspace datapath received by AF_PACKET before this hook, so that the host's stack neither sees
 // nor answers it: ports of the pool, fragments, since later ones have no port, and protocols without ports. What it gives back
-// passes, as does everything else.
+// passes, as does everything else. The addresses are those of all uplinks, as it may be for a mapping of another one.
 func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
-	uplinks = slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return u.Taken })
-	if len(ports) == 0 || len(uplinks) == 0 {
+	received := slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return u.Taken })
+	if len(ports) == 0 || len(received) == 0 || len(outsideSet(ownedNetdev, uplinks).keys) == 0 {
 		return
 	}
-	p.netdev(ports)
-	for _, u := range uplinks {
-		addresses := addressSet(fmt.Sprintf("addresses_%d", u.Index), u.Addresses)
-		if len(addresses.keys) == 0 {
-			continue
-		}
-		p.sets = append(p.sets, addresses)
-		rules := hideRules(u, addresses.name, ports)
-		if whole := addressSet(fmt.Sprintf("whole_%d", u.Index), u.Whole); len(whole.keys) > 0 {
-			p.sets = append(p.sets, whole)
-			rules = append(rules, hideAllRule(whole.name))
+	p.netdev(uplinks, ports)
+	for _, u := range received {
+		rules := hideRules(u, ports)
+		if len(wholeSet(uplinks).keys) > 0 {
+			rules = append(rules, hideAllRule())
 		}
 		p.chains = append(p.chains, chain{
 			table: ownedNetdev, name: fmt.Sprintf("ingress_%d", u.Index), kind: "filter",
@@ -150,7 +147,7 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 }
 
 // netdev adds the table of devices with the sets that its chains share, once.
-func (p *plan) netdev(ports []PortRange) {
+func (p *plan) netdev(uplinks []Uplink, ports []PortRange) {
 	if slices.Contains(p.tables, ownedNetdev) {
 		return
 	}
@@ -159,6 +156,11 @@ func (p *plan) netdev(ports []PortRange) {
 		p.sets = append(p.sets, portSet(ownedNetdev, ports))
 	}
 	p.sets = append(p.sets, transportSet(ownedNetdev), fragmentSet(ownedNetdev), notHiddenSet(ownedNetdev))
+	for _, s := range []set{outsideSet(ownedNetdev, uplinks), wholeSet(uplinks), insideSet(uplinks)} {
+		if len(s.keys) > 0 {
+			p.sets = append(p.sets, s)
+		}
+	}
 }
 
 // filter keeps packets that came in by an uplink from leaving by the TAP, where another provider would carry them, and
@@ -266,8 +268,8 @@ func ifname(name string) []byte {
 	return data
 }
 
-func addressSet(name string, list []netip.Addr) set {
-	s := set{table: ownedNetdev, name: name, keyType: typeIPv4}
+func addressSet(t table, name string, list []netip.Addr) set {
+	s := set{table: t, name: name, keyType: typeIPv4}
 	addresses := slices.SortedFunc(slices.Values(list), netip.Addr.Compare)
 	for _, a := range slices.Compact(addresses) {
 		if a.Is4() {
@@ -275,6 +277,28 @@ func addressSet(name string, list []netip.Addr) set {
 		}
 	}
 	return s
+}
+
+// outsideSet is the addresses of all uplinks.
+func outsideSet(t table, uplinks []Uplink) set {
+	return addressSet(t, setOutside, collect(uplinks, func(u Uplink) []netip.Addr { return u.Addresses }))
+}
+
+// wholeSet is those of the addresses that are one inside host's each.
+func wholeSet(uplinks []Uplink) set {
+	return addressSet(ownedNetdev, setWhole, collect(uplinks, func(u Uplink) []netip.Addr { return u.Whole }))
+}
+
+// insideSet is these hosts.
+func insideSet(uplinks []Uplink) set {
+	return addressSet(ownedNetdev, setInsides, collect(uplinks, func(u Uplink) []netip.Addr { return u.Insides }))
+}
+
+func collect(uplinks []Uplink, of func(Uplink) []netip.Addr) (list []netip.Addr) {
+	for _, u := range uplinks {
+		list = append(list, of(u)...)
+	}
+	return list
 }
 
 func transportSet(t table) set { return protocols(t, setTransport, unix.IPPROTO_TCP, unix.IPPROTO_UDP) }

@@ -3,7 +3,6 @@ package nft
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
@@ -18,33 +17,36 @@ type Turned struct {
 	GiveBackMAC [6]byte // source of frames given back, which must pass
 }
 
-// Names of sets.
-const (
-	setOutside = "outside"
-	setErrors  = "errors"
-)
+// setErrors is the name of a set.
+const setErrors = "errors"
 
 // typeICMP is how nft numbers ICMP types.
 const typeICMP = 14
 
 // turn sends what LAN hosts send to ports of the pool at an uplink's address out of the TAP, and ICMP errors, and fragments,
-// which may be of either.
+// which may be of either; and all that is sent to an outside address of a LAN host's own, and that such a host answers with.
 func (p *plan) turn(w Wanted, uplinks []Uplink, ports []PortRange) {
-	outside := outsideSet(ownedNetdev, uplinks)
-	if len(w.Turned) == 0 || w.TAPIndex == 0 || len(ports) == 0 || len(outside.keys) == 0 {
+	if len(w.Turned) == 0 || w.TAPIndex == 0 || len(ports) == 0 || len(outsideSet(ownedNetdev, uplinks).keys) == 0 {
 		return
 	}
-	p.netdev(ports)
+	p.netdev(uplinks, ports)
 	errors := set{table: ownedNetdev, name: setErrors, keyType: typeICMP}
 	for _, t := range icmpErrors {
 		errors.keys = append(errors.keys, key{data: []byte{t}})
 	}
-	p.sets = append(p.sets, outside, errors)
+	p.sets = append(p.sets, errors)
+	var static [][]expr.Any
+	if len(wholeSet(uplinks).keys) > 0 {
+		static = append(static, join(network(16, 4), in(setWhole), outOf(w.TAPIndex)))
+	}
+	if len(insideSet(uplinks).keys) > 0 {
+		static = append(static, join(network(12, 4), in(setInsides), outOf(w.TAPIndex)))
+	}
 	for _, d := range w.Turned {
 		p.chains = append(p.chains, chain{
 			table: ownedNetdev, name: fmt.Sprintf("turn_%d", d.Index), kind: "filter",
 			hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: d.Name,
-			rules: turnRules(w.TAPIndex, d.GiveBackMAC, ports), needs: "nft_fwd_netdev and nf_tables with CONFIG_NF_TABLES_NETDEV",
+			rules: turnRules(w.TAPIndex, d.GiveBackMAC, ports, static), needs: "nft_fwd_netdev and nf_tables with CONFIG_NF_TABLES_NETDEV",
 		})
 	}
 }
@@ -52,26 +54,11 @@ func (p *plan) turn(w Wanted, uplinks []Uplink, ports []PortRange) {
 // icmpErrors are the types that quote a packet.
 var icmpErrors = []byte{3, 11, 12}
 
-// outsideSet is the addresses of all uplinks.
-func outsideSet(t table, uplinks []Uplink) set {
-	s := set{table: t, name: setOutside, keyType: typeIPv4}
-	seen := make(map[netip.Addr]bool)
-	for _, u := range uplinks {
-		for _, a := range u.Addresses {
-			if a.Is4() && !seen[a] {
-				seen[a] = true
-				s.keys = append(s.keys, key{data: a.AsSlice()})
-			}
-		}
-	}
-	return s
-}
-
 // turnRules let pass at once what is for nobody here, nearly all there is.
-func turnRules(tap int, giveBack [6]byte, ports []PortRange) [][]expr.Any {
+func turnRules(tap int, giveBack [6]byte, ports []PortRange, static [][]expr.Any) [][]expr.Any {
 	fragment := join(network(6, 2), mask(binary.BigEndian.AppendUint16(nil, fragmentMask)))
 	whole := join(fragment, equal([]byte{0, 0}))
-	out := []expr.Any{&expr.Immediate{Register: 1, Data: native(uint32(tap))}, forwardTo{register: 1}}
+	out := outOf(tap)
 	rules := [][]expr.Any{
 		join(meta(expr.MetaKeyPROTOCOL), compare(expr.CmpOpNeq, etherIPv4), accept()),
 		join(network(16, 4), notIn(setOutside), accept()),
@@ -80,10 +67,15 @@ func turnRules(tap int, giveBack [6]byte, ports []PortRange) [][]expr.Any {
 		join(whole, meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_ICMP}), payload(expr.PayloadBaseTransportHeader, 0, 1), in(setErrors), out),
 		join(meta(expr.MetaKeyL4PROTO), in(setFragments), fragment, compare(expr.CmpOpNeq, []byte{0, 0}), out),
 	}
+	rules = append(rules, static...)
 	for _, match := range matchPorts(ports) {
 		rules = append(rules, join(whole, meta(expr.MetaKeyL4PROTO), in(setTransport), payload(expr.PayloadBaseTransportHeader, 2, 2), match, out))
 	}
 	return rules
+}
+
+func outOf(device int) []expr.Any {
+	return []expr.Any{&expr.Immediate{Register: 1, Data: native(uint32(device))}, forwardTo{register: 1}}
 }
 
 // untrackedTurnedRule keeps packets that have turned out of conntrack, which never sees the answers.

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 
 	"tapgw/internal/lab"
@@ -46,4 +47,32 @@ func TestFramesGivenBackToTheLANPass(t *testing.T) {
 	wanted.Turned[0].Name = "lan1"
 	w.apply(wanted)
 	w.reach(neighbour, hostOnISP1, poolPort, w.listen(w.host, poolPort))
+}
+
+// TestAllToAndFromStaticHostsGoesToTheTAP: whatever the port and protocol, and only between them and addresses of uplinks.
+func TestAllToAndFromStaticHostsGoesToTheTAP(t *testing.T) {
+	w := newWorld(t)
+	wanted := w.turning()
+	wanted.Uplinks[0].Whole = wanted.Uplinks[0].Addresses
+	r := w.apply(wanted)
+	tap, err := w.sink.StartCapture("eth0", nil)
+	w.must(err)
+	t.Cleanup(func() { _, _ = tap.Stop() })
+	expect := func(addr string) {
+		t.Helper()
+		for _, send := range []func(){
+			func() { w.syn(w.lan, addr, otherPort) }, func() { w.sendBy(w.lan, "ip4:icmp", addr, string([]byte{8, 0, 0xf7, 0xfd, 0, 1, 0, 1})) },
+			func() { w.sendBy(w.lan, "ip4:47", addr, "tunnelled") },
+		} {
+			_, err := tap.AwaitAfter(labtest.Context(t), func(p *lab.Packet) bool { return p.IP != nil && p.Dst.Addr().String() == addr },
+				func() error { send(); return nil })
+			w.must(err)
+		}
+	}
+	expect(hostOnISP1)
+	w.reach(w.lan, "203.0.113.1", otherPort, w.listen(w.host, otherPort))
+	wanted.Uplinks[0].Insides = []netip.Addr{netip.MustParseAddr(lanAddr)}
+	w.must(r.Apply(wanted))
+	expect("203.0.113.1")
+	w.reach(w.lan, "192.168.7.1", poolPort, w.listen(w.host, poolPort))
 }

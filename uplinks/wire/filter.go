@@ -18,7 +18,7 @@ type PortRange struct{ First, Last uint16 }
 
 // FilterConfig says which received packets may be ours.
 type FilterConfig struct {
-	Addresses []netip.Addr // IPv4 addresses of the uplink; none lets nothing pass
+	Addresses []netip.Addr // IPv4 addresses of the uplinks; none lets nothing pass
 	Whole     []netip.Addr // those of Addresses to which everything is received
 	Ports     []PortRange  // of the NAT pool
 	Services  []uint16     // UDP ports beyond, packets to which are received although the host has them too
@@ -27,7 +27,7 @@ type FilterConfig struct {
 
 // Bounds of FilterConfig: the program stays far below the kernel's 4,096 instructions.
 const (
-	MaxFilterAddresses = 64
+	MaxFilterAddresses = 256
 	MaxFilterPorts     = 512
 	MaxFilterServices  = 256
 )
