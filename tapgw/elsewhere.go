@@ -51,10 +51,10 @@ func (g *Gateway) isMapped(b []byte, p *packet.Packet, uplink uint8) bool {
 		return true
 	}
 	key, ok := nat.InKeyOf(p, uplink)
-	switch {
-	case p.Kind == packet.ICMPError:
+	switch p.Kind {
+	case packet.ICMPError:
 		key, ok = nat.QuotedKeyIn(b[packet.VnetLen:], p, uplink)
-	case p.Kind == packet.TCP, p.Kind == packet.UDP:
+	case packet.TCP, packet.UDP:
 		if g.table.Owned(uplink, p.Proto, p.Dst, p.DstPort) != nat.Free && !g.cfg.Held(p.Proto, p.Dst, p.DstPort) {
 			return true
 		}
