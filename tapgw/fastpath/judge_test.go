@@ -459,6 +459,18 @@ func TestAnnouncedAddress(t *testing.T) {
 	expect(to(packet.ProtoTCP, outside, j.tcp.OutsidePort), ours)
 }
 
+// TestAddressOfTwoUplinks: when one of them loses it, what comes by a third is judged by the other.
+func TestAddressOfTwoUplinks(t *testing.T) {
+	j := newJudging(t)
+	labtest.Must(t, j.SetAddresses(otherID+1, []nat.PortArrays{{Outside: packet.IPv4(foreign), TCP: -1, UDP: -1}}))
+	for _, handed := range []bool{false, true} {
+		if code, _ := run(t, j.ingress, to(packet.ProtoTCP, foreign, unsent), 0); (code == codeHit) != handed {
+			t.Errorf("handed to Go: %v", !handed)
+		}
+		labtest.Must(t, j.SetAddresses(otherID, nil))
+	}
+}
+
 func (j *judging) judge(t *testing.T, a arrival) {
 	clients := j.maps[fastpathMapClients]
 	for id, local := range map[uint32]uint32{uplinkID: outside, otherID: foreign} { // there may be none

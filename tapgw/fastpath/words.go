@@ -174,10 +174,25 @@ func (p *Programs) setOwn(id uint8, list []nat.PortArrays) error {
 		}
 	}
 	p.own[id] = nil
+	if err := p.noteOwn(id, list); err != nil {
+		return err
+	}
+	for other, theirs := range p.addresses { // what was of both is theirs alone now
+		if err := p.noteOwn(uint8(other), theirs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteOwn notes those addresses of an uplink that no other one had first.
+func (p *Programs) noteOwn(id uint8, list []nat.PortArrays) error {
 	for _, a := range list {
-		if err := own.Update(a.Outside.V4(), uint32(id), ebpf.UpdateNoExist); errors.Is(err, ebpf.ErrKeyExist) {
-			continue // of the uplink that had it first
-		} else if err != nil {
+		err := p.maps[fastpathMapOwn].Update(a.Outside.V4(), uint32(id), ebpf.UpdateNoExist)
+		if errors.Is(err, ebpf.ErrKeyExist) {
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("fastpath: note an address of uplink %d: %w", id, err)
 		}
 		p.own[id] = append(p.own[id], a.Outside.V4())
