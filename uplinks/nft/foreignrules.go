@@ -44,7 +44,7 @@ func (id chainID) String() string {
 
 // ours tells the tables of this package.
 func (id chainID) ours() bool {
-	return slices.ContainsFunc([]table{ownedNetdev, ownedInet, fallback}, func(t table) bool {
+	return slices.ContainsFunc(ours, func(t table) bool {
 		return t.name == id.table && t.family == id.family
 	})
 }

@@ -11,6 +11,7 @@ func TestHiddenAllTheTime(t *testing.T) {
 	for name, change := range map[string]func(*Wanted, int){
 		"a LAN":             func(w *Wanted, i int) { w.LAN = i%2 == 0 },
 		"an untracked port": func(w *Wanted, i int) { w.Untracked = []int{7}[:i%2] },
+		"hosts to turn for": func(w *Wanted, i int) { w.Turned = []Turned{{Name: "lo", Index: 1}}[:i%2] },
 		"the guard":         func(w *Wanted, i int) { w.Uplinks[0].Guard = i%2 == 0 },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -65,7 +65,7 @@ func Open() (*Rules, error) {
 	}
 	_, err = s.query(generation())
 	if err == nil {
-		err = s.remove(ownedNetdev, ownedInet)
+		err = s.remove(ownedNetdev, ownedTurn, ownedInet)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())

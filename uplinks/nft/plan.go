@@ -11,9 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The tables. Their names are ours: whatever carries them is replaced.
+// The tables. Their names are ours: whatever carries them is replaced. What is hidden has a table of its own, which the LAN's
+// comings and goings do not touch.
 var (
 	ownedNetdev = table{name: "tapgw", family: unix.NFPROTO_NETDEV, flags: tableOwner}
+	ownedTurn   = table{name: "tapgw_turn", family: unix.NFPROTO_NETDEV, flags: tableOwner}
 	ownedInet   = table{name: "tapgw", family: unix.NFPROTO_INET, flags: tableOwner}
 	fallback    = table{name: "tapgw_fallback", family: unix.NFPROTO_IPV4}
 )
@@ -64,7 +66,7 @@ type plan struct {
 }
 
 // ours are all our tables.
-var ours = []table{ownedNetdev, ownedInet, fallback}
+var ours = []table{ownedNetdev, ownedTurn, ownedInet, fallback}
 
 func newPlan(w Wanted) plan {
 	p := plan{}
@@ -132,10 +134,11 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 	if len(ports) == 0 || len(received) == 0 || len(outsideSet(ownedNetdev, uplinks).keys) == 0 {
 		return
 	}
-	p.netdev(uplinks, ports)
+	whole := wholeSet(ownedNetdev, uplinks)
+	p.netdev(ownedNetdev, ports, notHiddenSet(ownedNetdev), outsideSet(ownedNetdev, uplinks), whole)
 	for _, u := range received {
 		rules := hideRules(u, ports)
-		if len(wholeSet(uplinks).keys) > 0 {
+		if len(whole.keys) > 0 {
 			rules = append(rules, hideAllRule())
 		}
 		p.chains = append(p.chains, chain{
@@ -146,17 +149,14 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 	}
 }
 
-// netdev adds the table of devices with the sets that its chains share, once.
-func (p *plan) netdev(uplinks []Uplink, ports []PortRange) {
-	if slices.Contains(p.tables, ownedNetdev) {
-		return
-	}
-	p.tables = append(p.tables, ownedNetdev)
+// netdev adds a table of devices with the sets that every one needs, and those of the others that have elements.
+func (p *plan) netdev(t table, ports []PortRange, others ...set) {
+	p.tables = append(p.tables, t)
 	if len(ports) > maxPortRules {
-		p.sets = append(p.sets, portSet(ownedNetdev, ports))
+		p.sets = append(p.sets, portSet(t, ports))
 	}
-	p.sets = append(p.sets, transportSet(ownedNetdev), fragmentSet(ownedNetdev), notHiddenSet(ownedNetdev))
-	for _, s := range []set{outsideSet(ownedNetdev, uplinks), wholeSet(uplinks), insideSet(uplinks)} {
+	p.sets = append(p.sets, transportSet(t), fragmentSet(t))
+	for _, s := range others {
 		if len(s.keys) > 0 {
 			p.sets = append(p.sets, s)
 		}
@@ -285,13 +285,13 @@ func outsideSet(t table, uplinks []Uplink) set {
 }
 
 // wholeSet is those of the addresses that are one inside host's each.
-func wholeSet(uplinks []Uplink) set {
-	return addressSet(ownedNetdev, setWhole, collect(uplinks, func(u Uplink) []netip.Addr { return u.Whole }))
+func wholeSet(t table, uplinks []Uplink) set {
+	return addressSet(t, setWhole, collect(uplinks, func(u Uplink) []netip.Addr { return u.Whole }))
 }
 
 // insideSet is these hosts.
-func insideSet(uplinks []Uplink) set {
-	return addressSet(ownedNetdev, setInsides, collect(uplinks, func(u Uplink) []netip.Addr { return u.Insides }))
+func insideSet(t table, uplinks []Uplink) set {
+	return addressSet(t, setInsides, collect(uplinks, func(u Uplink) []netip.Addr { return u.Insides }))
 }
 
 func collect(uplinks []Uplink, of func(Uplink) []netip.Addr) (list []netip.Addr) {

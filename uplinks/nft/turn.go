@@ -26,25 +26,26 @@ const typeICMP = 14
 // turn sends what LAN hosts send to ports of the pool at an uplink's address out of the TAP, and ICMP errors, and fragments,
 // which may be of either; and all that is sent to an outside address of a LAN host's own, and that such a host answers with.
 func (p *plan) turn(w Wanted, uplinks []Uplink, ports []PortRange) {
-	if len(w.Turned) == 0 || w.TAPIndex == 0 || len(ports) == 0 || len(outsideSet(ownedNetdev, uplinks).keys) == 0 {
+	outside := outsideSet(ownedTurn, uplinks)
+	if len(w.Turned) == 0 || w.TAPIndex == 0 || len(ports) == 0 || len(outside.keys) == 0 {
 		return
 	}
-	p.netdev(uplinks, ports)
-	errors := set{table: ownedNetdev, name: setErrors, keyType: typeICMP}
+	errors := set{table: ownedTurn, name: setErrors, keyType: typeICMP}
 	for _, t := range icmpErrors {
 		errors.keys = append(errors.keys, key{data: []byte{t}})
 	}
-	p.sets = append(p.sets, errors)
+	whole, insides := wholeSet(ownedTurn, uplinks), insideSet(ownedTurn, uplinks)
+	p.netdev(ownedTurn, ports, outside, errors, whole, insides)
 	var static [][]expr.Any
-	if len(wholeSet(uplinks).keys) > 0 {
+	if len(whole.keys) > 0 {
 		static = append(static, join(network(16, 4), in(setWhole), outOf(w.TAPIndex)))
 	}
-	if len(insideSet(uplinks).keys) > 0 {
+	if len(insides.keys) > 0 {
 		static = append(static, join(network(12, 4), in(setInsides), outOf(w.TAPIndex)))
 	}
 	for _, d := range w.Turned {
 		p.chains = append(p.chains, chain{
-			table: ownedNetdev, name: fmt.Sprintf("turn_%d", d.Index), kind: "filter",
+			table: ownedTurn, name: fmt.Sprintf("turn_%d", d.Index), kind: "filter",
 			hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: d.Name,
 			rules: turnRules(w.TAPIndex, d.GiveBackMAC, ports, static), needs: "nft_fwd_netdev and nf_tables with CONFIG_NF_TABLES_NETDEV",
 		})
