@@ -4,10 +4,10 @@ import "net/netip"
 
 // parseExempt reads an IPv4 destination: a prefix, or an address for one alone.
 func parseExempt(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil && a.Is4() {
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
 	p, err := netip.ParsePrefix(s)
+	if a, alone := netip.ParseAddr(s); alone == nil {
+		p, err = netip.PrefixFrom(a, a.BitLen()), nil
+	}
 	switch {
 	case err != nil || !p.Addr().Is4():
 		return p, faultf("write for example 10.8.0.0/16", "%s is not an IPv4 prefix", quote(s))
