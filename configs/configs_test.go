@@ -120,6 +120,7 @@ func TestAccepted(t *testing.T) {
 	}{
 		{"probe: {targets: []}", func(c Config) any { return len(c.Probe.Targets) }, 0},
 		{"probe: {targets: 'tcp://1.1.1.1:53 8.8.8.8'}", func(c Config) any { return c.Probe.Targets[1].String() }, "icmp://8.8.8.8"},
+		{"probe: {targets: '[2620:fe::fe] 2620:fe::9'}", func(c Config) any { return c.Probe.Targets[0].String() }, "icmp://2620:fe::fe"},
 		{"nat: {ports: 20000-29999}", func(c Config) any { return c.NAT.Ports[0] }, PortRange{20000, 29999}},
 		{"nat: {ports: [auto]}", func(c Config) any { return len(c.NAT.Ports) }, 0},
 		{"nat: {ports: 1024-65535}", func(c Config) any { return c.NAT.Ports[0] }, PortRange{1024, 65535}},
@@ -279,5 +280,13 @@ func TestInitIsBounded(t *testing.T) {
 	}
 	if n := len(mustParse(t, string(Init(found))).Config.Uplinks); n != MaxUplinks {
 		t.Errorf("%d uplinks, want %d", n, MaxUplinks)
+	}
+}
+
+func TestBracketsOfTargets(t *testing.T) {
+	for _, target := range []string{"[2620:fe::fe", "2620:fe::fe]", "[9.9.9.9]", "tcp://[9.9.9.9]:443", "tcp://[2620:fe::fe:443"} {
+		if _, err := Parse([]byte("probe: {targets: '"+target+"'}"), "f"); err == nil {
+			t.Errorf("%s was taken", target)
+		}
 	}
 }

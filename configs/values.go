@@ -174,7 +174,7 @@ func parseTarget(s string) (Target, error) {
 	}
 	switch method {
 	case ICMP:
-		a, err := parseHost(strings.TrimSuffix(strings.TrimPrefix(rest, "["), "]"))
+		a, _, err := parseBracketed(rest)
 		return Target{Method: ICMP, Addr: a}, err
 	case TCP:
 		return parseTCPTarget(rest)
@@ -187,13 +187,23 @@ func parseTarget(s string) (Target, error) {
 	return Target{}, faultf("use icmp://1.1.1.1, tcp://9.9.9.9:443 or arp://gateway", "%s is no way to probe", quote(method+"://"))
 }
 
+// parseBracketed reads a host's address, which stands in brackets only if it is one of IPv6.
+func parseBracketed(s string) (a netip.Addr, bracketed bool, err error) {
+	inner, opened := strings.CutPrefix(s, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	a, err = parseHost(inner)
+	if err == nil && (opened != closed || opened && a.Is4()) {
+		err = faultf("write for example 1.1.1.1 or [2620:fe::fe]", "%s is no address", quote(s))
+	}
+	return a, opened, err
+}
+
 func parseTCPTarget(s string) (Target, error) {
 	host, port := s, ""
 	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
 		host, port = s[:i], s[i+1:]
 	}
-	inner, bracketed := strings.CutPrefix(host, "[")
-	a, err := parseHost(strings.TrimSuffix(inner, "]"))
+	a, bracketed, err := parseBracketed(host)
 	if err != nil {
 		return Target{}, err
 	}

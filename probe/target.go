@@ -77,12 +77,11 @@ func parseTCP(s string) (Target, error) {
 // parseAddr accepts what can be a remote host: a loopback or group address would never, or falsely, answer. IPv6 may stand in
 // brackets.
 func parseAddr(s string) (netip.Addr, error) {
-	if inner, ok := strings.CutPrefix(s, "["); ok {
-		s = strings.TrimSuffix(inner, "]")
-	}
-	a, err := netip.ParseAddr(s)
+	inner, opened := strings.CutPrefix(s, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	a, err := netip.ParseAddr(inner)
 	switch {
-	case err != nil:
+	case err != nil || opened != closed || opened && a.Is4():
 		return netip.Addr{}, errors.New("not an IP address (names are not looked up)")
 	case a.Is4In6(), a.Zone() != "", a.IsLinkLocalUnicast() && a.Is6():
 		return netip.Addr{}, errors.New("not an address of the Internet")

@@ -45,7 +45,7 @@ func TestSidesAreIndependent(t *testing.T) {
 			t.Fatal(err)
 		}
 		if u, _ := look(); u.On(Family(f)).State != want {
-			t.Errorf("%s is %s", Family(f), u.On(Family(f)).State)
+			t.Errorf("side %d is %s", f, u.On(Family(f)).State)
 		}
 	}
 	_ = tr.SetHealth(0, IPv6, Health{Known: true, Reason: "no reply"})

@@ -19,11 +19,8 @@ const (
 // Families are all.
 var Families = [families]Family{IPv4, IPv6}
 
-// String is the name for people.
-func (f Family) String() string { return [families]string{"IPv4", "IPv6"}[f] }
-
-// FamilyOf returns the family of an address.
-func FamilyOf(a netip.Addr) Family {
+// familyOf returns the family of an address.
+func familyOf(a netip.Addr) Family {
 	if a.Is4() {
 		return IPv4
 	}
@@ -70,12 +67,13 @@ type side struct {
 // refresh takes addresses and gateway from what is seen of u.
 func (s *side) refresh(u *tracked, v *view) {
 	configured := u.spec.addresses(s.family)
-	s.addresses = configured
-	if len(configured) == 0 {
-		s.addresses = v.pool(u.link.Index)
-	}
-	if u.link.Index == 0 {
+	switch {
+	case u.link.Index == 0:
 		s.addresses = nil
+	case len(configured) > 0:
+		s.addresses = configured
+	default:
+		s.addresses = v.pool(u.link.Index)
 	}
 	s.refreshGateway(u, v)
 	if len(configured) == 0 {
@@ -102,7 +100,7 @@ func (s *side) compareAddresses(u *tracked) {
 // addresses are those of a family that the configuration wants used.
 func (s *Spec) addresses(f Family) (list []netip.Addr) {
 	for _, a := range s.Addresses {
-		if FamilyOf(a) == f {
+		if familyOf(a) == f {
 			list = append(list, a)
 		}
 	}
@@ -129,7 +127,7 @@ func (s *side) findGateway(u *tracked, v *view) netip.Addr {
 	switch {
 	case u.link.Index == 0 || u.link.HeaderLess:
 		return netip.Addr{}
-	case u.spec.Gateway.IsValid() && FamilyOf(u.spec.Gateway) == s.family:
+	case u.spec.Gateway.IsValid() && familyOf(u.spec.Gateway) == s.family:
 		return u.spec.Gateway
 	case hasDefault && r.Gateway.IsValid():
 		return r.Gateway
@@ -166,6 +164,7 @@ func (s *side) lacks(u *tracked) string {
 func (s *side) publish(u *tracked) Side {
 	return Side{
 		State: s.state, Reason: s.reason, Since: s.since, Unproven: !s.proven && s.lacks(u) == "",
-		Addresses: slices.Clone(s.addresses), Static: slices.Clone(s.static), Gateway: s.gateway, GatewayMAC: s.gatewayMAC, Generation: s.generation, Health: s.health,
+		Addresses: slices.Clone(s.addresses), Static: slices.Clone(s.static),
+		Gateway: s.gateway, GatewayMAC: s.gatewayMAC, Generation: s.generation, Health: s.health,
 	}
 }

@@ -50,7 +50,7 @@ func (s *side) addStatic(wanted []Static) {
 	first := slices.IndexFunc(s.addresses, func(a netip.Addr) bool { return !isStatic(wanted, a) })
 	kept := s.addresses[max(first, 0)]
 	for _, one := range wanted {
-		if one.Outside != kept && FamilyOf(one.Outside) == s.family {
+		if one.Outside != kept && familyOf(one.Outside) == s.family {
 			s.static = append(s.static, one)
 		}
 	}

@@ -16,62 +16,58 @@ const (
 	protoFragment    = 44
 	protoDestination = 60
 
-	ICMPv6Unreachable   = 1
-	ICMPv6TooBig        = 2
-	ICMPv6TimeExceeded  = 3
-	ICMPv6Parameter     = 4
-	ICMPv6Echo          = 128
-	ICMPv6EchoReply     = 129
-	icmpv6FirstLocal    = 130 // multicast listener and neighbour discovery, …
-	icmpv6LastLocal     = 137
-	ICMPv6Solicitation  = 135
-	ICMPv6Advertisement = 136
-	icmpv6Listener      = 143 // version 2 of multicast listener discovery
+	ICMPv6Unreachable  = 1
+	ICMPv6TooBig       = 2
+	ICMPv6TimeExceeded = 3
+	ICMPv6Parameter    = 4
+	ICMPv6Echo         = 128
+	ICMPv6EchoReply    = 129
+	icmpv6FirstLocal   = 130 // multicast listener and neighbour discovery, …
+	icmpv6LastLocal    = 137
+	icmpv6Listener     = 143 // version 2 of multicast listener discovery
 )
 
 // DecodeIPv6 fills p from an IPv6 packet that starts at offset l3 of b. Extension headers are walked over as far as they
 // change nothing for a translator; L4 is behind them.
 func (p *Packet) DecodeIPv6(b []byte, l3 int) {
-	*p = Packet{IPv6: true, DontFragment: true} // routers never fragment (RFC 8200 §5)
-	if len(b) < l3+ipv6Header || b[l3]>>4 != 6 {
+	ok := p.headerV6(b, l3)
+	total := int(p.Len)
+	if !ok || len(b) < l3+total {
 		return
 	}
-	ip := b[l3:]
-	total := ipv6Header + int(binary.BigEndian.Uint16(ip[4:]))
-	if total > len(ip) {
-		return
-	}
-	p.L3, p.Len, p.TTL = uint16(l3), uint32(total), ip[7]
-	p.Src, p.Dst = addrAt(ip[8:]), addrAt(ip[24:])
-	if p.Src.Is4() || p.Dst.Is4() { // a mapped address must not appear on the wire (RFC 4291 §2.5.5.2)
-		return
-	}
-	at, ok := p.walk(ip[:total])
+	ip := b[l3 : l3+total]
+	at, ok := p.walk(ip)
 	if !ok {
 		p.Kind = Malformed
 		return
 	}
 	p.L4, p.Options = uint16(l3+at), at > ipv6Header
 	if p.Kind != Fragment {
-		p.decodeL4(ip[at:total], total-at)
+		p.decodeL4(ip[at:], total-at)
 	}
+}
+
+// headerV6 reads the fixed header of an IPv6 packet, of which more need not be there. False when it is none.
+func (p *Packet) headerV6(b []byte, l3 int) bool {
+	*p = Packet{IPv6: true, DontFragment: true} // routers never fragment (RFC 8200 §5)
+	if len(b) < l3+ipv6Header || b[l3]>>4 != 6 {
+		return false
+	}
+	ip := b[l3:]
+	p.L3, p.Len, p.TTL = uint16(l3), ipv6Header+uint32(binary.BigEndian.Uint16(ip[4:])), ip[7]
+	p.Src, p.Dst = addrAt(ip[8:]), addrAt(ip[24:])
+	return !p.Src.Is4() && !p.Dst.Is4() // a mapped address must not appear on the wire (RFC 4291 §2.5.5.2)
 }
 
 // QuotedIPv6 reads as much of an IPv6 packet as errors quote of it: addresses, and what is behind the extension headers. Len
 // is that of the whole packet. False when it is none, is no first fragment, or its transport header is beyond the quote.
 func QuotedIPv6(b []byte, l3 int) (p Packet, ok bool) {
-	if len(b) < l3+ipv6Header || b[l3]>>4 != 6 {
+	if !p.headerV6(b, l3) {
 		return p, false
 	}
-	ip := b[l3:]
-	p = Packet{IPv6: true, L3: uint16(l3), Len: uint32(ipv6Header) + uint32(binary.BigEndian.Uint16(ip[4:]))}
-	p.Src, p.Dst = addrAt(ip[8:]), addrAt(ip[24:])
-	at, ok := p.walk(ip)
+	at, ok := p.walk(b[l3:])
 	p.L4 = uint16(l3 + at)
-	if ok && p.Kind == Fragment {
-		ok = p.Place(b).Offset == 0
-	}
-	return p, ok && !p.Src.Is4() && !p.Dst.Is4()
+	return p, ok && (p.Kind != Fragment || p.Place(b).Offset == 0)
 }
 
 func addrAt(b []byte) Addr { return Addr{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])} }

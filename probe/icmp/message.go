@@ -25,9 +25,10 @@ const (
 
 // protocol is how echoes and errors look: ICMP (RFC 792) or ICMPv6 (RFC 4443).
 type protocol struct {
-	echo                             icmp.Type
-	reply, unreachable, timeExceeded byte
-	network                          string // for net.ListenPacket
+	echo                      icmp.Type
+	request, reply            byte // numbers of the types
+	unreachable, timeExceeded byte
+	network                   string // for net.ListenPacket
 
 	quotedIP int  // length of the quoted IP header
 	version  byte // the first of it, as far as the mask goes
@@ -35,20 +36,20 @@ type protocol struct {
 	number   byte // of the protocol, and where it is quoted
 	numberAt int
 	source   int // offset of the quoted source, behind which the destination follows
-	// proof is how much of a request an error must quote. The checksum of ICMP covers the payload, that of ICMPv6 is the
+	// An error must quote a request from known to proof. The checksum of ICMP covers the payload, that of ICMPv6 is the
 	// kernel's, but routers quote all that fits.
-	proof    int
-	describe func(code byte) string // why something is unreachable
+	known, proof int
+	describe     func(code byte) string // why something is unreachable
 }
 
 var icmpV4 = protocol{
-	echo: ipv4.ICMPTypeEcho, reply: 0, unreachable: 3, timeExceeded: 11, network: "ip4:icmp",
+	echo: ipv4.ICMPTypeEcho, request: 8, reply: 0, unreachable: 3, timeExceeded: 11, network: "ip4:icmp",
 	quotedIP: 20, version: 0x45, mask: 0xff, number: 1, numberAt: 9, source: 12, proof: headerLen, describe: describeV4,
 }
 
 var icmpV6 = protocol{
-	echo: ipv6.ICMPTypeEchoRequest, reply: 129, unreachable: 1, timeExceeded: 3, network: "ip6:ipv6-icmp",
-	quotedIP: 40, version: 0x60, mask: 0xf0, number: 58, numberAt: 6, source: 8, proof: headerLen + cookieLen, describe: describeV6,
+	echo: ipv6.ICMPTypeEchoRequest, request: 128, reply: 129, unreachable: 1, timeExceeded: 3, network: "ip6:ipv6-icmp",
+	quotedIP: 40, version: 0x60, mask: 0xf0, number: 58, numberAt: 6, source: 8, known: 4, proof: headerLen + cookieLen, describe: describeV6,
 }
 
 // protocolOf is that of an address's family.
@@ -57,14 +58,6 @@ func protocolOf(a netip.Addr) *protocol {
 		return &icmpV6
 	}
 	return &icmpV4
-}
-
-// request is the number of an echo request's type.
-func (p *protocol) request() byte {
-	if t, ok := p.echo.(ipv6.ICMPType); ok {
-		return byte(t)
-	}
-	return byte(p.echo.(ipv4.ICMPType))
 }
 
 // quotedEcho is where the quoted request begins.
@@ -81,7 +74,7 @@ func (p *protocol) sequence(m []byte) (uint16, bool) {
 		return 0, false
 	}
 	quoted := m[headerLen:]
-	if quoted[0]&p.mask != p.version || quoted[p.numberAt] != p.number || quoted[p.quotedIP] != p.request() {
+	if quoted[0]&p.mask != p.version || quoted[p.numberAt] != p.number || quoted[p.quotedIP] != p.request {
 		return 0, false
 	}
 	return binary.BigEndian.Uint16(m[p.quotedEcho()+offsetSeq:]), true
@@ -96,10 +89,7 @@ func (e *echo) judge(m []byte, from, source netip.Addr) (ours bool, err error) {
 	}
 	ends := append(source.AsSlice(), e.dst.AsSlice()...)
 	echo := m[p.quotedEcho():][:p.proof]
-	if !bytes.Equal(m[headerLen+p.source:][:len(ends)], ends) || !bytes.Equal(echo[4:], e.request[4:p.proof]) {
-		return false, nil
-	}
-	if p == &icmpV4 && !bytes.Equal(echo[:4], e.request[:4]) {
+	if !bytes.Equal(m[headerLen+p.source:][:len(ends)], ends) || !bytes.Equal(echo[p.known:], e.request[p.known:p.proof]) {
 		return false, nil
 	}
 	what := "time to live exceeded, probably a routing loop"

@@ -117,3 +117,33 @@ func TestRouterLifetimes(t *testing.T) {
 		t.Errorf("uplinks %+v, events %+v, changes %+v", s.Uplinks, events, report)
 	}
 }
+
+// TestWatcherTellsOfBothFamilies: an address, a route and a rule that somebody removes are told of, each where nothing else
+// happens meanwhile.
+func TestWatcherTellsOfBothFamilies(t *testing.T) {
+	for _, address := range []string{"192.0.2.2/32", "2001:db8:1::2/128"} {
+		prefix := netip.MustParsePrefix(address)
+		rule := toRule(uplinks.Rule{Priority: uplinks.RuleBase, Source: prefix, Table: uplinks.TableBase})
+		route := func(w *world) *netlink.Route {
+			return toRoute(uplinks.Route{Table: uplinks.TableBase, Dst: prefix, Index: w.link("lo").Attrs().Index, Protocol: uplinks.Protocol})
+		}
+		for what, change := range map[string]struct{ prepare, remove func(*world) error }{
+			"rule":  {func(w *world) error { return w.h.RuleAdd(rule) }, func(w *world) error { return w.h.RuleDel(rule) }},
+			"route": {func(w *world) error { return w.h.RouteAdd(route(w)) }, func(w *world) error { return w.h.RouteDel(route(w)) }},
+			"address": {
+				func(w *world) error { return w.h.AddrAdd(w.link("lo"), parse(address)) },
+				func(w *world) error { return w.h.AddrDel(w.link("lo"), parse(address)) },
+			},
+		} {
+			w := newWorld(t)
+			w.must(change.prepare(w))
+			notify := w.watch()
+			w.must(change.remove(w))
+			select {
+			case <-notify:
+			case <-time.After(bound):
+				t.Errorf("nothing was told of the %s of %s", what, address)
+			}
+		}
+	}
+}
