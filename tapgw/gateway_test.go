@@ -172,18 +172,47 @@ func TestNoRoom(t *testing.T) {
 	}
 }
 
-// TestVerdictsInbound: what a frame received by uplink 1 becomes, with a UDP session, a TCP one and an echo one open.
+// inboundCase is a frame received by uplink 1 and what becomes of it, with a UDP session, a TCP one and an echo one open.
+type inboundCase struct {
+	name    string
+	prepare func(*world)
+	frame   func(ports) []byte
+	verdict Verdict
+	why     Reason
+}
+
+// ports are those of the sessions, outside.
+type ports struct{ udp, tcp, echo uint16 }
+
+func (c *inboundCase) run(t *testing.T) {
+	w := newWorld(t)
+	var p ports
+	p.udp, _ = w.open(udpFrame(t, inside, 4000, server, 53, "x"))
+	p.tcp, _ = w.open(tcpFrame(t, inside, 4000, server, 80, syn, ""))
+	p.echo, _ = w.open(echoFrame(t, inside, server, packet.ICMPEcho, 7, "x"))
+	if c.prepare != nil {
+		c.prepare(w)
+		w.publish()
+	}
+	b := c.frame(p)
+	before := clone(b)
+	res := w.in(b, 1)
+	w.expect(res, c.verdict, c.why)
+	if c.verdict == Deliver {
+		w.delivered(res, b)
+	} else if string(b) != string(before) {
+		t.Error("the frame was changed")
+	}
+	if n := w.drops(c.why); c.why != NoReason && n != 1 {
+		t.Errorf("counted %d times", n)
+	}
+}
+
+// TestVerdictsInbound: what a frame received by an uplink becomes.
 func TestVerdictsInbound(t *testing.T) {
 	lost := func(w *world) { w.ups[0].Generation++ }
 	held := func(w *world) { w.held = true }
-	type ports struct{ udp, tcp, echo uint16 }
-	for _, c := range []struct {
-		name    string
-		prepare func(*world)
-		frame   func(ports) []byte
-		verdict Verdict
-		why     Reason
-	}{
+	for _, c := range []inboundCase{
 		{"udp", nil, func(p ports) []byte { return udpFrame(t, server, 53, wan1, p.udp, "x") }, Deliver, NoReason},
 		{"tcp", nil, func(p ports) []byte { return tcpFrame(t, server, 80, wan1, p.tcp, synAck, "") }, Deliver, NoReason},
 		{"echo reply", nil, func(p ports) []byte { return echoFrame(t, server, wan1, packet.ICMPEchoReply, p.echo, "x") }, Deliver, NoReason},
@@ -211,29 +240,7 @@ func TestVerdictsInbound(t *testing.T) {
 		{"ARP", nil, func(p ports) []byte { return typed(udpFrame(t, server, 53, wan1, p.udp, "x"), 0x0806) }, Ignore, NoReason},
 		{"IPv6", nil, func(p ports) []byte { return typed(udpFrame(t, server, 53, wan1, p.udp, "x"), 0x86dd) }, Ignore, NoReason},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
-			var p ports
-			p.udp, _ = w.open(udpFrame(t, inside, 4000, server, 53, "x"))
-			p.tcp, _ = w.open(tcpFrame(t, inside, 4000, server, 80, syn, ""))
-			p.echo, _ = w.open(echoFrame(t, inside, server, packet.ICMPEcho, 7, "x"))
-			if c.prepare != nil {
-				c.prepare(w)
-				w.publish()
-			}
-			b := c.frame(p)
-			before := clone(b)
-			res := w.in(b, 1)
-			w.expect(res, c.verdict, c.why)
-			if c.verdict == Deliver {
-				w.delivered(res, b)
-			} else if string(b) != string(before) {
-				t.Error("the frame was changed")
-			}
-			if n := w.drops(c.why); c.why != NoReason && n != 1 {
-				t.Errorf("counted %d times", n)
-			}
-		})
+		t.Run(c.name, c.run)
 	}
 }
 
