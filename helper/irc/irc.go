@@ -30,31 +30,25 @@ func (Helper) Begin(s helper.Session, reserve helper.Reserve) helper.Conversatio
 
 // conversation is one connection to a server.
 type conversation struct {
-	ends  *ends.Ends
-	begun bool // the client has begun with IRC
-	other bool // or with something else
+	ends    *ends.Ends
+	opening text.Opening
 }
 
 // Done implements helper.Conversation: where IRC is spoken the next offer may come at any time.
-func (c *conversation) Done() bool { return c.other }
+func (c *conversation) Done() bool { return c.opening.Foreign() }
 
 // first are the commands that a client begins with (RFC 2812 §3.1, IRCv3).
 var first = []string{"CAP", "PASS", "NICK", "USER", "AUTHENTICATE", "WEBIRC"}
 
-// begin looks whether a connection speaks IRC: it may have turned to TLS, and a web page can have a browser send what looks
-// like IRC later on.
-func (c *conversation) begin(payload []byte) {
+// begins reports whether a client of IRC could begin with a payload.
+func begins(payload []byte) bool {
 	command, _, ok := text.Cut(payload, text.Span{End: len(payload)}, ' ')
-	c.begun = ok && slices.ContainsFunc(first, func(f string) bool { return bytes.EqualFold(command.Of(payload), []byte(f)) })
-	c.other = !c.begun
+	return ok && slices.ContainsFunc(first, func(f string) bool { return bytes.EqualFold(command.Of(payload), []byte(f)) })
 }
 
 // Rewrite implements helper.Conversation.
 func (c *conversation) Rewrite(d helper.Direction, payload []byte) []byte {
-	if d == helper.Outbound && !c.begun && !c.other {
-		c.begin(payload)
-	}
-	if c.other {
+	if !c.opening.Read(d, payload, begins) {
 		return payload
 	}
 	r := rewriter{ends: c.ends, b: payload, to: d}

@@ -175,10 +175,7 @@ func FuzzRewrite(f *testing.F) {
 	f.Add(control(15, 9), control(12, 7), true)
 	f.Fuzz(func(t *testing.T, first, second []byte, outbound bool) {
 		g, c := begin()
-		d := helper.Inbound
-		if outbound {
-			d = helper.Outbound
-		}
+		d := fake.Direction(outbound)
 		for i, in := range [][]byte{first, second, first} {
 			before := bytes.Clone(in)
 			to := d

@@ -31,28 +31,23 @@ func (Helper) Begin(s helper.Session, reserve helper.Reserve) helper.Conversatio
 type conversation struct {
 	ends     *ends.Ends
 	skip     [2]int // bytes of a body or an interleaved frame that are still to come, by direction
-	begun    bool   // the client has begun with RTSP
-	other    bool   // or with something else
-	reserved bool   // a stream got ports of its own
-	inBand   bool   // a stream comes in the connection itself
+	opening  text.Opening
+	reserved bool // a stream got ports of its own
+	inBand   bool // a stream comes in the connection itself
 }
 
 // Done implements helper.Conversation: a client that chose streams in the connection stays with them.
-func (c *conversation) Done() bool { return c.other || c.inBand && !c.reserved }
+func (c *conversation) Done() bool { return c.opening.Foreign() || c.inBand && !c.reserved }
 
-// begin looks whether a connection speaks RTSP: a web page can have a browser send what looks like it later on.
-func (c *conversation) begin(payload []byte) {
+// begins reports whether a client of RTSP could begin with a payload.
+func begins(payload []byte) bool {
 	line, _, ok := text.Line(payload, 0)
-	c.begun = ok && isMessage(line.Of(payload))
-	c.other = !c.begun
+	return ok && isMessage(line.Of(payload))
 }
 
 // Rewrite implements helper.Conversation.
 func (c *conversation) Rewrite(d helper.Direction, payload []byte) []byte {
-	if d == helper.Outbound && !c.begun && !c.other {
-		c.begin(payload)
-	}
-	if c.other {
+	if !c.opening.Read(d, payload, begins) {
 		return payload
 	}
 	r := rewriter{conversation: c, b: payload, to: d}

@@ -10,14 +10,18 @@ import (
 
 	"tapgw/helper"
 	"tapgw/helper/internal/fake"
-	"tapgw/helper/internal/text"
 	"tapgw/internal/packet"
 )
 
-// begin starts a conversation of 10.0.0.2 by 198.51.100.1.
-func begin() (*fake.Gateway, helper.Conversation) {
+// connect starts a connection of 10.0.0.2 by 198.51.100.1.
+func connect() (*fake.Gateway, helper.Conversation) {
 	g := fake.New(packet.ProtoTCP, "10.0.0.2:40000", "198.51.100.1:50000", "203.0.113.1:554")
-	c := Helper{}.Begin(g.Session, g.Reserve)
+	return g, Helper{}.Begin(g.Session, g.Reserve)
+}
+
+// begin is connect for one that speaks RTSP.
+func begin() (*fake.Gateway, helper.Conversation) {
+	g, c := connect()
 	c.Rewrite(helper.Outbound, []byte("OPTIONS * RTSP/1.0\r\n\r\n"))
 	return g, c
 }
@@ -27,8 +31,7 @@ func begin() (*fake.Gateway, helper.Conversation) {
 func TestConnectionsOfOthers(t *testing.T) {
 	in := setup("RTP/AVP;unicast;client_port=4588-4589")
 	for _, before := range []string{"POST / HTTP/1.1\r\n\r\n", "$\x00\x00\x00", "", "\r\n", "SETUP"} {
-		g := fake.New(packet.ProtoTCP, "10.0.0.2:40000", "198.51.100.1:50000", "203.0.113.1:554")
-		c := Helper{}.Begin(g.Session, g.Reserve)
+		g, c := connect()
 		c.Rewrite(helper.Outbound, []byte(before))
 		if got := string(c.Rewrite(helper.Outbound, []byte(in))); got != in || !c.Done() || len(g.Announced) > 0 {
 			t.Errorf("after %q a request became %q", before, got)
@@ -147,22 +150,12 @@ func FuzzRewrite(f *testing.F) {
 	f.Add([]byte("$\x00\x00\x02ab\r\nRTSP/1.0 200 OK\r\nContent-Length: 2\r\nTransport: RTP/AVP;client_port=20000-20001\r\n\r\nxy"), false, 5)
 	f.Fuzz(func(t *testing.T, in []byte, outbound bool, cut int) {
 		g, c := begin()
-		d, before := helper.Inbound, bytes.Clone(in)
-		if outbound {
-			d = helper.Outbound
-		}
 		cut = min(max(cut, 0), len(in))
 		for _, piece := range [][]byte{in, in[:cut], in[cut:]} {
-			out := c.Rewrite(d, piece)
-			if len(out) > len(piece)+text.MaxEdits*text.MaxGrowth || bytes.Count(out, []byte("\n")) != bytes.Count(piece, []byte("\n")) {
+			out := g.Rewrite(t, c, fake.Direction(outbound), piece)
+			if bytes.Count(out, []byte("\n")) != bytes.Count(piece, []byte("\n")) {
 				t.Errorf("%q became %q", piece, out)
 			}
-		}
-		if !bytes.Equal(in, before) {
-			t.Errorf("%q was written to: %q", before, in)
-		}
-		if !outbound && len(g.Announced) > 0 {
-			t.Errorf("a remote announced %v", g.Announced)
 		}
 	})
 }

@@ -29,33 +29,28 @@ func (Helper) Begin(s helper.Session, reserve helper.Reserve) helper.Conversatio
 
 // conversation is the SIP between two endpoints: any number of dialogs.
 type conversation struct {
-	ends   *ends.Ends
-	stream bool
-	begun  bool // a connection has begun with SIP
-	other  bool // or with something else
+	ends    *ends.Ends
+	stream  bool
+	opening text.Opening // of a stream
 }
 
 // Rewrite implements helper.Conversation.
 func (c *conversation) Rewrite(d helper.Direction, payload []byte) []byte {
-	if c.stream && d == helper.Outbound && !c.begun && !c.other {
-		c.begin(payload)
-	}
-	if c.other {
+	first := text.Blank(payload, 0) // lines that are empty say nothing yet
+	if c.stream && first < len(payload) && !c.opening.Read(d, payload[first:], begins) {
 		return payload
 	}
 	return rewrite(payload, c.ends, d, c.stream)
 }
 
-// begin looks whether a connection speaks SIP: a web page can have a browser send what looks like it later on.
-func (c *conversation) begin(payload []byte) {
-	first := text.Blank(payload, 0)
-	line, _, ok := text.Line(payload, first)
-	c.begun = ok && isMessage(line.Of(payload))
-	c.other = !c.begun && first < len(payload)
+// begins reports whether a connection could begin with a payload.
+func begins(payload []byte) bool {
+	line, _, ok := text.Line(payload, 0)
+	return ok && isMessage(line.Of(payload))
 }
 
 // Done implements helper.Conversation: where SIP is spoken the next call may begin at any time.
-func (c *conversation) Done() bool { return c.other }
+func (c *conversation) Done() bool { return c.opening.Foreign() }
 
 // maxMessages bounds the messages that one segment of a TCP connection can hold.
 const maxMessages = 16

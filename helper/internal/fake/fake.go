@@ -2,9 +2,12 @@
 package fake
 
 import (
+	"bytes"
 	"net/netip"
+	"testing"
 
 	"tapgw/helper"
+	"tapgw/helper/internal/text"
 )
 
 // Gateway answers the announcements of one conversation.
@@ -41,4 +44,30 @@ func (g *Gateway) Reserve(r helper.Related) (outside netip.AddrPort, ok bool) {
 	g.Announced = append(g.Announced, r)
 	g.given = append(g.given, netip.AddrPortFrom(g.Outside.Addr(), port))
 	return g.given[len(g.given)-1], true
+}
+
+// Direction is where a fuzzer sends a payload.
+func Direction(outbound bool) helper.Direction {
+	if outbound {
+		return helper.Outbound
+	}
+	return helper.Inbound
+}
+
+// Rewrite gives a hostile payload to a conversation and returns what becomes of it: the payload must not be written to, the
+// result not be longer than edits can make it, and a remote must announce nothing.
+func (g *Gateway) Rewrite(t testing.TB, c helper.Conversation, d helper.Direction, in []byte) []byte {
+	t.Helper()
+	before, announced := bytes.Clone(in), len(g.Announced)
+	out := c.Rewrite(d, in)
+	if !bytes.Equal(in, before) {
+		t.Errorf("%q was written to: %q", before, in)
+	}
+	if len(out) > len(in)+text.MaxEdits*text.MaxGrowth {
+		t.Errorf("%q became %q", in, out)
+	}
+	if d == helper.Inbound && len(g.Announced) > announced {
+		t.Errorf("a remote announced %v", g.Announced[announced:])
+	}
+	return out
 }
