@@ -33,6 +33,7 @@ type Config struct {
 type TAP struct {
 	Name    string
 	Address netip.Prefix // IPv4 address of the host on it, /30 or larger
+	IPv6    bool         // IPv6 is captured too, while an uplink has it
 }
 
 // Gateway is the address on the TAP that the captured default route points to: the one after the host's own, or before it
@@ -94,14 +95,15 @@ type Capacity struct{ Up, Down uint64 }
 
 // NAT configures address translation.
 type NAT struct {
-	MaxSessions int
-	Ports       []PortRange // outside ports in ascending order, empty means automatic
-	ClampMSS    bool        // lower the maximum segment size of TCP to what the uplink takes
-	AdoptTCP    bool        // open sessions in the middle of a TCP connection
-	Timeouts    Timeouts
-	Limits      Limits
-	Exempt      []netip.Prefix // destinations to which hosts of the LAN are not translated (RFC 6888 REQ-6)
-	Filtering   Filtering
+	MaxSessions, MaxSessionsIPv6 int // of each family
+
+	Ports     []PortRange // outside ports in ascending order, empty means automatic
+	ClampMSS  bool        // lower the maximum segment size of TCP to what the uplink takes
+	AdoptTCP  bool        // open sessions in the middle of a TCP connection
+	Timeouts  Timeouts
+	Limits    Limits
+	Exempt    []netip.Prefix // destinations to which hosts of the LAN are not translated (RFC 6888 REQ-6)
+	Filtering Filtering
 }
 
 // Limits bound what one host of the LAN may take from the others (RFC 6888 REQ-4 and REQ-5).
@@ -117,7 +119,7 @@ type Limit int
 // The words of a Limit.
 const (
 	LimitOff  Limit = 0  // none
-	LimitAuto Limit = -1 // for SessionsPerHost: a quarter of NAT.MaxSessions, and no fewer than 4,096
+	LimitAuto Limit = -1 // for SessionsPerHost: a quarter of the family's sessions, and no fewer than 4,096
 )
 
 // Filtering says which remotes without a session of their own reach a mapped endpoint, for each protocol (RFC 4787 §5).
@@ -187,11 +189,11 @@ type API struct {
 // Default is the configuration without file and environment.
 func Default() Config {
 	return Config{
-		TAP:      TAP{Name: "tapgw0", Address: netip.MustParsePrefix("198.18.73.1/30")},
+		TAP:      TAP{Name: "tapgw0", Address: netip.MustParsePrefix("198.18.73.1/30"), IPv6: true},
 		Datapath: Datapath{Mode: DatapathAuto, LANShortcut: LANShortcutAuto},
 		NAT: NAT{
-			MaxSessions: 65536,
-			ClampMSS:    true,
+			MaxSessions: 65536, MaxSessionsIPv6: 32768,
+			ClampMSS: true,
 			Timeouts: Timeouts{
 				TCPEstablished: 2*time.Hour + 4*time.Minute,
 				TCPTransitory:  4 * time.Minute,

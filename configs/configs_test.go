@@ -143,7 +143,8 @@ func TestAccepted(t *testing.T) {
 
 func TestEnvironmentReachesEveryKey(t *testing.T) {
 	values := map[string]string{
-		"tap.name": "tap9", "tap.address": "10.9.9.1/24", "nat.max_sessions": "100", "nat.ports": "20000-29999,31000",
+		"tap.name": "tap9", "tap.address": "10.9.9.1/24", "tap.ipv6": "false",
+		"nat.max_sessions": "100", "nat.max_sessions_ipv6": "4096", "nat.ports": "20000-29999,31000",
 		"policy.scheduler": "weighted", "probe.targets": "8.8.4.4", "probe.quorum": "1", "probe.fall": "1", "probe.rise": "7",
 		"nat.filtering.udp": "address_dependent", "nat.filtering.tcp": "endpoint_independent",
 		"datapath.mode": "userspace", "datapath.lan_shortcut": "off",
@@ -223,13 +224,13 @@ func TestNeedsRestart(t *testing.T) {
 		t.Errorf("reload can do all this, yet %v", keys)
 	}
 	hard := mustParse(t, `
-tap: {name: t, address: 10.1.1.1/30}
+tap: {name: t, address: 10.1.1.1/30, ipv6: false}
 datapath: {mode: userspace, lan_shortcut: off}
-nat: {max_sessions: 99, ports: 20000-29999}
+nat: {max_sessions: 99, max_sessions_ipv6: 98, ports: 20000-29999}
 api: {socket: /tmp/s, metrics: 127.0.0.1:1}`).Config
 	want := []string{
-		"tap.name", "tap.address", "datapath.mode", "datapath.lan_shortcut",
-		"nat.max_sessions", "nat.ports", "api.socket", "api.metrics",
+		"tap.name", "tap.address", "tap.ipv6", "datapath.mode", "datapath.lan_shortcut",
+		"nat.max_sessions", "nat.max_sessions_ipv6", "nat.ports", "api.socket", "api.metrics",
 	}
 	if keys := NeedsRestart(old, hard); !slices.Equal(keys, want) {
 		t.Errorf("NeedsRestart = %v, want %v", keys, want)

@@ -94,9 +94,11 @@ const month = 30 * 24 * time.Hour
 var configFields = slices.Concat([]field[Config]{
 	restart(scalar("tap.name", func(c *Config) *string { return &c.TAP.Name }, parseTAPName, formatText)),
 	restart(scalar("tap.address", func(c *Config) *netip.Prefix { return &c.TAP.Address }, parseTAPAddress, netip.Prefix.String)),
+	restart(scalar("tap.ipv6", func(c *Config) *bool { return &c.TAP.IPv6 }, parseBool, strconv.FormatBool)),
 	restart(scalar("datapath.mode", func(c *Config) *DatapathMode { return &c.Datapath.Mode }, parseDatapathMode, formatText)),
 	restart(scalar("datapath.lan_shortcut", func(c *Config) *LANShortcut { return &c.Datapath.LANShortcut }, parseLANShortcut, formatText)),
 	restart(scalar("nat.max_sessions", func(c *Config) *int { return &c.NAT.MaxSessions }, within(64, 4_000_000), strconv.Itoa)),
+	restart(scalar("nat.max_sessions_ipv6", func(c *Config) *int { return &c.NAT.MaxSessionsIPv6 }, within(64, 4_000_000), strconv.Itoa)),
 	restart(list("nat.ports", "auto", func(c *Config) *[]PortRange { return &c.NAT.Ports }, parsePorts, formatPorts)),
 	scalar("nat.clamp_mss", func(c *Config) *bool { return &c.NAT.ClampMSS }, parseBool, strconv.FormatBool),
 	scalar("nat.adopt_tcp", func(c *Config) *bool { return &c.NAT.AdoptTCP }, parseBool, strconv.FormatBool),

@@ -38,10 +38,10 @@ func formatLimit(l Limit) string {
 // fewSessions is more than any one device at home ever has.
 const fewSessions = 4096
 
-// Sessions is SessionsPerHost as a number, 0 for no limit.
-func (n NAT) Sessions() int {
-	if n.Limits.SessionsPerHost == LimitAuto {
-		return max(n.MaxSessions/4, fewSessions)
+// Sessions is SessionsPerHost as a number for a family that has room for so many sessions, 0 for no limit.
+func (l Limits) Sessions(room int) int {
+	if l.SessionsPerHost == LimitAuto {
+		return max(room/4, fewSessions)
 	}
-	return int(n.Limits.SessionsPerHost)
+	return int(l.SessionsPerHost)
 }

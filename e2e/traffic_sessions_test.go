@@ -159,7 +159,7 @@ func TestTableFull(t *testing.T) {
 	if n := w.metric(`tapgw_sessions_refused_total{reason="table_full"}`); n < 5 {
 		t.Errorf("%g refusals counted", n)
 	}
-	if n, limit := w.metric("tapgw_sessions"), w.metric("tapgw_sessions_limit"); limit != room || n > limit || n < room*3/4 {
+	if n, limit := w.metric(`tapgw_sessions{family="ipv4"}`), w.metric(`tapgw_sessions_limit{family="ipv4"}`); limit != room || n > limit || n < room*3/4 {
 		t.Errorf("%g sessions of %g", n, limit)
 	}
 	for _, c := range conns {

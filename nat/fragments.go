@@ -146,14 +146,23 @@ func (f *Fragments[F]) forget(e *list.Element) (frames [][]byte) {
 // two hosts that count alike do not use the same one behind one address (RFC 6864 §5.3). All pieces of a datagram
 // change alike.
 func (t *Table) SpreadID(frame []byte, p *packet.Packet, inside packet.Addr) {
+	amount := siphash(t.cfg.Seed, inside.Hi, inside.Lo)
+	if p.IPv6 {
+		id := frame[p.Frag+fragmentIDAt:]
+		binary.BigEndian.PutUint32(id, binary.BigEndian.Uint32(id)+uint32(amount))
+		return
+	}
 	at := int(p.L3) + idAt
 	old := binary.BigEndian.Uint16(frame[at:])
-	id := old + uint16(siphash(t.cfg.Seed, inside.Hi, inside.Lo))
+	id := old + uint16(amount)
 	var d packet.Delta
 	d.Replace16(old, id)
 	binary.BigEndian.PutUint16(frame[at:], id)
 	fix(frame, int(p.L3)+ipSumAt, d)
 }
 
-// idAt is the offset of the identification in the IPv4 header.
-const idAt = 4
+// Offsets of the identification in the IPv4 header, and in the Fragment header of IPv6 (RFC 8200 §4.5).
+const (
+	idAt         = 4
+	fragmentIDAt = 4
+)

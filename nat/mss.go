@@ -15,16 +15,23 @@ const (
 	optionMSSLen = 4
 )
 
-// mssHeaders is what RFC 6691 takes from an MTU to get an MSS: the shortest IPv4 and TCP headers.
-const mssHeaders = 40
+// What RFC 6691 takes from an MTU to get an MSS: the shortest IP and TCP headers.
+const (
+	mssHeaders   = 40
+	mssHeadersV6 = 60
+)
 
 // ClampMSS lowers the maximum segment size that a SYN or its answer announces to what fits an MTU, and never raises it.
 // Options are read up to the first that is malformed, and the rest is left alone. partial is as for RewriteOut.
 func ClampMSS(frame []byte, p *packet.Packet, mtu int, partial bool) {
-	if p.Kind != packet.TCP || p.TCPFlags&packet.SYN == 0 || mtu <= mssHeaders {
+	headers := mssHeaders
+	if p.IPv6 {
+		headers = mssHeadersV6
+	}
+	if p.Kind != packet.TCP || p.TCPFlags&packet.SYN == 0 || mtu <= headers {
 		return
 	}
-	limit := uint16(min(mtu-mssHeaders, 0xffff))
+	limit := uint16(min(mtu-headers, 0xffff))
 	l4 := frame[p.L4 : int(p.L3)+int(p.Len)]
 	header := min(int(l4[12]>>4)*4, len(l4))
 	for at := tcpOptionsAt; at < header; {

@@ -21,7 +21,7 @@ func (g *Gateway) asItIs(p *packet.Packet) *uplinks.Uplink {
 		return u
 	}
 	exempt := *g.exempt.Load()
-	if len(exempt) == 0 || p.Src == g.tapIP || !isHost(p.Src) {
+	if len(exempt) == 0 || g.isHostItself(p.Src) || !isHost(p.Src) {
 		return nil
 	}
 	to := p.Dst.Netip()

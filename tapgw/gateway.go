@@ -16,18 +16,21 @@ import (
 
 // Config is what the gateway needs to know beside the table and the uplinks.
 type Config struct {
-	TAPMAC     [6]byte // of the TAP device: destination of everything delivered
-	GatewayMAC [6]byte // of the imaginary router behind the TAP
-	GatewayIP  netip.Addr
-	TAPIP      netip.Addr // of the host on the TAP
+	IPv6       bool       // the family of all that is translated
+	TAPMAC     [6]byte    // of the TAP device: destination of everything delivered
+	GatewayMAC [6]byte    // of the imaginary router behind the TAP
+	GatewayIP  netip.Addr // of that router; of IPv6 one of the link
+	TAPIP      netip.Addr // of the host on the TAP, until SetHost
 	// Held reports whether a socket of the host has this port of an uplink's address, so that packets without a
 	// session are returned to it. It may make a system call; it is asked only off the hot path.
 	Held func(proto uint8, addr packet.Addr, port uint16) bool
+	// Sessions counts the sessions of both families on an uplink; nil where there is one family.
+	Sessions func(uplink uint8) int
 	// Settle waits for a moment, until what the uplinks had received when it was called has been handled.
 	Settle func()
 }
 
-// Gateway translates frames. All methods may be called from several goroutines at once.
+// Gateway translates frames of one family. All methods may be called from several goroutines at once.
 type Gateway struct {
 	cfg        Config
 	table      *nat.Table
@@ -39,7 +42,7 @@ type Gateway struct {
 	exempt     atomic.Pointer[[]netip.Prefix]
 
 	tcp      atomic.Pointer[TCPOptions]
-	tapIP    packet.Addr
+	ends     atomic.Pointer[ends]
 	services atomic.Pointer[services]
 	remotes  *remotes
 
@@ -57,7 +60,10 @@ type Gateway struct {
 
 // New returns a gateway without uplinks; SetUplinks must follow.
 func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gateway {
-	g := &Gateway{cfg: cfg, tapIP: packet.AddrOf(cfg.TAPIP), table: table, meters: meters, scheduler: s, remotes: newRemotes()}
+	if cfg.Sessions == nil {
+		cfg.Sessions = table.SessionsOn
+	}
+	g := &Gateway{cfg: cfg, table: table, meters: meters, scheduler: s, remotes: newRemotes()}
 	g.fromTAP = nat.NewFragments[fate](&g.drops[FragmentLost])
 	for id := range g.fromUplink {
 		g.fromUplink[id] = nat.NewFragments[fate](&g.drops[FragmentLost])
@@ -66,6 +72,7 @@ func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gate
 	g.helpers.isStatic = func(uplink uint8, outside packet.Addr) bool { return g.view.Load().staticTo(uplink, outside) != nil }
 	g.candidates = make([]policy.Candidate, 0, uplinks.MaxUplinks)
 	g.SetUplinks(uplinks.NewSnapshot(nil))
+	g.SetHost(cfg.TAPIP)
 	g.SetServices(nil, nil)
 	g.SetExempt(nil)
 	g.SetTCP(TCPOptions{})

@@ -26,10 +26,10 @@ func (g *Gateway) answer(why Reason, b []byte, p *packet.Packet, mtu int) []byte
 	case NotSYN:
 		return craft.Reset(l, ip[p.L4-p.L3:], p.Dst.Netip(), p.Src.Netip())
 	case TooBig:
-		return craft.Unreachable(l, g.cfg.GatewayIP, ip, p.Src.Netip(), craft.CodeFragNeeded, mtu)
+		return craft.Unreachable(l, g.routerAddr(), ip, p.Src.Netip(), craft.CodeFragNeeded, mtu)
 	case NoUplink:
-		return craft.Unreachable(l, g.cfg.GatewayIP, ip, p.Src.Netip(), craft.CodeNet, 0)
+		return craft.Unreachable(l, g.routerAddr(), ip, p.Src.Netip(), craft.CodeNet, 0)
 	default:
-		return craft.Unreachable(l, g.cfg.GatewayIP, ip, p.Src.Netip(), craft.CodeAdminProhibited, 0)
+		return craft.Unreachable(l, g.routerAddr(), ip, p.Src.Netip(), craft.CodeAdminProhibited, 0)
 	}
 }

@@ -14,7 +14,7 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 	}
 	var p packet.Packet
 	p.Decode(b[packet.VnetLen:])
-	if p.IPv6 {
+	if p.IPv6 != g.cfg.IPv6 {
 		return Result{Verdict: Ignore}
 	}
 	s := g.view.Load().staticTo(uplink, p.Dst)

@@ -131,7 +131,7 @@ func (g *Gateway) listCandidates(v *view, inside packet.Addr) {
 func (g *Gateway) addCandidate(v *view, u *uplinks.Uplink) {
 	g.candidates = append(g.candidates, policy.Candidate{
 		ID: u.ID, Weight: u.Weight, Tier: u.Tier,
-		Sessions: g.table.SessionsOn(u.ID),
+		Sessions: g.cfg.Sessions(u.ID),
 		Capacity: v.capacity[u.ID],
 		Load:     g.meters[u.ID].Load(),
 	})

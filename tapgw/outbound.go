@@ -28,7 +28,7 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 }
 
 func (g *Gateway) outbound(b []byte, p *packet.Packet, now nat.Tick) Result {
-	if p.IPv6 {
+	if p.IPv6 != g.cfg.IPv6 {
 		return g.drop(NotIPv4)
 	}
 	g.callOut(p)
@@ -200,7 +200,7 @@ func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result
 	if !nat.RewriteErrorOut(frame, p, &tr) {
 		return g.drop(BadICMP)
 	}
-	if p.ICMPType == packet.ICMPUnreachable {
+	if p.IsUnreachable() {
 		g.table.Refuse(ref)
 	}
 	return Result{Verdict: Send, Uplink: u.ID, turned: tr.Turned}
@@ -237,10 +237,24 @@ func segments(v packet.VnetHeader, p *packet.Packet) int {
 
 // isHost reports whether a can be one host's address beyond this link.
 func isHost(addr packet.Addr) bool {
+	if !addr.Is4() {
+		return isHostV6(addr)
+	}
 	switch a := addr.V4(); {
 	case a>>24 == 0, a>>24 == 127, a>>28 >= 14: // this network, loopback, multicast, reserved and broadcast
 		return false
 	case a>>16 == 169<<8|254:
+		return false
+	}
+	return true
+}
+
+// isHostV6 is isHost of an IPv6 address: global or unique-local unicast (RFC 4291 §2.4, RFC 4193).
+func isHostV6(a packet.Addr) bool {
+	switch {
+	case a.Hi == 0: // unspecified, loopback, and those that hold an IPv4 address
+		return false
+	case a.Hi>>54 == 0xfe80>>6, a.Hi>>56 == 0xff: // link-local, multicast
 		return false
 	}
 	return true

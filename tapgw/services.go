@@ -40,7 +40,7 @@ func (g *Gateway) request(p *packet.Packet, uplink uint8, now nat.Tick) (visible
 		return false
 	}
 	g.remotes.note(client{p.Src, p.SrcPort, p.DstPort}, spoken{p.Dst, g.view.Load().homeOf(uplink, p.Dst), now})
-	g.table.End(nat.Key{Inside: g.tapIP, Remote: p.Src, InsidePort: p.DstPort, RemotePort: p.SrcPort, Proto: p.Proto}, now)
+	g.table.End(nat.Key{Inside: g.ends.Load().host, Remote: p.Src, InsidePort: p.DstPort, RemotePort: p.SrcPort, Proto: p.Proto}, now)
 	return s.visible.Has(p.DstPort)
 }
 
@@ -50,15 +50,14 @@ func (g *Gateway) Request(b []byte, uplink uint8, now nat.Tick) {
 		return
 	}
 	var p packet.Packet
-	if p.Decode(b[packet.VnetLen:]); p.IPv6 {
-		return
+	if p.Decode(b[packet.VnetLen:]); p.IPv6 == g.cfg.IPv6 {
+		g.request(&p, uplink, now)
 	}
-	g.request(&p, uplink, now)
 }
 
 // fromService reports whether a packet may be the answer of a service.
 func (g *Gateway) fromService(p *packet.Packet) bool {
-	return p.Kind == packet.UDP && p.Src == g.tapIP && g.services.Load().all.Has(p.SrcPort)
+	return p.Kind == packet.UDP && p.Src == g.ends.Load().host && g.services.Load().all.Has(p.SrcPort)
 }
 
 // response returns how a packet of the host leaves when it answers a request: by the uplink where that remote was last

@@ -73,7 +73,7 @@ func (g *Gateway) isOwn(a packet.Addr) bool { return g.view.Load().Owner(a.Netip
 // the rules of package nft have taken it: also for a mapping of its own, whose answers would never come to us.
 func (g *Gateway) turns(b []byte, p *packet.Packet) bool {
 	if s := g.view.Load().staticAt(p.Dst); s != nil {
-		return s.inside != g.tapIP
+		return !g.isHostItself(s.inside)
 	}
 	if p.Kind != packet.TCP && p.Kind != packet.UDP {
 		return false
@@ -84,5 +84,5 @@ func (g *Gateway) turns(b []byte, p *packet.Packet) bool {
 	}
 	k := nat.InKey{Outside: p.Dst, OutsidePort: p.DstPort, Proto: p.Proto, Uplink: uplink}
 	inside, _, _ := g.table.Inside(k)
-	return inside != g.tapIP
+	return !g.isHostItself(inside)
 }

@@ -101,5 +101,19 @@ func (s *Snapshot) ByID(id uint8) *Uplink {
 	return s.byID[id]
 }
 
+// For returns the uplinks as they are to a family: of IPv6 the Side that each embeds is its V6.
+func (s *Snapshot) For(f Family) *Snapshot {
+	if f == IPv4 {
+		return s
+	}
+	var list []*Uplink
+	for _, u := range s.Uplinks {
+		v6 := *u
+		v6.Side = u.V6
+		list = append(list, &v6)
+	}
+	return NewSnapshot(list)
+}
+
 // Owner returns the uplink that has addr as an address of its own, or nil.
 func (s *Snapshot) Owner(addr netip.Addr) *Uplink { return s.owners[addr] }

@@ -22,7 +22,7 @@ type backend struct{ *Daemon }
 func (b backend) Status() api.Status {
 	s := api.Status{
 		Version: b.opts.Version, Datapath: b.datapath(), UptimeS: int64(time.Since(b.started).Seconds()),
-		Sessions: b.table.Stats().Sessions, Uplinks: []api.Uplink{}, DatapathReason: b.noFast.text,
+		Sessions: b.tables.sessions(), Uplinks: []api.Uplink{}, DatapathReason: b.noFast.text,
 	}
 	s.LANShortcut, s.LANShortcutReason = b.lan.status()
 	s.DatapathBypasses = b.bypass.status()
@@ -44,7 +44,7 @@ func (b backend) uplink(u *uplinks.Uplink) api.Uplink {
 	return api.Uplink{
 		IPv6: ipv6(&u.V6),
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Addresses: u.Addresses, Gateway: u.Gateway,
-		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.table.SessionsOn(u.ID),
+		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.tables.on(u.ID),
 		RTTMs: milliseconds(u.Health.RTT), Loss: u.Health.Loss, Reason: u.Reason, Since: u.Since,
 	}
 }
@@ -64,7 +64,10 @@ func (b backend) Sessions(yield func(api.Session) bool) {
 	for _, u := range b.snapshot.Load().Uplinks {
 		names[u.ID] = u.Name
 	}
-	b.table.Sessions(func(i nat.Info) bool { return yield(b.session(i, names[i.Uplink])) })
+	more := true
+	b.tables.each(func(_ uplinks.Family, table *nat.Table) {
+		table.Sessions(func(i nat.Info) bool { more = more && yield(b.session(i, names[i.Uplink])); return more })
+	})
 }
 
 // protocols are the names of IPv4 protocols in the API; others go by their number.
@@ -113,15 +116,20 @@ func (b backend) Reload() error {
 
 // Metrics answers a scrape.
 func (b backend) Metrics() metrics.Snapshot {
-	st := b.table.Stats()
 	m := metrics.Snapshot{
-		Datapath: b.datapath(), DatapathReason: b.noFast.code, Sessions: st.Sessions, SessionsLimit: st.Max, Drops: map[string]uint64{},
-		Refused: map[string]uint64{"table_full": st.Refused.TableFull, "no_port": st.Refused.NoPort, "host_limit": st.Refused.HostLimit},
-		Helpers: map[string]uint64{},
+		Datapath: b.datapath(), DatapathReason: b.noFast.code,
+		Drops: map[string]uint64{}, Refused: map[string]uint64{}, Helpers: map[string]uint64{},
 	}
 	m.LANShortcut, _ = b.lan.status()
-	b.gateway.HelperEvents(func(event string, n uint64) { m.Helpers[event] = n })
-	b.gateway.Drops(func(reason string, n uint64) { m.Drops[reason] = n })
+	b.tables.each(func(f uplinks.Family, table *nat.Table) {
+		st := table.Stats()
+		m.Tables = append(m.Tables, metrics.Table{Family: familyName(f), Sessions: st.Sessions, Limit: st.Max})
+		m.Refused["table_full"] += st.Refused.TableFull
+		m.Refused["no_port"] += st.Refused.NoPort
+		m.Refused["host_limit"] += st.Refused.HostLimit
+	})
+	b.gateway.HelperEvents(func(event string, n uint64) { m.Helpers[event] += n })
+	b.gateway.Drops(func(reason string, n uint64) { m.Drops[reason] += n })
 	m.Drops["device"] = b.pumps.lost.Load()
 	for _, u := range b.snapshot.Load().Uplinks {
 		m.Uplinks = append(m.Uplinks, b.uplinkMetrics(u))
@@ -132,7 +140,7 @@ func (b backend) Metrics() metrics.Snapshot {
 func (b backend) uplinkMetrics(u *uplinks.Uplink) metrics.Uplink {
 	m := metrics.Uplink{
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Load: min(1, b.meters[u.ID].Load()),
-		Sessions: b.table.SessionsOn(u.ID), RTT: u.Health.RTT, Loss: u.Health.Loss, Datapath: b.pumps.traffic(u.ID),
+		Sessions: b.tables.on(u.ID), RTT: u.Health.RTT, Loss: u.Health.Loss, Datapath: b.pumps.traffic(u.ID),
 	}
 	if c, err := b.kernel.Counters(u.Index); u.Index != 0 && err == nil {
 		m.RxBytes, m.TxBytes = c.RxBytes, c.TxBytes

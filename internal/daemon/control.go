@@ -10,6 +10,7 @@ import (
 
 	"tapgw/api"
 	"tapgw/internal/hostconf"
+	"tapgw/nat"
 	"tapgw/probe"
 	"tapgw/uplinks"
 	"tapgw/uplinks/nft"
@@ -117,7 +118,9 @@ func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
 
 // check is the periodic look: at the age of sessions, at what no message tells of, and sometimes at everything.
 func (d *Daemon) check(ctx context.Context, everything bool) error {
-	d.table.Sweep(d.pumps.clock.tick(), d.cfg().NAT.MaxSessions/sweepShare)
+	d.tables.each(func(f uplinks.Family, table *nat.Table) {
+		table.Sweep(d.pumps.clock.tick(), room(d.cfg(), f)/sweepShare)
+	})
 	d.gateway.SweepHelpers(d.pumps.clock.tick())
 	d.tellRefusals(time.Now())
 	var err error
@@ -176,22 +179,29 @@ func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) error {
 	old := d.snapshot.Swap(s)
 	d.gateway.SetUplinks(s)
 	errs = append(errs, d.setUplinks(old, s))
-	now := d.pumps.clock.tick()
-	for _, before := range old.Uplinks {
-		switch u := s.ByID(before.ID); {
-		case u == nil:
-			d.table.Purge(before.ID, noGeneration, now)
-		case before.Generation != u.Generation:
-			d.table.Purge(u.ID, u.Generation, now)
+	d.tables.each(func(f uplinks.Family, table *nat.Table) {
+		d.purge(table, old.For(f), s.For(f))
+		for _, u := range s.For(f).Uplinks {
+			errs = append(errs, d.preparePorts(f, u))
 		}
-	}
-	for _, u := range s.Uplinks {
-		errs = append(errs, d.preparePorts(u))
-	}
+	})
 	for _, e := range events {
 		d.journal.uplink(e)
 	}
 	return errors.Join(errs...)
+}
+
+// purge ends the sessions of addresses and uplinks that a family has no more.
+func (d *Daemon) purge(table *nat.Table, old, s *uplinks.Snapshot) {
+	now := d.pumps.clock.tick()
+	for _, before := range old.Uplinks {
+		switch u := s.ByID(before.ID); {
+		case u == nil:
+			table.Purge(before.ID, noGeneration, now)
+		case before.Generation != u.Generation:
+			table.Purge(u.ID, u.Generation, now)
+		}
+	}
 }
 
 // applyHost sets the sysctls that forwarding and several uplinks need.

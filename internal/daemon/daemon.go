@@ -23,7 +23,6 @@ import (
 	"tapgw/internal/hostconf"
 	"tapgw/internal/metrics"
 	"tapgw/nat"
-	"tapgw/policy"
 	"tapgw/tapgw"
 	"tapgw/tapgw/fastpath"
 	"tapgw/tapgw/tapdev"
@@ -61,14 +60,14 @@ type Daemon struct {
 	lock    *hostconf.InstanceLock
 	tracker *uplinks.Tracker
 	prober  *prober
-	table   *nat.Table         // shared
+	tables  tables             // shared
 	fast    *fastpath.Programs // nil while userspace carries all packets; shared
 	noFast  noFastPath         // why, fixed once everything is open
 	lan     lanPath
 	ruleset ruleset
 	turned  turned
 	bypass  bypass
-	gateway *tapgw.Gateway
+	gateway *tapgw.DualStack
 	meters  tapgw.Meters
 	pumps   *pumps
 	journal *journal // shared
@@ -189,7 +188,7 @@ func (d *Daemon) open() (err error) {
 		return fmt.Errorf("%w: connect to the Internet first (`ip route` must show a default route), or name one in the configuration under uplinks", ErrNoUplink)
 	}
 	d.tracker = uplinks.NewTracker(d.trackerConfig(c)) // so that the first converge reports what appeared
-	if err := d.openTable(c); err != nil {
+	if err := d.openTables(c); err != nil {
 		return err
 	}
 	d.api = d.apiServer()
@@ -221,35 +220,6 @@ func (d *Daemon) openKernel() (err error) {
 	d.routes = rtnl.NewReconciler(d.kernel)
 	d.shaken, err = rtnl.NewShaken()
 	return err
-}
-
-// openTable makes the session table and the gateway on it.
-func (d *Daemon) openTable(c *configs.Config) (err error) {
-	if d.pool, err = portPool(c); err != nil {
-		return err
-	}
-	d.pumps = &pumps{clock: newClock()}
-	n := natConfig(c, d.pool, d.held.listed)
-	if err := d.loadFastPath(&n); err != nil {
-		return err
-	}
-	if d.table, err = nat.New(n); err != nil {
-		return err
-	}
-	scheduler, err := policy.New(c.Policy.Scheduler)
-	if err != nil {
-		return err
-	}
-	d.gateway = tapgw.New(tapgw.Config{
-		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), TAPIP: c.TAP.Address.Addr(),
-		Held: d.held.recent, Settle: d.pumps.settle,
-	}, d.table, &d.meters, scheduler)
-	d.gateway.SetTCP(tcpOptions(c))
-	d.gateway.SetHelpers(helpers(c))
-	d.gateway.SetExempt(c.NAT.Exempt)
-	d.pumps.gateway = d.gateway
-	d.prober = newProber(probePlan(c), d.judged)
-	return nil
 }
 
 // openDevices makes the TAP and the give-back device; a second daemon fails here.

@@ -31,10 +31,15 @@ func (j *journal) uplink(e uplinks.Event) {
 
 // family is what an event concerns alone: an uplink appears and vanishes as a whole.
 func family(e uplinks.Event) string {
-	switch {
-	case e.Kind == uplinks.Appeared || e.Kind == uplinks.Vanished:
+	if e.Kind == uplinks.Appeared || e.Kind == uplinks.Vanished {
 		return ""
-	case e.Family == uplinks.IPv6:
+	}
+	return familyName(e.Family)
+}
+
+// familyName is that of the API.
+func familyName(f uplinks.Family) string {
+	if f == uplinks.IPv6 {
 		return api.FamilyIPv6
 	}
 	return api.FamilyIPv4

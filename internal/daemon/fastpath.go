@@ -178,7 +178,7 @@ func (d *Daemon) setUplinks(old, s *uplinks.Snapshot) error {
 	for _, u := range s.Uplinks {
 		errs = append(errs, d.fast.SetUplink(u.ID, fastpath.Uplink{
 			Generation: u.Generation, Index: u.Index, MAC: u.MAC, Gateway: u.Gateway, MTU: u.MTU, HeaderLess: u.HeaderLess,
-			Ready: u.Ready(), Usable: u.Ready() && !d.gateway.Avoids(u),
+			Ready: u.Ready(), Usable: u.Ready() && !d.gateway.For(uplinks.IPv4).Avoids(u),
 		}))
 	}
 	return errors.Join(errs...)
@@ -197,15 +197,15 @@ func (d *Daemon) announceAddresses(s *uplinks.Snapshot) error {
 	return errors.Join(errs...)
 }
 
-// preparePorts makes the port arrays of an uplink, so that no first packet has to wait for them, and shows them to the
+// preparePorts makes the port arrays of an uplink's side, so that no first packet has to wait for them, and shows them to the
 // kernel.
-func (d *Daemon) preparePorts(u *uplinks.Uplink) error {
+func (d *Daemon) preparePorts(f uplinks.Family, u *uplinks.Uplink) error {
 	var arrays []nat.PortArrays
 	for _, a := range u.Whole() {
 		arrays = append(arrays, nat.PortArrays{Outside: packet.AddrOf(a), TCP: nat.WholeAddress, UDP: nat.WholeAddress})
 	}
-	arrays = append(arrays, d.table.Prepare(u.ID, u.Pool())...)
-	if d.fast == nil {
+	arrays = append(arrays, d.tables[f].Prepare(u.ID, u.Pool())...)
+	if d.fast == nil || f == uplinks.IPv6 {
 		return nil
 	}
 	return d.fast.SetAddresses(u.ID, arrays)

@@ -122,7 +122,7 @@ func (d *Daemon) followLAN(f uplinks.Facts) error {
 
 func (d *Daemon) moveLAN(ports []int, ways uplinks.Ways, hops []fastpath.Hop) error {
 	errs := []error{d.fast.SetHops(nil)}
-	d.gateway.SetWays(ways)
+	d.gateway.For(uplinks.IPv4).SetWays(ways)
 	for _, index := range d.lan.ports {
 		if !slices.Contains(ports, index) {
 			errs = append(errs, d.fast.DetachLAN(index))

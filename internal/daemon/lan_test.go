@@ -71,7 +71,7 @@ func newLANHost(t *testing.T) *lanHost {
 	config := configs.Default()
 	config.NAT.MaxSessions = 10
 	h.Daemon = newDaemon(Options{Logger: slog.New(slog.DiscardHandler), Datapath: "kernel"}, &configs.Loaded{Config: config})
-	labtest.Must(t, h.openTable(h.cfg()))
+	labtest.Must(t, h.openTables(h.cfg()))
 	t.Cleanup(func() { labtest.Must(t, h.fast.Close()) })
 	labtest.Must(t, h.ns.Do(func() error {
 		tap, err := tapdev.Create(h.tapConfig(1500))
@@ -95,12 +95,12 @@ func (h *lanHost) look(t *testing.T) (hop uint8, why string) {
 		}
 		return err
 	}))
-	ref := h.table.FindOut(nat.Key{Inside: packet.IPv4(0xc0a80101), Remote: packet.IPv4(0xcb007101), InsidePort: 1, RemotePort: 443, Proto: packet.ProtoTCP})
+	ref := h.tables[uplinks.IPv4].FindOut(nat.Key{Inside: packet.IPv4(0xc0a80101), Remote: packet.IPv4(0xcb007101), InsidePort: 1, RemotePort: 443, Proto: packet.ProtoTCP})
 	on, why := h.lan.status()
 	if on != (why == "") || on != h.attached(t) {
 		t.Errorf("on %v, because %q, attached %v", on, why, h.attached(t))
 	}
-	return h.table.Translation(ref).Hop, why
+	return h.tables[uplinks.IPv4].Translation(ref).Hop, why
 }
 
 func (h *lanHost) attached(t *testing.T) bool {

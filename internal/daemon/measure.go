@@ -55,7 +55,7 @@ func (d *Daemon) look(s *uplinks.Snapshot, known *[uplinks.MaxUplinks]bool, samp
 		}
 		if sample {
 			c := capacity[u.ID]
-			d.meters[u.ID].Sample(time.Now(), r.Counters, c.Up, c.Down, d.table.SessionsOn(u.ID))
+			d.meters[u.ID].Sample(time.Now(), r.Counters, c.Up, c.Down, d.tables.on(u.ID))
 		}
 	}
 	return changed

@@ -17,7 +17,7 @@ import (
 func newTestDaemon(t *testing.T) *Daemon {
 	t.Helper()
 	d := newDaemon(Options{Logger: slog.New(slog.DiscardHandler), Datapath: "userspace"}, &configs.Loaded{Config: configs.Default()})
-	labtest.Must(t, d.openTable(d.cfg()))
+	labtest.Must(t, d.openTables(d.cfg()))
 	return d
 }
 
@@ -25,7 +25,7 @@ func (d *Daemon) openSession(t *testing.T, uplink uint8, port uint16) {
 	t.Helper()
 	key := nat.Key{Inside: packet.IPv4(0xc0a80101), Remote: packet.IPv4(0xcb007101), InsidePort: port, RemotePort: 443, Proto: packet.ProtoTCP}
 	binding := nat.Binding{Uplink: uplink, Generation: 1, Addresses: []packet.Addr{packet.IPv4(0xc0000201)}}
-	_, err := d.table.Open(key, binding, d.pumps.clock.tick())
+	_, err := d.tables[uplinks.IPv4].Open(key, binding, d.pumps.clock.tick())
 	labtest.Must(t, err)
 }
 
@@ -38,7 +38,7 @@ func TestSessionsLeaveWithTheirUplink(t *testing.T) {
 	d.openSession(t, 0, 1001)
 	d.openSession(t, 1, 1002)
 	labtest.Must(t, d.publish(uplinks.NewSnapshot([]*uplinks.Uplink{stays}), nil))
-	if gone, kept := d.table.SessionsOn(0), d.table.SessionsOn(1); gone != 0 || kept != 1 {
+	if gone, kept := d.tables[uplinks.IPv4].SessionsOn(0), d.tables[uplinks.IPv4].SessionsOn(1); gone != 0 || kept != 1 {
 		t.Errorf("%d sessions of the uplink that left, want 0; %d of the other, want 1", gone, kept)
 	}
 }

@@ -30,7 +30,7 @@ const (
 // pumps move frames between the TAP and the uplinks. Each reader has a goroutine and a thread of its own; nothing is
 // handed from one to another.
 type pumps struct {
-	gateway *tapgw.Gateway
+	gateway *tapgw.DualStack
 	clock   clock
 	tap     atomic.Pointer[tapdev.Device]
 	upcall  atomic.Pointer[tapdev.Upcall]

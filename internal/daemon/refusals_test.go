@@ -37,7 +37,7 @@ func TestRefusalsAreToldOnce(t *testing.T) {
 		Name: "up", Index: 1, MTU: 1500, Weight: 1,
 		Side: uplinks.Side{State: uplinks.Up, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, GatewayMAC: [6]byte{2}, Generation: 1},
 	}}), nil))
-	d.table.SetLimits(nat.Limits{Sessions: 1})
+	d.tables[uplinks.IPv4].SetLimits(nat.Limits{Sessions: 1})
 	tell := func(at time.Time, want int) {
 		t.Helper()
 		log.Reset()

@@ -12,7 +12,8 @@ import (
 
 	"tapgw/api"
 	"tapgw/configs"
-	"tapgw/policy"
+	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 // reloadOnHangup reads the configuration anew at SIGHUP.
@@ -41,16 +42,16 @@ func (d *Daemon) reload() error {
 	if keys := configs.NeedsRestart(*d.cfg(), loaded.Config); len(keys) > 0 {
 		return fmt.Errorf("%w: %s can only change with a restart of the daemon", api.ErrConflict, strings.Join(keys, ", "))
 	}
-	scheduler, err := policy.New(loaded.Config.Policy.Scheduler)
-	if err != nil {
+	if err := d.gateway.SetScheduler(loaded.Config.Policy.Scheduler); err != nil {
 		return fmt.Errorf("%w: %w", api.ErrBadConfig, err)
 	}
 	d.config.Store(loaded)
-	d.table.SetTimeouts(timeouts(&loaded.Config))
-	d.table.SetLimits(limits(&loaded.Config))
+	d.tables.each(func(_ uplinks.Family, table *nat.Table) {
+		table.SetTimeouts(timeouts(&loaded.Config))
+		table.SetFiltering(filtering(&loaded.Config))
+	})
+	d.setLimits(&loaded.Config)
 	d.gateway.SetExempt(loaded.Config.NAT.Exempt)
-	d.table.SetFiltering(filtering(&loaded.Config))
-	d.gateway.SetScheduler(scheduler)
 	d.gateway.SetTCP(tcpOptions(&loaded.Config))
 	d.gateway.SetHelpers(helpers(&loaded.Config))
 	d.tracker.Configure(d.trackerConfig(&loaded.Config))

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	crand "crypto/rand"
+	"net/netip"
 
 	"tapgw/configs"
 	"tapgw/internal/packet"
@@ -32,7 +33,7 @@ func upcallName(tap string) string { return tap + "u" }
 func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
 	t := uplinks.TrackerConfig{
 		TapName: c.TAP.Name, AssumeHealthy: len(c.Probe.Targets) == 0, AssumeHealthyV6: len(probePlan(c).Of(true).Targets) == 0,
-		Busy: func(id uint8) bool { return d.table.SessionsOn(id) > 0 },
+		Busy: func(id uint8) bool { return d.tables.on(id) > 0 },
 	}
 	for _, u := range c.Uplinks {
 		var static []uplinks.Static
@@ -89,22 +90,29 @@ func checkTAPAddress(c *configs.Config, before uplinks.Facts) error {
 	return nil
 }
 
-// limits are those of inside hosts; the host itself has none.
-func limits(c *configs.Config) nat.Limits {
+// limits are those of inside hosts of a family; the host itself has none.
+func limits(c *configs.Config, f uplinks.Family, host netip.Addr) nat.Limits {
 	l := c.NAT.Limits
 	return nat.Limits{
-		Sessions: c.NAT.Sessions(), Ports: int(l.PortsPerHost), PerSecond: int(l.NewPerSecond),
-		Exempt: packet.AddrOf(c.TAP.Address.Addr()),
+		Sessions: l.Sessions(room(c, f)), Ports: int(l.PortsPerHost), PerSecond: int(l.NewPerSecond), Exempt: packet.AddrOf(host),
 	}
 }
 
-// natConfig is what the session table is made of. The hash key and the port numbers are unpredictable (RFC 6056).
-func natConfig(c *configs.Config, ports []nat.PortRange, held func(uint8, packet.Addr, uint16) bool) nat.Config {
+// room is how many sessions of a family there can be.
+func room(c *configs.Config, f uplinks.Family) int {
+	if f == uplinks.IPv6 {
+		return c.NAT.MaxSessionsIPv6
+	}
+	return c.NAT.MaxSessions
+}
+
+// natConfig is what the session table of a family is made of. The hash key and the port numbers are unpredictable (RFC 6056).
+func natConfig(c *configs.Config, f uplinks.Family, ports []nat.PortRange, held func(uint8, packet.Addr, uint16) bool) nat.Config {
 	var seed [48]byte
 	_, _ = crand.Read(seed[:]) // never fails (crypto/rand)
 	source := rand.NewChaCha8([32]byte(seed[16:]))
 	return nat.Config{
-		MaxSessions: c.NAT.MaxSessions, Ports: ports, ShareTCP: true, Timeouts: timeouts(c), Limits: limits(c), Filtering: filtering(c),
+		IPv6: f == uplinks.IPv6, MaxSessions: room(c, f), Ports: ports, ShareTCP: true, Timeouts: timeouts(c), Filtering: filtering(c),
 		Seed:   [2]uint64{binary.LittleEndian.Uint64(seed[:]), binary.LittleEndian.Uint64(seed[8:])},
 		Random: source.Uint64, Held: held,
 	}

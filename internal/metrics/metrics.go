@@ -25,12 +25,17 @@ type Snapshot struct {
 	Datapath       string // userspace or kernel
 	DatapathReason Reason // why it is not the kernel
 	LANShortcut    bool   // known sessions bypass the host's own forwarding from and to the LAN
-	Sessions       int
-	SessionsLimit  int
+	Tables         []Table
 	Uplinks        []Uplink
 	Drops          map[string]uint64 // packets dropped, by reason
 	Refused        map[string]uint64 // sessions refused, by reason
 	Helpers        map[string]uint64 // what application helpers did, by kind
+}
+
+// Table is the part of a Snapshot about the sessions of one family.
+type Table struct {
+	Family          string // ipv4 or ipv6
+	Sessions, Limit int
 }
 
 // Reason is why the kernel does not carry known sessions, as a word for a label; the status has the whole clause.
@@ -103,8 +108,8 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	datapathInfo  = describe("tapgw_datapath_info", "Always 1; the labels say which datapath carries known sessions, and why not the kernel's.", "datapath", "reason")
 	lanShortcut   = describe("tapgw_lan_shortcut", "1 when known sessions bypass the host's own forwarding from and to the LAN, else 0.")
-	sessions      = describe("tapgw_sessions", "Translated sessions in the table.")
-	sessionsLimit = describe("tapgw_sessions_limit", "Sessions the table has room for.")
+	sessions      = describe("tapgw_sessions", "Translated sessions in the table, by family.", "family")
+	sessionsLimit = describe("tapgw_sessions_limit", "Sessions the table has room for, by family.", "family")
 	drops         = describe("tapgw_packets_dropped_total", "Packets dropped, by reason.", "reason")
 	helpers       = describe("tapgw_helper_events_total", "What application helpers did, by kind.", "event")
 	refused       = describe("tapgw_sessions_refused_total", "New sessions refused, by reason.", "reason")
@@ -143,8 +148,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s := c.src.Metrics()
 	gauge(out, datapathInfo, 1, s.Datapath, string(s.DatapathReason))
 	gauge(out, lanShortcut, truth(s.LANShortcut))
-	gauge(out, sessions, float64(s.Sessions))
-	gauge(out, sessionsLimit, float64(s.SessionsLimit))
+	for _, t := range s.Tables {
+		gauge(out, sessions, float64(t.Sessions), t.Family)
+		gauge(out, sessionsLimit, float64(t.Limit), t.Family)
+	}
 	for reason, n := range s.Drops {
 		counter(out, drops, n, reason)
 	}

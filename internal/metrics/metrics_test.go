@@ -44,7 +44,8 @@ func ours(text string) string {
 
 func sample() Snapshot {
 	return Snapshot{
-		Datapath: api.DatapathUserspace, DatapathReason: ReasonPermission, Sessions: 192, SessionsLimit: 65536,
+		Datapath: api.DatapathUserspace, DatapathReason: ReasonPermission,
+		Tables:  []Table{{"ipv4", 192, 65536}, {"ipv6", 7, 32768}},
 		Drops:   map[string]uint64{"malformed": 3, "relay": 1},
 		Refused: map[string]uint64{"table_full": 7},
 		Helpers: map[string]uint64{"payload_changed": 2},

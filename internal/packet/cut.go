@@ -10,12 +10,12 @@ const (
 // Cut divides a buffer (virtio header and frame) that p was decoded from into fragments of at most mtu bytes (RFC 791
 // §3.2), first to last, each a whole buffer of its own. What is a fragment already is cut further. A transport checksum
 // that was left to the device is completed before, as no device sums over several frames. Nil where the MTU has no
-// room for a fragment, or the checksum is out of reach.
+// room for a fragment, or the checksum is out of reach, and of IPv6, which routers never cut.
 func Cut(b []byte, p *Packet, mtu int) (pieces [][]byte) {
 	frame := b[VnetLen:]
 	ip := frame[p.L3:][:p.Len]
 	ihl := int(p.L4 - p.L3)
-	if mtu < ihl+8 || !completeSum(VnetHeader(b), frame[:int(p.L3)+int(p.Len)]) {
+	if p.IPv6 || mtu < ihl+8 || !completeSum(VnetHeader(b), frame[:int(p.L3)+int(p.Len)]) {
 		return nil
 	}
 	header, payload := ip[:ihl], ip[ihl:]

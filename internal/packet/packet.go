@@ -79,6 +79,11 @@ type Packet struct {
 	Options          bool // there are options or extension headers
 }
 
+// IsIPv6 reports whether an Ethernet frame says that it carries IPv6.
+func IsIPv6(frame []byte) bool {
+	return len(frame) >= EthernetLen && binary.BigEndian.Uint16(frame[12:]) == etherIPv6
+}
+
 // Decode fills p from an Ethernet frame. It never allocates and reads only inside frame.
 func (p *Packet) Decode(frame []byte) {
 	*p = Packet{}
@@ -211,6 +216,14 @@ func (p *Packet) IsReply() bool {
 		return p.ICMPType == ICMPv6EchoReply
 	}
 	return p.ICMPType == ICMPEchoReply || p.ICMPType == ICMPTimestampReply
+}
+
+// IsUnreachable reports whether an ICMPError packet says that a destination cannot be reached.
+func (p *Packet) IsUnreachable() bool {
+	if p.IPv6 {
+		return p.ICMPType == ICMPv6Unreachable
+	}
+	return p.ICMPType == ICMPUnreachable
 }
 
 // ChecksumOffset is where the transport checksum of p lies in the frame; zero when the protocol has none we know.

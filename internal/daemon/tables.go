@@ -1,0 +1,108 @@
+package daemon
+
+import (
+	"errors"
+	"net/netip"
+
+	"tapgw/configs"
+	"tapgw/nat"
+	"tapgw/policy"
+	"tapgw/tapgw"
+	"tapgw/uplinks"
+)
+
+// tables are the session tables by family; that of IPv6 is nil where it is not captured.
+type tables [len(uplinks.Families)]*nat.Table
+
+// each calls do with every table there is.
+func (t *tables) each(do func(f uplinks.Family, table *nat.Table)) {
+	for _, f := range uplinks.Families {
+		if t[f] != nil {
+			do(f, t[f])
+		}
+	}
+}
+
+// on counts the sessions of both families on an uplink.
+func (t *tables) on(uplink uint8) (n int) {
+	t.each(func(_ uplinks.Family, table *nat.Table) { n += table.SessionsOn(uplink) })
+	return n
+}
+
+// sessions counts those of both families.
+func (t *tables) sessions() (n int) {
+	t.each(func(_ uplinks.Family, table *nat.Table) { n += table.Stats().Sessions })
+	return n
+}
+
+// gatewayV6 is the address of the imaginary router on the link of the TAP.
+var gatewayV6 = netip.MustParseAddr("fe80::7467")
+
+// openTables makes the session tables and the gateway on them.
+func (d *Daemon) openTables(c *configs.Config) (err error) {
+	if d.pool, err = portPool(c); err != nil {
+		return err
+	}
+	d.pumps = &pumps{clock: newClock()}
+	configured := natConfig(c, uplinks.IPv4, d.pool, d.held.listed)
+	if err := d.loadFastPath(&configured); err != nil {
+		return err
+	}
+	if d.tables[uplinks.IPv4], err = nat.New(configured); err != nil {
+		return err
+	}
+	if c.TAP.IPv6 {
+		if d.tables[uplinks.IPv6], err = nat.New(natConfig(c, uplinks.IPv6, d.pool, d.held.listed)); err != nil {
+			return err
+		}
+	}
+	if err := d.openGateway(c); err != nil {
+		return err
+	}
+	d.setLimits(c)
+	d.prober = newProber(probePlan(c), d.judged)
+	return nil
+}
+
+// openGateway makes a gateway for each table.
+func (d *Daemon) openGateway(c *configs.Config) error {
+	var errs []error
+	var gateways [len(uplinks.Families)]*tapgw.Gateway
+	d.tables.each(func(f uplinks.Family, table *nat.Table) {
+		scheduler, err := policy.New(c.Policy.Scheduler)
+		errs = append(errs, err)
+		g := tapgw.Config{
+			IPv6: f == uplinks.IPv6, TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), TAPIP: c.TAP.Address.Addr(),
+			Held: d.held.recent, Settle: d.pumps.settle, Sessions: d.tables.on,
+		}
+		if g.IPv6 {
+			g.GatewayIP, g.TAPIP = gatewayV6, netip.IPv6Unspecified()
+		}
+		gateways[f] = tapgw.New(g, table, &d.meters, scheduler)
+	})
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	d.gateway = tapgw.NewDualStack(gateways[uplinks.IPv4], gateways[uplinks.IPv6])
+	d.gateway.SetTCP(tcpOptions(c))
+	d.gateway.SetHelpers(helpers(c))
+	d.gateway.SetExempt(c.NAT.Exempt)
+	d.pumps.gateway = d.gateway
+	return nil
+}
+
+// setLimits bounds what inside hosts of each family take.
+func (d *Daemon) setLimits(c *configs.Config) {
+	d.tables.each(func(f uplinks.Family, table *nat.Table) { table.SetLimits(limits(c, f, d.hostOn(f))) })
+}
+
+// hostOn is the host's address of a family on the TAP.
+func (d *Daemon) hostOn(f uplinks.Family) netip.Addr {
+	if f == uplinks.IPv6 {
+		return netip.IPv6Unspecified()
+	}
+	return d.cfg().TAP.Address.Addr()
+}
+
+// carriesIPv6 reports whether packets of IPv6 are captured: userspace carries them.
+func (d *Daemon) carriesIPv6() bool { return d.tables[uplinks.IPv6] != nil && d.fast == nil }
