@@ -71,12 +71,8 @@ func synStep(r *rand.Rand) step {
 // headerStep sends a datagram of a known session with an unusual header, out or in, and looks at what comes out.
 func headerStep(r *rand.Rand) step {
 	h, sum, in := unusual(r), r.IntN(2) == 0, r.IntN(2) == 0
-	return step{fmt.Sprintf("in %t: TOS %#x, id %d, %s, %d options, checksum %t", in, h.TOS, h.Id, h.Flags, len(h.Options), sum), func(s half) (string, error) {
-		p, err := newPair(s)
-		if err != nil {
-			return "", err
-		}
-		defer p.close()
+	name := fmt.Sprintf("in %t: TOS %#x, id %d, %s, %d options, checksum %t", in, h.TOS, h.Id, h.Flags, len(h.Options), sum)
+	return pairStep(name, func(s half, p pair) (string, error) {
 		h, from, to := h, udpAddr(p.inside.LocalAddr()), udpAddr(p.server.LocalAddr())
 		sender, receiver, device := s.lan, s.Internet, s.Uplinks[0].ISP.Name()
 		if in {
@@ -89,7 +85,7 @@ func headerStep(r *rand.Rand) step {
 		}
 		return s.passes(receiver, device, func(p *lab.Packet) bool { return p.UDP != nil && (p.Src == from || p.Dst == to) },
 			func() error { return sendIP(sender, to.Addr(), b) })
-	}}
+	})
 }
 
 // datagramOf is a datagram with or without a checksum.

@@ -95,21 +95,43 @@ func newPair(s half) (p pair, err error) {
 
 func (p pair) close() { _ = errors.Join(p.inside.Close(), p.server.Close()) }
 
-// datagramStep sends datagrams of odd sizes both ways.
-func datagramStep(r *rand.Rand) step {
-	out, in := noise(r, oddSizes[r.IntN(len(oddSizes))]), noise(r, oddSizes[r.IntN(len(oddSizes))])
-	return step{fmt.Sprintf("UDP, %d bytes out, %d in", len(out), len(in)), func(s half) (string, error) {
+// pairStep is a step of a pair of sockets.
+func pairStep(name string, do func(s half, p pair) (seen string, err error)) step {
+	return step{name, func(s half) (string, error) {
 		p, err := newPair(s)
 		if err != nil {
 			return "", err
 		}
 		defer p.close()
-		_, err = p.inside.WriteTo(out, nil, p.server.LocalAddr())
+		return do(s, p)
+	}}
+}
+
+// errorStep is one where a host gets ICMP errors, too.
+func errorStep(name string, host func(half) *lab.Namespace, do func(s half, p pair, errs errorsOf) (seen string, err error)) step {
+	return pairStep(name, func(s half, p pair) (string, error) {
+		errs, err := listenErrors(host(s))
+		if err != nil {
+			return "", err
+		}
+		defer errs.Close()
+		return do(s, p, errs)
+	})
+}
+
+func insideHost(s half) *lab.Namespace  { return s.lan }
+func outsideHost(s half) *lab.Namespace { return s.Internet }
+
+// datagramStep sends datagrams of odd sizes both ways.
+func datagramStep(r *rand.Rand) step {
+	out, in := noise(r, oddSizes[r.IntN(len(oddSizes))]), noise(r, oddSizes[r.IntN(len(oddSizes))])
+	return pairStep(fmt.Sprintf("UDP, %d bytes out, %d in", len(out), len(in)), func(_ half, p pair) (string, error) {
+		_, err := p.inside.WriteTo(out, nil, p.server.LocalAddr())
 		there, _, _ := p.server.receive() // tells a loss itself
 		_, also := p.server.WriteTo(in, nil, p.outside)
 		back, _, _ := p.inside.receive()
 		return there + "; " + back, errors.Join(err, also)
-	}}
+	})
 }
 
 // fragmentStep sends a datagram whose pieces come in any order, one of them twice.
@@ -117,12 +139,7 @@ func fragmentStep(r *rand.Rand) step {
 	order, id := r.Perm(3), uint16(r.Uint32())
 	order = append(order, order[0])
 	payload := strings.Repeat(string(rune('a'+r.IntN(26))), 3500+r.IntN(600))
-	return step{fmt.Sprint("pieces in the order ", order), func(s half) (string, error) {
-		p, err := newPair(s)
-		if err != nil {
-			return "", err
-		}
-		defer p.close()
+	return pairStep(fmt.Sprint("pieces in the order ", order), func(s half, p pair) (string, error) {
 		source, server := udpAddr(p.inside.LocalAddr()), udpAddr(p.server.LocalAddr())
 		pieces, err := split(source, server, id, payload)
 		for _, i := range order {
@@ -130,7 +147,7 @@ func fragmentStep(r *rand.Rand) step {
 		}
 		seen, _, _ := p.server.receive()
 		return seen, err
-	}}
+	})
 }
 
 func udpAddr(a net.Addr) netip.AddrPort { return a.(*net.UDPAddr).AddrPort() }
@@ -255,17 +272,7 @@ func expiringStep(r *rand.Rand) step {
 // tooBigStep sends a packet that must not be cut, about as large as the uplink takes.
 func tooBigStep(r *rand.Rand) step {
 	size := 1370 + r.IntN(60) - 28
-	return step{fmt.Sprint("DF with ", size), func(s half) (string, error) {
-		p, err := newPair(s)
-		if err != nil {
-			return "", err
-		}
-		defer p.close()
-		errs, err := listenErrors(s.lan)
-		if err != nil {
-			return "", err
-		}
-		defer errs.Close()
+	return errorStep(fmt.Sprint("DF with ", size), insideHost, func(s half, p pair, errs errorsOf) (string, error) {
 		source, server := udpAddr(p.inside.LocalAddr()), udpAddr(p.server.LocalAddr())
 		udp := &layers.UDP{SrcPort: layers.UDPPort(source.Port()), DstPort: layers.UDPPort(server.Port())}
 		h := &layers.IPv4{Flags: layers.IPv4DontFragment}
@@ -276,7 +283,7 @@ func tooBigStep(r *rand.Rand) step {
 		}
 		seen, _, _ := p.server.receive()
 		return seen, err
-	}}
+	})
 }
 
 // outsideErrorStep has the server, or a router on the way, complain about a datagram.
@@ -284,17 +291,8 @@ func outsideErrorStep(r *rand.Rand) step {
 	codes := [][2]uint8{{3, 0}, {3, 1}, {3, 2}, {3, 3}, {3, 9}, {3, 13}, {11, 0}, {11, 1}, {12, 0}}
 	c, quote := codes[r.IntN(len(codes))], 28+r.IntN(40)
 	from := lab.ServerAddrs[r.IntN(2)]
-	return step{fmt.Sprintf("an error %v of %s quoting %d bytes", c, from, quote), func(s half) (string, error) {
-		p, err := newPair(s)
-		if err != nil {
-			return "", err
-		}
-		defer p.close()
-		errs, err := listenErrors(s.lan)
-		if err != nil {
-			return "", err
-		}
-		defer errs.Close()
+	name := fmt.Sprintf("an error %v of %s quoting %d bytes", c, from, quote)
+	return errorStep(name, insideHost, func(s half, p pair, errs errorsOf) (string, error) {
 		outside, server := udpAddr(p.outside), udpAddr(p.server.LocalAddr())
 		udp := &layers.UDP{SrcPort: layers.UDPPort(outside.Port()), DstPort: layers.UDPPort(server.Port())}
 		quoted, err := packetOf(outside.Addr(), server.Addr(), &layers.IPv4{Id: 7}, udp, gopacket.Payload(make([]byte, 40)))
@@ -305,24 +303,14 @@ func outsideErrorStep(r *rand.Rand) step {
 		_, also = p.server.WriteTo([]byte("still there"), nil, p.outside)
 		back, _, _ := p.inside.receive()
 		return seen + "; " + back, errors.Join(err, also)
-	}}
+	})
 }
 
 // insideErrorStep has the server send to an endpoint whose socket is closed by now.
 func insideErrorStep(*rand.Rand) step {
-	return step{"a socket inside is closed", func(s half) (string, error) {
-		p, err := newPair(s)
-		if err != nil {
-			return "", err
-		}
-		defer p.close()
-		errs, err := listenErrors(s.Internet)
-		if err != nil {
-			return "", err
-		}
-		defer errs.Close()
-		err = p.inside.Close()
+	return errorStep("a socket inside is closed", outsideHost, func(_ half, p pair, errs errorsOf) (string, error) {
+		err := p.inside.Close()
 		_, also := p.server.WriteTo([]byte("too late"), nil, p.outside)
 		return errs.next(quotesPorts(2, udpAddr(p.outside).Port())), errors.Join(err, also)
-	}}
+	})
 }
