@@ -122,6 +122,12 @@ func serveUDP(t testing.TB, ns *lab.Namespace, at netip.AddrPort) (conn net.Pack
 	t.Helper()
 	conn, err := listenUDP(ns, at)
 	labtest.Must(t, err)
+	answerAll(t, conn, func(_ net.Addr, b []byte) []byte { return b })
+	return conn
+}
+
+// answerAll answers each packet that a socket receives, until the test ends, which closes it.
+func answerAll(t testing.TB, conn net.PacketConn, answer func(from net.Addr, b []byte) []byte) {
 	done := make(chan struct{})
 	t.Cleanup(func() { conn.Close(); <-done })
 	go func() {
@@ -131,10 +137,9 @@ func serveUDP(t testing.TB, ns *lab.Namespace, at netip.AddrPort) (conn net.Pack
 			if err != nil {
 				return
 			}
-			_, _ = conn.WriteTo(buf[:n], from) // what is lost, the client misses
+			_, _ = conn.WriteTo(answer(from, buf[:n]), from) // what is lost, the client misses
 		}
 	}()
-	return conn
 }
 
 func listenUDP(ns *lab.Namespace, at netip.AddrPort) (conn net.PacketConn, err error) {

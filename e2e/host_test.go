@@ -293,6 +293,11 @@ func serveTCP(t testing.TB, ns *lab.Namespace, port uint16) {
 	t.Helper()
 	l, err := ns.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
 	labtest.Must(t, err)
+	echoAll(t, l)
+}
+
+// echoAll echoes what connections bring until the test ends, which closes the listener.
+func echoAll(t testing.TB, l net.Listener) {
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {

@@ -64,19 +64,9 @@ func listenUDPLite(ns *lab.Namespace, local netip.Addr) (conn net.PacketConn, er
 // servePortless answers each packet with the address that it came from and what was in it, until the test ends.
 func servePortless(t testing.TB, ns *lab.Namespace, proto int, local netip.Addr) {
 	t.Helper()
-	conn := openPortless(t, ns, proto, local)
-	done := make(chan struct{})
-	t.Cleanup(func() { conn.Close(); <-done })
-	go func() {
-		defer close(done)
-		for buf := make([]byte, 1<<16); ; {
-			n, from, err := conn.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			_, _ = conn.WriteTo(fmt.Appendf(nil, "%s %s", sourceOf(from), buf[:n]), from) // what is lost, the client misses
-		}
-	}()
+	answerAll(t, openPortless(t, ns, proto, local), func(from net.Addr, b []byte) []byte {
+		return fmt.Appendf(nil, "%s %s", sourceOf(from), b)
+	})
 }
 
 func sourceOf(a net.Addr) netip.Addr {

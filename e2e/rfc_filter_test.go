@@ -144,25 +144,7 @@ func echoShared(t testing.TB, ns *lab.Namespace) {
 		l, err = config.Listen(t.Context(), "tcp4", fmt.Sprintf("0.0.0.0:%d", sharedPort))
 		return err
 	}))
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				buf := make([]byte, 1<<16)
-				for {
-					n, err := c.Read(buf)
-					if _, failed := c.Write(buf[:n]); err != nil || failed != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
+	echoAll(t, l)
 }
 
 // mapShared connects a host's shared port to the first server and returns its outside endpoint; the connection lasts until

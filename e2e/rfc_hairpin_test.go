@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -193,13 +192,8 @@ func TestRFC4787_REQ9_HostsOwnPorts(t *testing.T) {
 	ports, closed := []int{2000, 700, 40000}, 3000
 	for i, port := range ports {
 		to := netip.AddrPortFrom(w.Uplinks[i%2].Addr(), uint16(port))
-		l, err := w.Gateway.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
-		labtest.Must(t, err)
-		defer l.Close()
-		server, err := w.Gateway.ListenPacket("udp4", to.String()) // answers from the address of the LAN otherwise
-		labtest.Must(t, err)
-		defer server.Close()
-		go repeatAll(l, server)
+		serveTCP(t, w.Gateway, uint16(port))
+		serveUDP(t, w.Gateway, to) // at any address it answers from the one of the LAN
 		conn, err := w.lan.Dial(labtest.Context(t), "tcp4", to.String())
 		labtest.Must(t, err)
 		defer conn.Close()
@@ -221,34 +215,5 @@ func TestRFC4787_REQ9_HostsOwnPorts(t *testing.T) {
 		if slices.Contains(append(ports, closed), int(s.Remote.Port())) {
 			t.Errorf("a session with the host: %+v", s)
 		}
-	}
-}
-
-// repeatAll sends back what comes, until the listener is closed.
-func repeatAll(l net.Listener, server net.PacketConn) {
-	go func() {
-		for buf := make([]byte, 1<<16); ; {
-			n, from, err := server.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			_, _ = server.WriteTo(buf[:n], from)
-		}
-	}()
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer c.Close()
-			for buf := make([]byte, 1<<16); ; {
-				n, err := c.Read(buf)
-				if err != nil {
-					return
-				}
-				_, _ = c.Write(buf[:n])
-			}
-		}()
 	}
 }
