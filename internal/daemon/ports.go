@@ -185,9 +185,9 @@ func (d *Daemon) followPort(s *uplinks.Snapshot, u *uplinks.Uplink) error {
 			return err
 		}
 	}
-	if p.config.GatewayMAC != u.GatewayMAC || p.config.MTU != u.MTU {
-		p.config.GatewayMAC, p.config.MTU = u.GatewayMAC, u.MTU
-		p.SetNextHop(u.GatewayMAC, u.MTU)
+	if p.config.GatewayMAC != u.GatewayMAC || p.config.GatewayMACV6 != u.V6.GatewayMAC || p.config.MTU != u.MTU {
+		p.config.GatewayMAC, p.config.GatewayMACV6, p.config.MTU = u.GatewayMAC, u.V6.GatewayMAC, u.MTU
+		p.SetNextHop(u.GatewayMAC, u.V6.GatewayMAC, u.MTU)
 	}
 	var err error
 	if !p.taken {
@@ -200,7 +200,10 @@ func (d *Daemon) followPort(s *uplinks.Snapshot, u *uplinks.Uplink) error {
 // openPort opens the sockets and starts reading them.
 func (d *Daemon) openPort(u *uplinks.Uplink) (openPort, error) {
 	taken := d.take(u)
-	c := wire.Config{Index: u.Index, MAC: u.MAC, GatewayMAC: u.GatewayMAC, MTU: u.MTU, HeaderLess: u.HeaderLess, SendOnly: taken}
+	c := wire.Config{
+		Index: u.Index, MAC: u.MAC, GatewayMAC: u.GatewayMAC, GatewayMACV6: u.V6.GatewayMAC, MTU: u.MTU, HeaderLess: u.HeaderLess,
+		SendOnly: taken,
+	}
 	port, err := wire.Open(c)
 	if err != nil {
 		return openPort{}, err

@@ -22,9 +22,9 @@ const (
 	ICMPv6Parameter    = 4
 	ICMPv6Echo         = 128
 	ICMPv6EchoReply    = 129
-	icmpv6FirstLocal   = 130 // multicast listener and neighbour discovery, …
-	icmpv6LastLocal    = 137
-	icmpv6Listener     = 143 // version 2 of multicast listener discovery
+	ICMPv6FirstLocal   = 130 // multicast listener and neighbour discovery, which never leave their link, …
+	ICMPv6LastLocal    = 137
+	ICMPv6Listener     = 143 // version 2 of multicast listener discovery
 )
 
 // DecodeIPv6 fills p from an IPv6 packet that starts at offset l3 of b. Extension headers are walked over as far as they
@@ -124,7 +124,7 @@ func (p *Packet) decodeICMPv6(l4 []byte) {
 		p.DstPort = p.SrcPort
 	case t >= ICMPv6Unreachable && t <= ICMPv6Parameter:
 		p.Kind = ICMPError
-	case t >= icmpv6FirstLocal && t <= icmpv6LastLocal || t == icmpv6Listener:
+	case t >= ICMPv6FirstLocal && t <= ICMPv6LastLocal || t == ICMPv6Listener:
 		p.Kind = Discovery
 	default:
 		p.Kind = OtherProto

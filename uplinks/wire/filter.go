@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -18,50 +19,68 @@ type PortRange struct{ First, Last uint16 }
 
 // FilterConfig says which received packets may be ours.
 type FilterConfig struct {
-	Addresses []netip.Addr // IPv4 addresses of the uplinks; none lets nothing pass
+	Addresses []netip.Addr // of the uplinks, of both families; none lets nothing pass
 	Whole     []netip.Addr // those of Addresses to which everything is received
 	Ports     []PortRange  // of the NAT pool
 	Services  []uint16     // UDP ports beyond, packets to which are received although the host has them too
 	Secret    [6]byte      // source address of frames given back to the host (GiveBackMAC)
 }
 
-// Bounds of FilterConfig: the program stays far below the kernel's 4,096 instructions.
+// Bounds of FilterConfig: the program stays below the kernel's 4,096 instructions.
 const (
-	MaxFilterAddresses = 256
-	MaxFilterPorts     = 512
-	MaxFilterServices  = 256
+	MaxFilterAddresses   = 256 // of IPv4
+	MaxFilterAddressesV6 = 128 // of IPv6
+	MaxFilterPorts       = 512
+	MaxFilterServices    = 256
 )
 
 // ErrFilter is returned for a FilterConfig beyond its bounds.
 var ErrFilter = errors.New("socket filter out of bounds")
 
-// ICMP types a translator can be addressed by: answers to queries, and errors.
-var icmpOurs = []uint32{packet.ICMPEchoReply, packet.ICMPTimestampReply, packet.ICMPUnreachable, packet.ICMPTimeExceeded, packet.ICMPParameter}
-
 const (
 	etherIPv4 = 0x0800
+	etherIPv6 = 0x86dd
 	vlanID    = 0x0fff  // in a tag
 	accept    = 0x40000 // more bytes than any packet has
 )
 
-// program builds the filter: IPv4 for this host, to one of the addresses, not given back; TCP and UDP with a destination
-// port of the pool; UDP to a service; ICMP answers and errors; all other protocols but IGMP; any fragment. Each refusal returns in
-// place, so no jump is long.
+// program builds the filter: IP for this host, to one of the addresses, not given back; TCP and UDP with a destination
+// port of the pool; UDP to a service; ICMP answers and errors; all other protocols but IGMP; any fragment, and of IPv6 all with
+// extension headers, but no neighbour discovery. Each refusal returns in place, so no jump is long.
 func program(c FilterConfig, headerLess bool) ([]bpf.Instruction, error) {
-	if len(c.Addresses) > MaxFilterAddresses || len(c.Whole) > MaxFilterAddresses || len(c.Ports) > MaxFilterPorts || len(c.Services) > MaxFilterServices {
-		return nil, fmt.Errorf("%d addresses, %d port ranges and %d services, at most %d, %d and %d are allowed: %w", len(c.Addresses),
-			len(c.Ports), len(c.Services), MaxFilterAddresses, MaxFilterPorts, MaxFilterServices, ErrFilter)
+	v4, v6 := byFamily(c.Addresses)
+	if len(v4) > MaxFilterAddresses || len(v6) > MaxFilterAddressesV6 || len(c.Ports) > MaxFilterPorts || len(c.Services) > MaxFilterServices {
+		return nil, fmt.Errorf("%d addresses of IPv4, %d of IPv6, %d port ranges and %d services, at most %d, %d, %d and %d are allowed: %w",
+			len(v4), len(v6), len(c.Ports), len(c.Services), MaxFilterAddresses, MaxFilterAddressesV6, MaxFilterPorts, MaxFilterServices, ErrFilter)
 	}
-	var a assembler
 	l3 := uint32(packet.EthernetLen)
 	if headerLess {
 		l3 = 0
 	}
+	ours := func(addr netip.Addr) bool { return slices.Contains(c.Whole, addr) }
+	var a, of4, of6 assembler
+	of6.ipv6(v6, ours, l3)
+	of4.ipv4(v4, ours, l3, len(of6.code))
 	a.forHost()
 	a.notGivenBack(c.Secret)
-	a.toAddress(c, l3)
-	a.transport(c, l3)
+	a.add(bpf.LoadExtension{Num: bpf.ExtProto})
+	a.when(bpf.JumpEqual, etherIPv6, bpf.Jump{Skip: uint32(len(of4.code) + 2)})
+	a.require(etherIPv4)
+	a.add(of4.code...)
+	a.add(of6.code...)
+	a.ports(c, l3)
 	return a.code, nil
+}
+
+func byFamily(list []netip.Addr) (v4, v6 []netip.Addr) {
+	for _, a := range list {
+		if a.Is4() {
+			v4 = append(v4, a)
+		} else {
+			v6 = append(v6, a)
+		}
+	}
+	return v4, v6
 }
 
 type assembler struct{ code []bpf.Instruction }
@@ -90,12 +109,10 @@ func (a *assembler) forHost() {
 		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: vlanID, SkipTrue: 1},
 		bpf.RetConstant{},
 	)
-	a.add(bpf.LoadExtension{Num: bpf.ExtProto})
-	a.require(etherIPv4)
 }
 
 // linkHeader is the offset (SKF_LL_OFF) from which the kernel counts from the Ethernet header. A given-back frame still has
-// one on a header-less device, before what the socket is shown; of another packet the IPv4 header is compared.
+// one on a header-less device, before what the socket is shown; of another packet the IP header is compared.
 const linkHeader = 0xffe00000
 
 func (a *assembler) notGivenBack(secret [6]byte) {
@@ -108,49 +125,17 @@ func (a *assembler) notGivenBack(secret [6]byte) {
 	)
 }
 
-func (a *assembler) toAddress(c FilterConfig, l3 uint32) {
-	a.add(bpf.LoadAbsolute{Off: l3 + 16, Size: 4})
-	for _, addr := range c.Whole {
-		a.when(bpf.JumpEqual, packet.HostOrder(addr), bpf.RetConstant{Val: accept})
-	}
-	addrs := c.Addresses
-	for i, addr := range addrs {
-		rest := uint32(len(addrs)-i-1)*2 + 1 // further comparisons, and the refusal
-		a.when(bpf.JumpEqual, packet.HostOrder(addr), bpf.Jump{Skip: rest})
-	}
-	a.add(bpf.RetConstant{})
-}
+// protocolAt is where the program remembers the protocol of a packet.
+const protocolAt = 0
 
-func (a *assembler) transport(c FilterConfig, l3 uint32) {
-	a.add(bpf.LoadAbsolute{Off: l3 + 6, Size: 2})
-	a.when(bpf.JumpBitsSet, 0x3fff, bpf.RetConstant{Val: accept}) // a fragment: offset or more to come
-	a.add(bpf.LoadMemShift{Off: l3}, bpf.LoadAbsolute{Off: l3 + 9, Size: 1})
-	a.when(bpf.JumpEqual, packet.ProtoIGMP, bpf.RetConstant{})
-	a.add(
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoTCP, SkipTrue: 3},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoUDP, SkipTrue: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ProtoICMP, SkipTrue: 1},
-		bpf.RetConstant{Val: accept},
-	)
-	var ports assembler
-	ports.ports(c, l3)
-	a.when(bpf.JumpEqual, packet.ProtoICMP, bpf.Jump{Skip: uint32(len(ports.code))})
-	a.add(ports.code...)
-	a.add(bpf.LoadIndirect{Off: l3, Size: 1})
-	for _, t := range icmpOurs {
-		a.when(bpf.JumpEqual, t, bpf.RetConstant{Val: accept})
-	}
-	a.add(bpf.RetConstant{})
-}
-
-// ports decides about TCP and UDP.
+// ports decides about TCP and UDP, whose header begins X bytes behind l3.
 func (a *assembler) ports(c FilterConfig, l3 uint32) {
 	a.add(bpf.LoadIndirect{Off: l3 + 2, Size: 2})
 	for _, r := range c.Ports {
 		a.add(bpf.JumpIf{Cond: bpf.JumpLessThan, Val: uint32(r.First), SkipTrue: 2})
 		a.when(bpf.JumpLessOrEqual, uint32(r.Last), bpf.RetConstant{Val: accept})
 	}
-	a.add(bpf.LoadAbsolute{Off: l3 + 9, Size: 1})
+	a.add(bpf.LoadScratch{Dst: bpf.RegA, N: protocolAt})
 	a.require(packet.ProtoUDP)
 	a.add(bpf.LoadIndirect{Off: l3 + 2, Size: 2})
 	for _, port := range c.Services {

@@ -11,19 +11,26 @@ import (
 	"tapgw/internal/packet"
 )
 
-// HeldBySocket reports whether a socket of the host holds the TCP or UDP port of addr (IPv4), on that address or on all.
-// It asks the kernel by binding a socket of its own for a moment. What cannot be asked counts as free.
+// HeldBySocket reports whether a socket of the host holds the TCP or UDP port of addr, on that address or on all, which one of
+// IPv6 may do for both families. It asks the kernel by binding a socket of its own for a moment. What cannot be asked counts as
+// free.
 func HeldBySocket(proto uint8, addr netip.Addr, port uint16) bool {
+	family, at := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet6{Port: int(port), Addr: addr.As16()})
+	if addr.Is4() {
+		at = &unix.SockaddrInet4{Port: int(port), Addr: addr.As4()}
+	} else {
+		family = unix.AF_INET6
+	}
 	kind := unix.SOCK_STREAM
 	if proto == packet.ProtoUDP {
 		kind = unix.SOCK_DGRAM
 	}
-	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
 	defer func() { _ = unix.Close(fd) }()
-	return errors.Is(unix.Bind(fd, &unix.SockaddrInet4{Port: int(port), Addr: addr.As4()}), unix.EADDRINUSE)
+	return errors.Is(unix.Bind(fd, at), unix.EADDRINUSE)
 }
 
 const (

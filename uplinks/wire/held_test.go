@@ -50,6 +50,39 @@ func TestHeldBySocket(t *testing.T) {
 	}))
 }
 
+// TestHeldInBothFamilies: a socket of IPv6 on all addresses holds the port of IPv4 too, unless it says otherwise.
+func TestHeldInBothFamilies(t *testing.T) {
+	ns := labtest.Namespace(t, "host")
+	v4, v6 := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")
+	labtest.Must(t, ns.Do(func() error {
+		var lc net.ListenConfig
+		for _, at := range [][2]string{{"tcp", "[::]:2000"}, {"tcp6", "[::]:2001"}, {"tcp4", "0.0.0.0:2002"}, {"tcp6", "[::1]:2003"}} {
+			l, err := lc.Listen(context.Background(), at[0], at[1])
+			labtest.Must(t, err)
+			defer l.Close()
+		}
+		dual, err := lc.ListenPacket(context.Background(), "udp", "[::]:3000")
+		labtest.Must(t, err)
+		defer dual.Close()
+		for _, c := range []struct {
+			proto    uint8
+			port     uint16
+			in4, in6 bool
+		}{{6, 2000, true, true}, {6, 2001, false, true}, {6, 2002, true, false}, {6, 2003, false, true}, {6, 2004, false, false}, {17, 3000, true, true}, {17, 2000, false, false}} {
+			var cache wire.HeldCache
+			for addr, held := range map[netip.Addr]bool{v4: c.in4, v6: c.in6} {
+				if got := cache.Held(c.proto, addr, c.port, time.Unix(1000, 0)); got != held {
+					t.Errorf("protocol %d, port %d of %s: %t", c.proto, c.port, addr, got)
+				}
+			}
+		}
+		if wire.HeldBySocket(6, netip.MustParseAddr("2001:db8::1"), 2000) {
+			t.Error("a port of an address that is nobody's is held")
+		}
+		return nil
+	}))
+}
+
 func TestGiveBackMAC(t *testing.T) {
 	seen := map[[6]byte]bool{}
 	for seed := range uint64(4) {

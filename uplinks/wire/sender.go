@@ -25,7 +25,7 @@ type Sender struct {
 	err  error // of a flush that Queue had to make
 	msgs [batch]mmsghdr
 	iovs [batch]unix.Iovec
-	to   unix.RawSockaddrLinklayer
+	to   [families]unix.RawSockaddrLinklayer // on a header-less device
 }
 
 // Sender returns a new sender of p, one for each goroutine.
@@ -42,48 +42,51 @@ func (p *Port) Sender() *Sender {
 	return s
 }
 
-// setAddress names the protocol of each packet, which the kernel cannot read from an Ethernet header that is not there.
+// setAddress names the protocols of packets, which the kernel cannot read from an Ethernet header that is not there.
 func (s *Sender) setAddress() {
-	s.to = unix.RawSockaddrLinklayer{Family: unix.AF_PACKET, Protocol: etherIPv4>>8 | etherIPv4&0xff<<8, Ifindex: int32(s.port.cfg.Index)}
+	for f, ether := range [families]uint16{ofIPv4: etherIPv4, ofIPv6: etherIPv6} {
+		s.to[f] = unix.RawSockaddrLinklayer{Family: unix.AF_PACKET, Protocol: ether>>8 | ether<<8, Ifindex: int32(s.port.cfg.Index)}
+	}
 	for i := range s.msgs {
-		h := &s.msgs[i].hdr
-		h.Name = (*byte)(unsafe.Pointer(&s.to))
-		h.Namelen = unix.SizeofSockaddrLinklayer
+		s.msgs[i].hdr.Namelen = unix.SizeofSockaddrLinklayer
 	}
 }
 
 // Queue adds a translated frame, which must stay untouched until Flush: its Ethernet addresses and virtio header are
 // rewritten in place for this uplink. A full queue is flushed first.
 func (s *Sender) Queue(frame []byte) {
-	if len(frame) < minFrame {
+	if len(frame) < minFrame || familyOf(frame) == ofIPv6 && len(frame) < minFrameV6 {
 		s.port.count.refused.Add(1)
 		return
 	}
 	if s.n == batch {
 		s.err = s.flush()
 	}
-	hop := s.port.hop.Load()
+	hop, f := s.port.hop.Load(), familyOf(frame)
 	h := packet.VnetHeader(frame)
 	if h.GSOType() != packet.GSONone {
 		fitSegments(frame, hop.mtu)
 	}
 	if s.port.cfg.HeaderLess {
 		frame = stripEthernet(frame)
+		s.msgs[s.n].hdr.Name = (*byte)(unsafe.Pointer(&s.to[f]))
 	} else {
-		copy(frame[packet.VnetLen:], hop.macs[:])
+		copy(frame[packet.VnetLen:], hop.macs[f][:])
 	}
 	s.iovs[s.n].Base = &frame[0]
 	s.iovs[s.n].SetLen(len(frame))
 	s.n++
 }
 
-// minFrame is a frame with nothing behind the shortest IPv4 header.
-const minFrame = packet.VnetLen + packet.EthernetLen + 20
+// Frames with nothing behind the shortest header of either family.
+const (
+	minFrame   = packet.VnetLen + packet.EthernetLen + 20
+	minFrameV6 = packet.VnetLen + packet.EthernetLen + 40
+)
 
-// headerLen is the length of the Ethernet, IPv4 and transport headers of a super-packet in front of the payload, bytes.
+// headerLen is the length of the Ethernet, IP and transport headers of a super-packet in front of the payload, bytes.
 func headerLen(frame []byte) int {
-	const l3 = packet.VnetLen + packet.EthernetLen
-	l4 := l3 + int(frame[l3]&15)*4
+	l4 := packet.VnetLen + transportAt(frame)
 	if packet.VnetHeader(frame).GSOType() == packet.GSOUDPL4 {
 		return l4 - packet.VnetLen + 8
 	}
@@ -91,6 +94,20 @@ func headerLen(frame []byte) int {
 		return len(frame) - packet.VnetLen
 	}
 	return l4 - packet.VnetLen + int(frame[l4+12]>>4)*4
+}
+
+// transportAt is where the transport header begins behind the virtio header.
+func transportAt(frame []byte) int {
+	const l3 = packet.EthernetLen
+	b := frame[packet.VnetLen:]
+	if familyOf(frame) == ofIPv4 {
+		return l3 + int(b[l3]&15)*4
+	}
+	var p packet.Packet
+	if p.DecodeIPv6(b, l3); p.Kind == packet.Malformed {
+		return l3 + headerV6
+	}
+	return int(p.L4)
 }
 
 // fitSegments makes the segments of a super-packet fit the MTU. The header length is set anew because the kernel's is

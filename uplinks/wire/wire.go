@@ -1,6 +1,6 @@
 // Package wire carries packets out of and into one uplink: an AF_PACKET socket that only sends and one that only receives
 // what the socket filter says may be ours, both with a virtio header, so that 64 KiB super-packets and unfinished checksums
-// pass as they are. A frame is always [virtio header, 10 bytes][Ethernet header][IPv4 packet], also on uplinks that have
+// pass as they are. A frame is always [virtio header, 10 bytes][Ethernet header][IP packet], also on uplinks that have
 // no Ethernet header.
 package wire
 
@@ -29,12 +29,13 @@ const socketBuffer = 8 << 20
 
 // Config describes the uplink that Open attaches to.
 type Config struct {
-	Index      int     // of the device
-	MAC        [6]byte // of the device
-	GatewayMAC [6]byte // see SetNextHop
-	MTU        int     // bytes
-	HeaderLess bool    // packets of the device have no Ethernet header (TUN, PPP, WWAN)
-	SendOnly   bool    // received packets come in another way; SetFilter and ReadBatch are not for such a port
+	Index        int     // of the device
+	MAC          [6]byte // of the device
+	GatewayMAC   [6]byte // see SetNextHop
+	GatewayMACV6 [6]byte // for IPv6
+	MTU          int     // bytes
+	HeaderLess   bool    // packets of the device have no Ethernet header (TUN, PPP, WWAN)
+	SendOnly     bool    // received packets come in another way; SetFilter and ReadBatch are not for such a port
 }
 
 // Port is one uplink's pair of sockets; the receiving one is missing in a port that only sends. All methods may be called from several goroutines, but ReadBatch from one at a time.
@@ -47,14 +48,29 @@ type Port struct {
 
 // nextHop is what SetNextHop replaces as a whole.
 type nextHop struct {
-	macs [12]byte // destination and source, as they stand in a frame
+	macs [families][12]byte // destination and source, as they stand in a frame
 	mtu  int
+}
+
+// Families of IP, as indexes.
+const (
+	ofIPv4 = iota
+	ofIPv6
+	families
+)
+
+// familyOf reads the family of the packet in a frame from the Ethernet header.
+func familyOf(frame []byte) int {
+	if eth := frame[packet.VnetLen:]; eth[12] == etherIPv6>>8 && eth[13] == etherIPv6&0xff {
+		return ofIPv6
+	}
+	return ofIPv4
 }
 
 // Open attaches to a device. Nothing is received until SetFilter.
 func Open(cfg Config) (*Port, error) {
 	p := &Port{cfg: cfg}
-	p.SetNextHop(cfg.GatewayMAC, cfg.MTU)
+	p.SetNextHop(cfg.GatewayMAC, cfg.GatewayMACV6, cfg.MTU)
 	var err error
 	if p.tx, err = open(cfg.Index, 0); err != nil {
 		return nil, err
@@ -125,11 +141,14 @@ func (p *Port) SetFilter(c FilterConfig) error {
 	return attach(fd, prog)
 }
 
-// SetNextHop changes where frames go and how large they may be (MTU in bytes), for every frame queued from now on.
-func (p *Port) SetNextHop(gatewayMAC [6]byte, mtu int) {
+// SetNextHop changes where frames of each family go and how large they may be (MTU in bytes), for every frame queued from now
+// on.
+func (p *Port) SetNextHop(macV4, macV6 [6]byte, mtu int) {
 	h := &nextHop{mtu: mtu}
-	copy(h.macs[:6], gatewayMAC[:])
-	copy(h.macs[6:], p.cfg.MAC[:])
+	for f, mac := range [families][6]byte{ofIPv4: macV4, ofIPv6: macV6} {
+		copy(h.macs[f][:6], mac[:])
+		copy(h.macs[f][6:], p.cfg.MAC[:])
+	}
 	p.hop.Store(h)
 }
 
@@ -194,5 +213,8 @@ func (p *Port) addEthernet(b []byte, n int) int {
 	copy(eth, p.cfg.MAC[:])
 	copy(eth[6:], make([]byte, 6))
 	eth[12], eth[13] = etherIPv4>>8, etherIPv4&0xff
+	if n > packet.VnetLen && b[packet.VnetLen+shift]>>4 == 6 {
+		eth[12], eth[13] = etherIPv6>>8, etherIPv6&0xff
+	}
 	return n + shift
 }

@@ -171,7 +171,7 @@ func TestSuperSegmentIsCutToTheMTU(t *testing.T) {
 		p := newPair(t)
 		labtest.Must(t, p.gw.SetOffloads("wan1", lab.Offloads{RxChecksum: true, GRO: true}))
 		port, fd := p.uplink(t), rawSocket(t, p.isp, "cust")
-		port.SetNextHop(ispMAC, mtu)
+		port.SetNextHop(ispMAC, ispMAC, mtu)
 		send(t, port.Sender(), superSegment(t, wanAddr, ispAddr, length, 1460))
 		if got := collect(t, fd, mtu, length); !bytes.Equal(got, pattern(length)) {
 			t.Errorf("MTU %d: payload differs", mtu)
@@ -233,7 +233,7 @@ func TestNextHopChangesWhileRunning(t *testing.T) {
 	port, fd := p.uplink(t), rawSocket(t, p.isp, "cust")
 	s := port.Sender()
 	for _, mac := range [][6]byte{ispMAC, {2, 2, 2, 2, 2, 2}} {
-		port.SetNextHop(mac, 1500)
+		port.SetNextHop(mac, ispMAC, 1500)
 		send(t, s, udpFrame(t, wanAddr, ispAddr, 2000, "hop"))
 		buf := make([]byte, 2000)
 		for {
