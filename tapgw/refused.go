@@ -20,7 +20,8 @@ func (r Refusal) Advice() string {
 	case TableFull:
 		return "the session table is full: raise nat.max_sessions, or find out who opens so many"
 	case NoPort:
-		return "no outside port is free on any uplink: widen nat.ports, add an address to an uplink, or find out who opens so many"
+		return "no outside port, or for a protocol without ports no address, is free on any uplink: " +
+			"widen nat.ports, add an address to an uplink, or find out who opens so many"
 	case HostSessions:
 		return "this host has its share of sessions: look at what it does, or raise nat.limits.sessions_per_host"
 	case HostPorts:
