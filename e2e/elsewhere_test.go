@@ -86,8 +86,8 @@ func TestMW6_WrongUplink(t *testing.T) {
 	stream.say(tACK, 101, 901, "goes on")
 }
 
-// TestMW6_HostsServices: what the host itself offers at an uplink's address can be reached by another uplink, on ports of the pool and
-// beyond, also from the other provider's network; closed ports are refused.
+// TestMW6_HostsServices: what the host itself offers at an uplink's address can be reached by another uplink, on ports of
+// the pool and beyond, also from the other provider's network; closed ports are refused.
 func TestMW6_HostsServices(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, preferFirst)

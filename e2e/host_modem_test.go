@@ -11,8 +11,8 @@ import (
 	"tapgw/internal/lab/labtest"
 )
 
-// TestHostModemAlias: the address that people give an uplink so that they reach its modem is used for nothing else, and neither that
-// address nor a default route that comes and goes ends a session.
+// TestHostModemAlias: the address that people give an uplink so that they reach its modem is used for nothing else, and
+// neither that address nor a default route that comes and goes ends a session.
 func TestHostModemAlias(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{LANHosts: 6, Uplinks: make([]lab.UplinkOptions, 1)}, "")

@@ -11,9 +11,9 @@ import (
 	"tapgw/internal/lab/labtest"
 )
 
-// TestRFC4787_REQ9_HairpinToStaticAddress: a LAN host reaches another one by that one's own outside address, on any port, with pings and
-// in fragments, sees the answers come from there, and is seen by its outside address; nothing of it leaves by an uplink. What the
-// host with that address sends to the gateway's own still reaches the gateway.
+// TestRFC4787_REQ9_HairpinToStaticAddress: a LAN host reaches another one by that one's own outside address, on any port,
+// with pings and in fragments, sees the answers come from there, and is seen by its outside address; nothing of it leaves by
+// an uplink. What the host with that address sends to the gateway's own still reaches the gateway.
 func TestRFC4787_REQ9_HairpinToStaticAddress(t *testing.T) {
 	t.Parallel()
 	w, outside := staticWorld(t)
@@ -56,8 +56,8 @@ func TestRFC4787_REQ9_HairpinToStaticAddress(t *testing.T) {
 	}
 }
 
-// awaitStaticTurning serves UDP on the first host, and waits until the other reaches it: the rules for that come a moment after the
-// gateway has heard of the LAN.
+// awaitStaticTurning serves UDP on the first host, and waits until the other reaches it: the rules for that come a moment
+// after the gateway has heard of the LAN.
 func awaitStaticTurning(t testing.TB, w world, outside netip.Addr) {
 	t.Helper()
 	serveUDP(t, w.lan, netip.AddrPortFrom(w.Hosts[0].Addr, 53))

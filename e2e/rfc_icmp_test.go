@@ -76,8 +76,8 @@ func TestRFC5508_REQ4_ErrorsFromOutside(t *testing.T) {
 	}
 }
 
-// testUnusualQuotes: options in the quoted header, a transport checksum that is wrong, a quote of eight bytes, and extensions behind
-// the quote.
+// testUnusualQuotes: options in the quoted header, a transport checksum that is wrong, a quote of eight bytes, and
+// extensions behind the quote.
 func testUnusualQuotes(t *testing.T, r *rawWorld, inside, _, outside netip.AddrPort, quoted []byte) {
 	router := r.Uplinks[0].NextHop()
 	link := make([]byte, 14)

@@ -128,8 +128,8 @@ func testSimultaneousOpen(t *testing.T, w world, ns *lab.Namespace, inside netip
 	}
 }
 
-// TestRFC5961_BlindPackets: what a sender that guesses makes of a connection is nothing. The inside gets it, as its answer brings a
-// genuine remote to send what is exact.
+// TestRFC5961_BlindPackets: what a sender that guesses makes of a connection is nothing. The inside gets it, as its answer
+// brings a genuine remote to send what is exact.
 func TestRFC5961_BlindPackets(t *testing.T) {
 	t.Parallel()
 	r := beginRaw(t, lab.Options{}, "")

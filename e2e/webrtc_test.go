@@ -84,7 +84,8 @@ func describe(t testing.TB, peer *webrtc.PeerConnection, d webrtc.SessionDescrip
 	return full
 }
 
-// connectPeers opens a data channel whose messages the second peer sends back; local says whether each tells of its local addresses.
+// connectPeers opens a data channel whose messages the second peer sends back; local says whether each tells of its local
+// addresses.
 func connectPeers(t testing.TB, a, b *webrtc.PeerConnection, local [2]bool) (channel *webrtc.DataChannel, answers chan []byte) {
 	t.Helper()
 	b.OnDataChannel(func(c *webrtc.DataChannel) {

@@ -8,8 +8,7 @@ import (
 
 // Accept makes the session of a packet that came in on an outside port which has one mapping, from a remote that the
 // mapping's endpoint has no session with: whether the remote may is the caller's to judge. A session that is there already
-// is returned. b.Addresses are not looked at. Errors: ErrNoMapping,
-// ErrTableFull, and those of Limits.
+// is returned. b.Addresses are not looked at. Errors: ErrNoMapping, ErrTableFull, and those of Limits.
 func (t *Table) Accept(k InKey, b Binding, now Tick) (Ref, error) {
 	r, err := t.accept(k, b, now)
 	if err != nil && !errors.Is(err, ErrNoMapping) {

@@ -6,8 +6,8 @@ import (
 	"tapgw/internal/packet"
 )
 
-// mapping ties an inside endpoint to an outside endpoint on one uplink. It lives as long as it has sessions or reservations. An endpoint
-// has one mapping that new sessions use (the one in Table.endpoints) and may have older ones on other uplinks.
+// mapping ties an inside endpoint to an outside endpoint on one uplink. It lives as long as it has sessions or reservations.
+// An endpoint has one mapping that new sessions use (the one in Table.endpoints) and may have older ones on other uplinks.
 type mapping struct {
 	inside, outside         packet.Addr
 	generation              uint32

@@ -7,9 +7,10 @@ import (
 )
 
 // RewriteOut makes a packet of the inside one of the outside: source address and port (or ICMP identifier), and all
-// checksums, in place; of protocols without ports the address alone. p is what frame was decoded to and is kept up to date. partial says that the transport checksum is
-// only the pseudo header's sum, to be completed by the device (packet.VnetNeedsCsum). Fragments are rewritten as far as they
-// have headers; false when a first fragment is too short for that, and the frame is unchanged then.
+// checksums, in place; of protocols without ports the address alone. p is what frame was decoded to and is kept up to date.
+// partial says that the transport checksum is only the pseudo header's sum, to be completed by the device
+// (packet.VnetNeedsCsum). Fragments are rewritten as far as they have headers; false when a first fragment is too short for
+// that, and the frame is unchanged then.
 func RewriteOut(frame []byte, p *packet.Packet, tr *Translation, partial bool) bool {
 	port, ok := portOffset(frame, p, outbound)
 	if !ok {

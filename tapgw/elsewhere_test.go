@@ -7,8 +7,8 @@ import (
 	"tapgw/nat"
 )
 
-// TestWrongUplink: what is for a mapping of another uplink than the one that received it is dropped and counted, in pieces too; what is
-// for none is the host's.
+// TestWrongUplink: what is for a mapping of another uplink than the one that received it is dropped and counted, in pieces
+// too; what is for none is the host's.
 func TestWrongUplink(t *testing.T) {
 	w := newStaticWorld(t)
 	port, _ := w.open(udpFrame(t, other, 4000, server, 53, "x"))
@@ -56,7 +56,8 @@ func TestWrongUplink(t *testing.T) {
 	w.expect(w.in(udpFrame(t, router, 53, wan1, port, "x"), 2), GiveBack, NoReason)
 }
 
-// TestSameAddress: where both uplinks have an address, and use the same port of it, the one that received a packet judges it alone.
+// TestSameAddress: where both uplinks have an address, and use the same port of it, the one that received a packet judges it
+// alone.
 func TestSameAddress(t *testing.T) {
 	w := newWorld(t, func(c *nat.Config) { c.Ports = []nat.PortRange{{First: 2000, Last: 2001}} })
 	w.ups[1].Addresses = w.ups[0].Addresses

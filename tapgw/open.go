@@ -52,8 +52,8 @@ func (g *Gateway) place(key nat.Key, bound, helped bool, now nat.Tick) (nat.Ref,
 	return g.placeAnywhere(&o, why)
 }
 
-// placeAnywhere binds a session to the uplink chosen for it, and to the next as long as one has no port. Where no candidate is left
-// it says why the last one refused.
+// placeAnywhere binds a session to the uplink chosen for it, and to the next as long as one has no port. Where no candidate
+// is left it says why the last one refused.
 func (g *Gateway) placeAnywhere(o *opening, why Reason) (nat.Ref, *uplinks.Uplink, Reason) {
 	for len(g.candidates) > 0 {
 		id, reason := g.choose(o.key)

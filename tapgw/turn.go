@@ -69,8 +69,9 @@ func (g *Gateway) turnsTo(b []byte, p *packet.Packet) (uplink uint8, ok bool) {
 // isOwn reports whether an address is one of ours on an uplink.
 func (g *Gateway) isOwn(a packet.Addr) bool { return g.view.Load().Owner(a.Netip()) != nil }
 
-// turns reports whether a packet to an address of ours is for a mapping of the LAN, or an address of a LAN host's own. If not it is the host's, from which
-// the rules of package nft have taken it: also for a mapping of its own, whose answers would never come to us.
+// turns reports whether a packet to an address of ours is for a mapping of the LAN, or an address of a LAN host's own. If
+// not it is the host's, from which the rules of package nft have taken it: also for a mapping of its own, whose answers
+// would never come to us.
 func (g *Gateway) turns(b []byte, p *packet.Packet) bool {
 	if s := g.view.Load().staticAt(p.Dst); s != nil {
 		return !g.isHostItself(s.inside)
