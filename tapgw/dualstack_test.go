@@ -28,7 +28,7 @@ type dual struct {
 	tableV6 *nat.Table
 }
 
-func newDual(t *testing.T) dual {
+func newDual(t testing.TB) dual {
 	t.Helper()
 	w := newWorld(t)
 	table := newWorld(t, func(c *nat.Config) { c.IPv6 = true }).table

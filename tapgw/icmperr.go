@@ -7,7 +7,7 @@ import (
 )
 
 // refuse drops a packet from the inside and, within the rate limit, tells its sender why; never about a later fragment or
-// an ICMP error (RFC 1122 §3.2.2).
+// an ICMP error, and never who may be several or on another link (RFC 1122 §3.2.2, RFC 4443 §2.4(e)).
 func (g *Gateway) refuse(why Reason, b []byte, p *packet.Packet, mtu int, now nat.Tick) Result {
 	res := g.drop(why)
 	if p.Kind != packet.Fragment && p.Kind != packet.ICMPError && isHost(p.Src) && g.originated.allow(now) {
@@ -16,20 +16,20 @@ func (g *Gateway) refuse(why Reason, b []byte, p *packet.Packet, mtu int, now na
 	return res
 }
 
-// answer builds what tells the sender: RFC 1812 §5.2.7.1 code 0 where there is no way to the destination, RFC 5508 REQ-8
-// code 13 where the translator has no room, RFC 1191 where the packet does not fit, and a reset for TCP we do not know, so
+// answer builds what tells the sender: no route where there is no way to the destination, that it is prohibited where the
+// translator has no room (RFC 5508 REQ-8), the MTU where the packet does not fit, and a reset for TCP we do not know, so
 // that the application connects again at once.
 func (g *Gateway) answer(why Reason, b []byte, p *packet.Packet, mtu int) []byte {
 	l := craft.Link{Source: g.cfg.GatewayMAC, Destination: g.cfg.TAPMAC}
 	ip := b[packet.VnetLen+int(p.L3):][:p.Len]
+	trouble := craft.Prohibited
 	switch why {
 	case NotSYN:
 		return craft.Reset(l, ip[p.L4-p.L3:], p.Dst.Netip(), p.Src.Netip())
 	case TooBig:
-		return craft.Unreachable(l, g.routerAddr(), ip, p.Src.Netip(), craft.CodeFragNeeded, mtu)
+		trouble = craft.TooBig
 	case NoUplink:
-		return craft.Unreachable(l, g.routerAddr(), ip, p.Src.Netip(), craft.CodeNet, 0)
-	default:
-		return craft.Unreachable(l, g.routerAddr(), ip, p.Src.Netip(), craft.CodeAdminProhibited, 0)
+		trouble = craft.NoRoute
 	}
+	return craft.Error(l, g.routerAddr(), p.Src.Netip(), ip, trouble, mtu)
 }

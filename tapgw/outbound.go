@@ -41,6 +41,8 @@ func (g *Gateway) outbound(b []byte, p *packet.Packet, now nat.Tick) Result {
 		return g.outboundFragment(b, p, now)
 	case packet.ARP:
 		return g.answerARP(b[packet.VnetLen:])
+	case packet.Discovery:
+		return g.answerSolicitation(b[packet.VnetLen:], p)
 	case packet.NotIP:
 		return g.drop(NotIPv4)
 	case packet.Malformed:
