@@ -1,7 +1,10 @@
 package tapgw
 
 import (
+	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -45,39 +48,55 @@ func newDual(t testing.TB) dual {
 	return d
 }
 
-// udpV6 is a datagram of IPv6 in a buffer.
-func udpV6(t *testing.T, src netip.Addr, sport uint16, dst netip.Addr, dport uint16, payload string) []byte {
+// frameV6 is a packet of IPv6 in a buffer with room to grow.
+func frameV6(t *testing.T, src, dst netip.Addr, l4 interface {
+	gopacket.SerializableLayer
+	SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
+}, proto layers.IPProtocol, payload string) []byte {
 	t.Helper()
-	ip := &layers.IPv6{Version: 6, HopLimit: 60, NextHeader: layers.IPProtocolUDP, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
-	udp := &layers.UDP{SrcPort: layers.UDPPort(sport), DstPort: layers.UDPPort(dport)}
-	if err := udp.SetNetworkLayerForChecksum(ip); err != nil {
+	ip := &layers.IPv6{Version: 6, HopLimit: 60, NextHeader: proto, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
+	if err := l4.SetNetworkLayerForChecksum(ip); err != nil {
 		t.Fatal(err)
 	}
 	eth := &layers.Ethernet{SrcMAC: strangeMAC[:], DstMAC: strangeMAC[:], EthernetType: layers.EthernetTypeIPv6}
 	buf := gopacket.NewSerializeBuffer()
 	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		gopacket.Payload(make([]byte, packet.VnetLen)), eth, ip, udp, gopacket.Payload(payload)); err != nil {
+		gopacket.Payload(make([]byte, packet.VnetLen)), eth, ip, l4, gopacket.Payload(payload)); err != nil {
 		t.Fatal(err)
 	}
-	return buf.Bytes()
+	return slices.Grow(buf.Bytes(), room)
 }
 
-// lookV6 reads a datagram and fails when its checksum is wrong.
-func lookV6(t *testing.T, b []byte) (src, dst netip.AddrPort) {
+func udpV6(t *testing.T, src netip.Addr, sport uint16, dst netip.Addr, dport uint16, payload string) []byte {
+	t.Helper()
+	return frameV6(t, src, dst, &layers.UDP{SrcPort: layers.UDPPort(sport), DstPort: layers.UDPPort(dport)}, layers.IPProtocolUDP, payload)
+}
+
+// seenV6 is a packet of IPv6 as gopacket reads it.
+type seenV6 struct {
+	src, dst netip.AddrPort
+	tcp      *layers.TCP
+	payload  string
+}
+
+// lookV6 reads a packet of TCP or UDP and fails when its checksum is wrong.
+func lookV6(t *testing.T, b []byte) (s seenV6) {
 	t.Helper()
 	p := gopacket.NewPacket(b[packet.VnetLen:], layers.LayerTypeEthernet, gopacket.Default)
 	ip, _ := p.Layer(layers.LayerTypeIPv6).(*layers.IPv6)
-	udp, _ := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
-	if ip == nil || udp == nil {
-		t.Fatalf("no datagram of IPv6: %v", p)
+	if ip == nil || p.TransportLayer() == nil {
+		t.Fatalf("no packet of IPv6: %v", p)
 	}
-	pseudo := append(append(append([]byte(nil), ip.SrcIP...), ip.DstIP...), 0, 0, byte(len(ip.Payload)>>8), byte(len(ip.Payload)), 0, 0, 0, 17)
+	pseudo := append(append(append([]byte(nil), ip.SrcIP...), ip.DstIP...), 0, 0, byte(len(ip.Payload)>>8), byte(len(ip.Payload)), 0, 0, 0, byte(ip.NextHeader))
 	if sum := wordSum(append(pseudo, ip.Payload...)); sum != 0xffff {
 		t.Fatalf("wrong checksum: %v", p)
 	}
-	from, _ := netip.AddrFromSlice(ip.SrcIP)
-	to, _ := netip.AddrFromSlice(ip.DstIP)
-	return netip.AddrPortFrom(from, uint16(udp.SrcPort)), netip.AddrPortFrom(to, uint16(udp.DstPort))
+	flow := p.TransportLayer().TransportFlow()
+	s.src = netip.AddrPortFrom(netip.AddrFrom16([16]byte(ip.SrcIP)), binary.BigEndian.Uint16(flow.Src().Raw()))
+	s.dst = netip.AddrPortFrom(netip.AddrFrom16([16]byte(ip.DstIP)), binary.BigEndian.Uint16(flow.Dst().Raw()))
+	s.tcp, _ = p.Layer(layers.LayerTypeTCP).(*layers.TCP)
+	s.payload = string(p.TransportLayer().LayerPayload())
+	return s
 }
 
 // TestFamiliesApart: each frame meets the gateway of its family, which uses the uplinks' side to that family.
@@ -86,7 +105,8 @@ func TestFamiliesApart(t *testing.T) {
 	b := udpV6(t, insideV6, 4000, serverV6, 53, "question")
 	res := d.both.Outbound(b, start)
 	d.expect(res, Send, NoReason)
-	outside, to := lookV6(t, b)
+	got := lookV6(t, b)
+	outside, to := got.src, got.dst
 	if res.Uplink != 1 || outside.Addr() != wan1V6 || to != netip.AddrPortFrom(serverV6, 53) {
 		t.Fatalf("%s to %s by uplink %d", outside, to, res.Uplink)
 	}
@@ -98,8 +118,8 @@ func TestFamiliesApart(t *testing.T) {
 
 	b = udpV6(t, serverV6, 53, wan1V6, outside.Port(), "answer")
 	d.expect(d.both.Inbound(b, 1, start), Deliver, NoReason)
-	if from, to := lookV6(t, b); from != netip.AddrPortFrom(serverV6, 53) || to != netip.AddrPortFrom(insideV6, 4000) {
-		t.Fatalf("%s to %s", from, to)
+	if got := lookV6(t, b); got.src != netip.AddrPortFrom(serverV6, 53) || got.dst != netip.AddrPortFrom(insideV6, 4000) {
+		t.Fatalf("%s to %s", got.src, got.dst)
 	}
 }
 
@@ -126,5 +146,55 @@ func TestHostOfIPv6(t *testing.T) {
 	}
 	if got := g.routerAddr(); got != next.Next() {
 		t.Errorf("router %s", got)
+	}
+}
+
+// segmentV6 is a segment of the control connection of FTP.
+func (d dual) segmentV6(out bool, outside uint16, seq, ack uint32, flags uint8, payload string) []byte {
+	src, dst := netip.AddrPortFrom(insideV6, 4000), netip.AddrPortFrom(serverV6, 21)
+	if !out {
+		src, dst = dst, netip.AddrPortFrom(wan1V6, outside)
+	}
+	return frameV6(d.t.(*testing.T), src.Addr(), dst.Addr(), &layers.TCP{
+		SrcPort: layers.TCPPort(src.Port()), DstPort: layers.TCPPort(dst.Port()), Seq: seq, Ack: ack, Window: 100,
+		SYN: flags&packet.SYN != 0, ACK: flags&packet.ACK != 0,
+	}, layers.IPProtocolTCP, payload)
+}
+
+// pass has the gateway handle a segment, and returns what comes out.
+func (d dual) pass(b []byte, out bool) seenV6 {
+	d.t.Helper()
+	res, want := d.both.Inbound(b, 1, start), Deliver
+	if out {
+		res, want = d.both.Outbound(b, start), Send
+	}
+	d.expect(res, want, NoReason)
+	return lookV6(d.t.(*testing.T), b[:len(b)+int(res.Grown)])
+}
+
+// TestFTPOverIPv6: EPRT names the outside endpoint, what follows fits, and the server's connection comes to the client.
+func TestFTPOverIPv6(t *testing.T) {
+	d := newDual(t)
+	d.both.SetHelpers(helped)
+	outside := d.pass(d.segmentV6(true, 0, 100, 0, syn, ""), true).src.Port()
+	d.pass(d.segmentV6(false, outside, 500, 101, synAck, ""), false)
+	d.pass(d.segmentV6(true, 0, 101, 501, ack, ""), true)
+	command := fmt.Sprintf("EPRT |2|%s|5000|\r\n", insideV6)
+	told := d.pass(d.segmentV6(true, 0, 101, 501, ack, command), true).payload
+	var port uint16
+	if n, err := fmt.Sscanf(told, "EPRT |2|"+wan1V6.String()+"|%d|\r\n", &port); n != 1 || err != nil {
+		t.Fatalf("the server gets %q", told)
+	}
+	more := d.pass(d.segmentV6(true, 0, 101+uint32(len(command)), 501, ack, "NOOP\r\n"), true)
+	if want := 101 + uint32(len(told)); more.tcp.Seq != want {
+		t.Errorf("the next command is at %d, not %d", more.tcp.Seq, want)
+	}
+	answer := d.pass(d.segmentV6(false, outside, 501, 101+uint32(len(told)+len("NOOP\r\n")), ack, "200 OK\r\n"), false)
+	if want := 101 + uint32(len(command)+len("NOOP\r\n")); answer.tcp.Ack != want {
+		t.Errorf("the answer acknowledges %d, not %d", answer.tcp.Ack, want)
+	}
+	data := frameV6(t, serverV6, wan1V6, &layers.TCP{SrcPort: 20, DstPort: layers.TCPPort(port), SYN: true}, layers.IPProtocolTCP, "")
+	if got := d.pass(data, false); got.dst != netip.AddrPortFrom(insideV6, 5000) {
+		t.Errorf("the data connection comes to %s", got.dst)
 	}
 }

@@ -70,21 +70,33 @@ func (s *segment) replace(payload []byte, mtu int) {
 	s.b = s.b[:end]
 	copy(s.b[end-len(payload):], payload)
 	s.p.Len += uint32(len(payload) - old)
-	binary.BigEndian.PutUint16(ip[2:], uint16(s.p.Len))
 	if s.p.Kind == packet.UDP {
 		binary.BigEndian.PutUint16(s.l4()[4:], uint16(s.header+len(payload)))
 	}
 	if len(payload) > old && int(s.p.Len) > mtu && packet.VnetHeader(s.b).GSOType() == packet.GSONone {
 		s.divide(old, mtu)
 	}
-	headerLen := int(s.p.L4 - s.p.L3)
-	binary.BigEndian.PutUint16(ip[10:], 0)
-	binary.BigEndian.PutUint16(ip[10:], ^packet.Fold(packet.Sum(0, ip[:headerLen])))
+	s.setLength(ip)
 	s.sum()
 }
 
-// divide makes a packet one that may be cut.
+// setLength writes that of the packet into its IP header, and the checksum that IPv4 has there.
+func (s *segment) setLength(ip []byte) {
+	if s.p.IPv6 {
+		binary.BigEndian.PutUint16(ip[4:], uint16(s.p.Len-packet.IPv6Header))
+		return
+	}
+	headerLen := int(s.p.L4 - s.p.L3)
+	binary.BigEndian.PutUint16(ip[2:], uint16(s.p.Len))
+	binary.BigEndian.PutUint16(ip[10:], 0)
+	binary.BigEndian.PutUint16(ip[10:], ^packet.Fold(packet.Sum(0, ip[:headerLen])))
+}
+
+// divide makes a packet one that may be cut; a datagram of IPv6 never is.
 func (s *segment) divide(size, mtu int) {
+	if s.p.Kind == packet.UDP && s.p.IPv6 {
+		return
+	}
 	if s.p.Kind == packet.UDP {
 		s.b[packet.VnetLen+int(s.p.L3)+6] &^= 0x40
 		s.p.DontFragment = false
@@ -94,7 +106,7 @@ func (s *segment) divide(size, mtu int) {
 	if size = min(size, mtu-headers); size <= 0 {
 		return
 	}
-	packet.VnetHeader(s.b).DivideTCP(s.p.L4, uint16(s.header), uint16(size))
+	packet.VnetHeader(s.b).DivideTCP(s.p, uint16(s.header), uint16(size))
 }
 
 // sum computes the transport checksum anew, or the part that is not the device's. A datagram without one stays so.

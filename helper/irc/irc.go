@@ -129,11 +129,10 @@ func (r *rewriter) afterName(s text.Span) text.Span {
 	return rest
 }
 
-// offer rewrites where the inside listens. Port 0 asks the other side to listen (reverse DCC), and stays. What names another
+// offer rewrites where the inside listens, at an IPv4 address as a number or an IPv6 address as it is written. Port 0 asks the other side to listen (reverse DCC), and stays. What names another
 // address than the host's own is none of ours.
 func (r *rewriter) offer(address, port text.Span) {
-	host, ok := text.Number(r.b, address, math.MaxUint32+1)
-	if !ok || packet.IPv4(uint32(host)).Netip() != r.ends.From(r.to) {
+	if !r.isOurs(address) {
 		return
 	}
 	if number, ok := text.Port(r.b, port); ok {
@@ -145,7 +144,17 @@ func (r *rewriter) offer(address, port text.Span) {
 	} else if string(port.Of(r.b)) != "0" {
 		return
 	}
-	r.edits.Replace(r.b, address, decimal(r.ends.To(r.to)))
+	r.edits.Replace(r.b, address, format(r.ends.To(r.to)))
+}
+
+// isOurs reports whether a field is the address that is translated in this direction.
+func (r *rewriter) isOurs(address text.Span) bool {
+	own := r.ends.From(r.to)
+	if own.Is6() {
+		return text.IsAddress(r.b, address, own)
+	}
+	host, ok := text.Number(r.b, address, math.MaxUint32+1)
+	return ok && packet.IPv4(uint32(host)).Netip() == own
 }
 
 // resumed rewrites a port that the inside offered before. In the other direction it is one of the remote's.
@@ -159,5 +168,10 @@ func (r *rewriter) resumed(port text.Span, offered helper.Direction) {
 	}
 }
 
-// decimal is an address as DCC writes it.
-func decimal(a netip.Addr) string { return strconv.FormatUint(uint64(packet.AddrOf(a).V4()), 10) }
+// format is an address as DCC writes it.
+func format(a netip.Addr) string {
+	if a.Is6() {
+		return a.String()
+	}
+	return strconv.FormatUint(uint64(packet.AddrOf(a).V4()), 10)
+}

@@ -142,3 +142,18 @@ func FuzzRewrite(f *testing.F) {
 		}
 	})
 }
+
+// TestIPv6: offers of IPv6 write the address out.
+func TestIPv6(t *testing.T) {
+	for address, want := range map[string]string{
+		"fd00:1::2 5001": "2001:db8:1::9 20001", "fd00:1:0:0::2 5001": "2001:db8:1::9 20001", "fd00:1::3 5001": "fd00:1::3 5001", "2 5001": "2 5001",
+	} {
+		g := fake.New(packet.ProtoTCP, "[fd00:1::2]:40000", "[2001:db8:1::9]:50000", "[2001:db8:ff::1]:6667")
+		c := Helper{}.Begin(g.Session, g.Reserve)
+		c.Rewrite(helper.Outbound, []byte("NICK al\r\n"))
+		in := "PRIVMSG bob :\x01DCC SEND f " + address + " 1\x01\r\n"
+		if got := string(c.Rewrite(helper.Outbound, []byte(in))); got != "PRIVMSG bob :\x01DCC SEND f "+want+" 1\x01\r\n" {
+			t.Errorf("%q became %q", in, got)
+		}
+	}
+}

@@ -177,7 +177,7 @@ func (r *rewriter) addresses(value text.Span) {
 	n := 0
 	text.Split(r.b, value, '/', func(s text.Span) {
 		if n < len(ports) && s.End-s.First > 2 && r.b[s.First] == '"' && r.b[s.End-1] == '"' {
-			hosts[n], ports[n], _ = text.Cut(r.b, text.Span{First: s.First + 1, End: s.End - 1}, ':')
+			hosts[n], ports[n], _ = text.Endpoint(r.b, text.Span{First: s.First + 1, End: s.End - 1})
 			numbers[n], _ = text.Port(r.b, ports[n])
 		}
 		n++

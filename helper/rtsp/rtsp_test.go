@@ -159,3 +159,14 @@ func FuzzRewrite(f *testing.F) {
 		}
 	})
 }
+
+// TestIPv6: endpoints stand in brackets (RFC 7826 §18.54).
+func TestIPv6(t *testing.T) {
+	g := fake.New(packet.ProtoTCP, "[fd00:1::2]:40000", "[2001:db8:1::9]:50000", "[2001:db8:ff::1]:554")
+	c := Helper{}.Begin(g.Session, g.Reserve)
+	in := setup(`RTP/AVP;unicast;dest_addr="[fd00:1::2]:4588"/"[fd00:1::2]:4589"`)
+	want := setup(`RTP/AVP;unicast;dest_addr="[2001:db8:1::9]:20000"/"[2001:db8:1::9]:20001"`)
+	if got := string(c.Rewrite(helper.Outbound, []byte(in))); got != want {
+		t.Errorf("became %q", got)
+	}
+}

@@ -124,11 +124,15 @@ func (r *rewriter) connection(m *media, value text.Span) {
 	}
 }
 
-// address is that of "IN IP4 192.0.2.1", empty where another network is named.
+// address is that of "IN IP4 192.0.2.1" or "IN IP6 2001:db8::1", empty where another network is named.
 func (r *rewriter) address(value text.Span) text.Span {
 	network, rest, _ := text.Cut(r.b, value, ' ')
 	family, address, _ := text.Cut(r.b, rest, ' ')
-	if string(network.Of(r.b)) != "IN" || string(family.Of(r.b)) != "IP4" {
+	own := "IP4"
+	if r.ends.From(r.to).Is6() {
+		own = "IP6"
+	}
+	if string(network.Of(r.b)) != "IN" || string(family.Of(r.b)) != own {
 		return text.Span{}
 	}
 	return address

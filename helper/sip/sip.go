@@ -217,9 +217,9 @@ func (r *rewriter) uri(s text.Span) {
 	r.endpoint(rest.Trim(r.b), port)
 }
 
-// endpoint rewrites "host:port" or "host", where the default port is meant.
+// endpoint rewrites "host:port" or "host", where the default port is meant; IPv6 stands in brackets.
 func (r *rewriter) endpoint(s text.Span, port uint16) {
-	host, number, given := text.Cut(r.b, s, ':')
+	host, number, given := text.Endpoint(r.b, s)
 	if !r.isOurs(host) {
 		return
 	}
@@ -234,7 +234,7 @@ func (r *rewriter) endpoint(s text.Span, port uint16) {
 	if !ok {
 		return
 	}
-	r.edits.Replace(r.b, s, r.ends.To(r.to).String()+":"+strconv.Itoa(int(other)))
+	r.edits.Replace(r.b, s, netip.AddrPortFrom(r.ends.To(r.to), other).String())
 }
 
 // isOurs reports whether a span is the address that is translated in this direction.

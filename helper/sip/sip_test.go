@@ -221,3 +221,42 @@ func FuzzRewrite(f *testing.F) {
 		}
 	})
 }
+
+// TestIPv6: endpoints stand in brackets, and descriptions name their family.
+func TestIPv6(t *testing.T) {
+	const in, out = "fd00:1::2", "2001:db8:1::9"
+	for text, want := range map[string]string{
+		"Via: SIP/2.0/UDP [fd00:1::2]:5060;rport":        "Via: SIP/2.0/UDP [2001:db8:1::9]:50000;rport",
+		"Via: SIP/2.0/UDP [fd00:1:0::2];branch=1":        "Via: SIP/2.0/UDP [2001:db8:1::9]:50000;branch=1",
+		"Contact: <sip:al@[fd00:1::2]:5060;x=y>;q=1":     "Contact: <sip:al@[2001:db8:1::9]:50000;x=y>;q=1",
+		"Contact: <sip:al@[fd00:1::2]:6000>":             "Contact: <sip:al@[2001:db8:1::9]:20000>",
+		"Contact: <sip:al@[fd00:1::3]:5060>":             "",
+		"Contact: <sip:al@fd00:1::2>":                    "",
+		"Contact: <sip:al@[fd00:1::2>":                   "",
+		"Contact: <sip:al@[fd00:1::2]x:5060>":            "",
+		"Contact: <sip:al@[10.0.0.2]:5060>":              "",
+		"Via: SIP/2.0/UDP 10.0.0.2:5060, SIP/2.0/UDP []": "",
+	} {
+		if want == "" {
+			want = text
+		}
+		g := fake.New(packet.ProtoUDP, "[fd00:1::2]:5060", "[2001:db8:1::9]:50000", "[2001:db8:ff::1]:5060")
+		c := Helper{}.Begin(g.Session, g.Reserve)
+		if got := string(c.Rewrite(helper.Outbound, []byte(lines("OPTIONS sip:x SIP/2.0", text, "")))); got != lines("OPTIONS sip:x SIP/2.0", want, "") {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+	g := fake.New(packet.ProtoUDP, "[fd00:1::2]:5060", "[2001:db8:1::9]:50000", "[2001:db8:ff::1]:5060")
+	c := Helper{}.Begin(g.Session, g.Reserve)
+	v6 := func(address string, port int) string {
+		return lines("v=0", "c=IN IP6 "+address, fmt.Sprintf("m=audio %d RTP/AVP 0", port), fmt.Sprintf("a=rtcp:%d IN IP6 %s", port+1, address))
+	}
+	head := []string{"INVITE sip:bob@example.com SIP/2.0", "Content-Type: application/sdp"}
+	if got := string(c.Rewrite(helper.Outbound, []byte(message(head, v6(in, 4000))))); got != message(head, v6(out, 20000)) {
+		t.Errorf("became\n%s", got)
+	}
+	mixed := message(head, "c=IN IP4 fd00:1::2\r\nm=audio 4000 RTP/AVP 0\r\n")
+	if got := string(c.Rewrite(helper.Outbound, []byte(mixed))); got != mixed {
+		t.Errorf("became\n%s", got)
+	}
+}

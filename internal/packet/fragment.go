@@ -26,8 +26,11 @@ func (p *Packet) Place(frame []byte) Place {
 	}
 }
 
-// placeV6 is Place for IPv6 (RFC 8200 §4.5).
+// placeV6 is Place for IPv6 (RFC 8200 §4.5), the whole for what has no Fragment header.
 func (p *Packet) placeV6(frame []byte) Place {
+	if p.Frag == 0 {
+		return Place{Len: int(p.Len) - int(p.L4-p.L3)}
+	}
 	h := frame[p.Frag:]
 	field := binary.BigEndian.Uint16(h[2:])
 	return Place{

@@ -4,7 +4,7 @@ import "encoding/binary"
 
 // Numbers of IPv6 (RFC 8200 §4, RFC 4443).
 const (
-	ipv6Header     = 40
+	IPv6Header     = 40
 	fragmentHeader = 8
 	maxExtensions  = 8    // headers before that of the transport, more than any sender needs
 	maxChain       = 4096 // bytes of all of them
@@ -41,7 +41,7 @@ func (p *Packet) DecodeIPv6(b []byte, l3 int) {
 		p.Kind = Malformed
 		return
 	}
-	p.L4, p.Options = uint16(l3+at), at > ipv6Header
+	p.L4, p.Options = uint16(l3+at), at > IPv6Header
 	if p.Kind != Fragment {
 		p.decodeL4(ip[at:], total-at)
 	}
@@ -50,11 +50,11 @@ func (p *Packet) DecodeIPv6(b []byte, l3 int) {
 // headerV6 reads the fixed header of an IPv6 packet, of which more need not be there. False when it is none.
 func (p *Packet) headerV6(b []byte, l3 int) bool {
 	*p = Packet{IPv6: true, DontFragment: true} // routers never fragment (RFC 8200 §5)
-	if len(b) < l3+ipv6Header || b[l3]>>4 != 6 {
+	if len(b) < l3+IPv6Header || b[l3]>>4 != 6 {
 		return false
 	}
 	ip := b[l3:]
-	p.L3, p.Len, p.TTL = uint16(l3), ipv6Header+uint32(binary.BigEndian.Uint16(ip[4:])), ip[7]
+	p.L3, p.Len, p.TTL = uint16(l3), IPv6Header+uint32(binary.BigEndian.Uint16(ip[4:])), ip[7]
 	p.Src, p.Dst = addrAt(ip[8:]), addrAt(ip[24:])
 	return !p.Src.Is4() && !p.Dst.Is4() // a mapped address must not appear on the wire (RFC 4291 §2.5.5.2)
 }
@@ -77,7 +77,7 @@ func addrAt(b []byte) Addr { return Addr{binary.BigEndian.Uint64(b), binary.BigE
 // packet go elsewhere than its destination (RFC 5095), or whose end is not there (RFC 7112).
 func (p *Packet) walk(ip []byte) (at int, ok bool) {
 	next := ip[6]
-	at = ipv6Header
+	at = IPv6Header
 	for n := range maxExtensions {
 		if at > maxChain {
 			return 0, false

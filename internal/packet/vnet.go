@@ -49,13 +49,16 @@ func (h VnetHeader) SetGSOSize(v uint16) { binary.LittleEndian.PutUint16(h[4:], 
 // SetCsumStart sets CsumStart.
 func (h VnetHeader) SetCsumStart(v uint16) { binary.LittleEndian.PutUint16(h[6:], v) }
 
-// DivideTCP makes an IPv4 frame whose TCP header lies at l4 and has so many bytes a super-packet with segments of up to size
-// bytes. Its checksum must be the sum of the pseudo header alone from then on.
-func (h VnetHeader) DivideTCP(l4, header, size uint16) {
+// DivideTCP makes a frame whose TCP header has so many bytes a super-packet with segments of up to size bytes. Its checksum must
+// be the sum of the pseudo header alone from then on.
+func (h VnetHeader) DivideTCP(p *Packet, header, size uint16) {
 	h[0], h[1] = VnetNeedsCsum, GSOTCPv4
-	h.SetHdrLen(l4 + header)
+	if p.IPv6 {
+		h[1] = GSOTCPv6
+	}
+	h.SetHdrLen(p.L4 + header)
 	h.SetGSOSize(size)
-	h.SetCsumStart(l4)
+	h.SetCsumStart(p.L4)
 	binary.LittleEndian.PutUint16(h[8:], tcpSumOffset)
 }
 

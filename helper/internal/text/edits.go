@@ -19,7 +19,7 @@ type edit struct {
 // MaxEdits bounds the changes of one payload, and MaxGrowth what each of them adds, bytes.
 const (
 	MaxEdits  = 64
-	MaxGrowth = 32
+	MaxGrowth = 48 // an IPv6 endpoint in the place of the shortest
 )
 
 // Replace puts text in the place of a span that no other edit touches. What would change nothing is left out.

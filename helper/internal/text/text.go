@@ -144,6 +144,22 @@ func Cut(b []byte, s Span, separator byte) (before, after Span, ok bool) {
 	return Span{s.First, s.First + at}.Trim(b), Span{s.First + at + 1, s.End}.Trim(b), true
 }
 
+// Endpoint divides "host:port" or "host" (RFC 3986 §3.2); the brackets around an IPv6 address are no part of the host, which is
+// empty where they are not closed.
+func Endpoint(b []byte, s Span) (host, port Span, given bool) {
+	if s.First == s.End || b[s.First] != '[' {
+		return Cut(b, s, ':')
+	}
+	host, rest, ok := Cut(b, Span{First: s.First + 1, End: s.End}, ']')
+	if ok && rest.First == rest.End {
+		return host, rest, false
+	}
+	if !ok || b[rest.First] != ':' {
+		return Span{}, Span{}, false
+	}
+	return host, Span{rest.First + 1, rest.End}.Trim(b), true
+}
+
 // Number reads a span that is a decimal number below limit; a sign is none.
 func Number(b []byte, s Span, limit uint64) (uint64, bool) {
 	const longest = 20 // digits of a uint64
@@ -163,7 +179,7 @@ func Port(b []byte, s Span) (uint16, bool) {
 
 // IsAddress reports whether a span is the address a.
 func IsAddress(b []byte, s Span, a netip.Addr) bool {
-	const longest = 15 // of an IPv4 address
+	const longest = 39 // of an IPv6 address
 	if n := s.End - s.First; n == 0 || n > longest {
 		return false
 	}
