@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/gopacket/layers"
 	"github.com/vishvananda/netlink"
 
 	"tapgw/api"
@@ -235,4 +236,35 @@ func route(t testing.TB, ns *lab.Namespace, to netip.Prefix, via netip.Addr) {
 	labtest.Must(t, ns.Handle().RouteAdd(&netlink.Route{
 		Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)}, Gw: via.AsSlice(),
 	}))
+}
+
+// TestRFC6888_REQ1_RulesOfEachTransport: where hosts share a pool of addresses and have limits, UDP, TCP and ICMP do what their
+// own RFCs ask.
+func TestRFC6888_REQ1_RulesOfEachTransport(t *testing.T) {
+	t.Parallel()
+	topology := labtest.Build(t, lab.Options{LANHosts: 2, Uplinks: make([]lab.UplinkOptions, 1)})
+	labtest.Servers(t, topology)
+	addAddress(t, topology, topology.Uplinks[0], 77)
+	g := start(t, topology.Gateway, "nat: {limits: {sessions_per_host: 100, ports_per_host: 50}}\n")
+	g.awaitUp(topology)
+	w := world{g, topology, topology.Hosts[0].Namespace, nil}
+	w.meetLAN()
+	for _, host := range w.Hosts {
+		for _, e := range endpointsOf(t, host, 41000) {
+			expectOneOutside(t, e, remotes)
+		}
+	}
+	w.expectOpen(t)
+	r := rawEnds(t, w)
+	c := r.talk(4000, 80).connect()
+	c.dropped("a SYN of another", c.segment(netip.AddrPortFrom(rawOther, 80), c.outside, tSYN, 1, 0, ""))
+	sent := c.say(tACK, 101, 901, "question")
+	c.in(c.errorAbout(rawOther, c.outside.Addr(), layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodeHost, sent.Data[14:]))
+	c.hear(tACK, 901, 109, "answer")
+	c.expect("established")
+	first := r.out(r.query(rawHosts[0], rawRemote, layers.ICMPv4TypeEchoRequest, 7))
+	second := r.out(r.query(rawHosts[0], rawOther, layers.ICMPv4TypeEchoRequest, 7))
+	if first.Src.Addr() != c.outside.Addr() || first.Src.Addr() != second.Src.Addr() || first.ICMP.Id != second.ICMP.Id {
+		t.Errorf("queries of one identifier left as %s and %s", first, second)
+	}
 }

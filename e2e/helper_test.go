@@ -52,7 +52,7 @@ func TestRFC4787_REQ10_NoHelperForUDP(t *testing.T) {
 func receiveFrom(t testing.TB, conn net.PacketConn) ([]byte, *net.UDPAddr) {
 	t.Helper()
 	labtest.Must(t, conn.SetReadDeadline(time.Now().Add(patience)))
-	b := make([]byte, 2048)
+	b := make([]byte, 1<<16)
 	n, from, err := conn.ReadFrom(b)
 	labtest.Must(t, err)
 	addr, _ := from.(*net.UDPAddr)

@@ -57,7 +57,7 @@ func TestRFC5508_REQ4_ErrorsFromOutside(t *testing.T) {
 			}
 		}
 	}
-	t.Run("RFC 4884 and options", func(t *testing.T) { testUnusualQuotes(t, r, inside, remote, outside, quoted) })
+	t.Run("RFC 4884 and options", func(t *testing.T) { testUnusualQuotes(t, r, inside, outside, quoted) })
 	damaged := r.errorAbout(sources[0], outside.Addr(), 3, 1, quoted)
 	damaged[22] ^= 1
 	r.dropped("an error with a wrong ICMP checksum (REQ-3)", damaged)
@@ -78,7 +78,7 @@ func TestRFC5508_REQ4_ErrorsFromOutside(t *testing.T) {
 
 // testUnusualQuotes: options in the quoted header, a transport checksum that is wrong, a quote of eight bytes, and
 // extensions behind the quote.
-func testUnusualQuotes(t *testing.T, r *rawWorld, inside, _, outside netip.AddrPort, quoted []byte) {
+func testUnusualQuotes(t *testing.T, r *rawWorld, inside, outside netip.AddrPort, quoted []byte) {
 	router := r.Uplinks[0].NextHop()
 	link := make([]byte, 14)
 	optioned := withOptions(append(link, quoted...), []byte{148, 4, 0, 0})[14:]
