@@ -31,10 +31,10 @@ type dual struct {
 	tableV6 *nat.Table
 }
 
-func newDual(t testing.TB) dual {
+func newDual(t testing.TB, change ...func(*nat.Config)) dual {
 	t.Helper()
 	w := newWorld(t)
-	table := newWorld(t, func(c *nat.Config) { c.IPv6 = true }).table
+	table := newWorld(t, append(change, func(c *nat.Config) { c.IPv6 = true })...).table
 	scheduler, err := policy.New("failover")
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func newDual(t testing.TB) dual {
 }
 
 // frameV6 is a packet of IPv6 in a buffer with room to grow.
-func frameV6(t *testing.T, src, dst netip.Addr, l4 interface {
+func frameV6(t testing.TB, src, dst netip.Addr, l4 interface {
 	gopacket.SerializableLayer
 	SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
 }, proto layers.IPProtocol, payload string) []byte {
@@ -67,7 +67,7 @@ func frameV6(t *testing.T, src, dst netip.Addr, l4 interface {
 	return slices.Grow(buf.Bytes(), room)
 }
 
-func udpV6(t *testing.T, src netip.Addr, sport uint16, dst netip.Addr, dport uint16, payload string) []byte {
+func udpV6(t testing.TB, src netip.Addr, sport uint16, dst netip.Addr, dport uint16, payload string) []byte {
 	t.Helper()
 	return frameV6(t, src, dst, &layers.UDP{SrcPort: layers.UDPPort(sport), DstPort: layers.UDPPort(dport)}, layers.IPProtocolUDP, payload)
 }
