@@ -69,7 +69,7 @@ func (n *Namespace) BulkUpload(ctx context.Context, addr netip.Addr, seed, lengt
 func (n *Namespace) bulk(ctx context.Context, addr netip.Addr, header []byte, f func(net.Conn) (uint64, error)) (t Transfer, err error) {
 	start := time.Now()
 	defer func() { t.Duration = time.Since(start) }()
-	conn, err := n.Dial(ctx, "tcp4", netip.AddrPortFrom(addr, PortBulk).String())
+	conn, err := n.Dial(ctx, "tcp", netip.AddrPortFrom(addr, PortBulk).String())
 	if err != nil {
 		return t, err
 	}

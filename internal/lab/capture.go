@@ -25,6 +25,7 @@ type Report struct {
 	Packets   uint64 // all frames, of any protocol
 	Bytes     uint64 // of all frames
 	IPv4      uint64
+	IPv6      uint64
 	TCP       uint64
 	UDP       uint64
 	ICMP      uint64
@@ -221,10 +222,8 @@ func (r *Report) count(p *Packet) {
 	addIf(&r.Bad, p.Problem != "")
 	addIf(&r.Super, p.Super)
 	addIf(&r.Partial, p.Partial)
-	if p.IP == nil {
-		return
-	}
-	r.IPv4++
+	addIf(&r.IPv4, p.IP != nil)
+	addIf(&r.IPv6, p.V6 != nil)
 	addIf(&r.Fragments, p.Fragment)
 	addIf(&r.TCP, p.TCP != nil)
 	addIf(&r.UDP, p.UDP != nil)

@@ -21,7 +21,7 @@ const maxAnswer = 4096
 func (n *Namespace) Download(ctx context.Context, addr netip.Addr, length uint64) (t Transfer, err error) {
 	start := time.Now()
 	defer func() { t.Duration = time.Since(start) }()
-	resp, err := n.request(ctx, http.MethodGet, fmt.Sprintf("http://%s/bytes?n=%d", addr, length), nil)
+	resp, err := n.request(ctx, http.MethodGet, fmt.Sprintf("http://%s/bytes?n=%d", urlHost(addr), length), nil)
 	if err != nil {
 		return t, err
 	}
@@ -38,7 +38,7 @@ func (n *Namespace) Upload(ctx context.Context, addr netip.Addr, length uint64) 
 	body, feed := io.Pipe()
 	defer body.Close()
 	go func() { feed.CloseWithError(writePattern(io.MultiWriter(feed, sum), newPattern(length), length)) }()
-	resp, err := n.request(ctx, http.MethodPost, fmt.Sprintf("http://%s/upload", addr), body)
+	resp, err := n.request(ctx, http.MethodPost, fmt.Sprintf("http://%s/upload", urlHost(addr)), body)
 	if err != nil {
 		return t, err
 	}
@@ -55,7 +55,7 @@ func (n *Namespace) Upload(ctx context.Context, addr netip.Addr, length uint64) 
 
 // WhoAmI asks the HTTP server at addr from which address and port it is asked: the outside of the NAT.
 func (n *Namespace) WhoAmI(ctx context.Context, addr netip.Addr) (netip.AddrPort, error) {
-	resp, err := n.request(ctx, http.MethodGet, fmt.Sprintf("http://%s/whoami", addr), nil)
+	resp, err := n.request(ctx, http.MethodGet, fmt.Sprintf("http://%s/whoami", urlHost(addr)), nil)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -64,6 +64,14 @@ func (n *Namespace) WhoAmI(ctx context.Context, addr netip.Addr) (netip.AddrPort
 		return netip.AddrPort{}, err
 	}
 	return netip.ParseAddrPort(answer)
+}
+
+// urlHost is an address as URLs have it (RFC 3986 §3.2.2).
+func urlHost(a netip.Addr) string {
+	if a.Is6() {
+		return "[" + a.String() + "]"
+	}
+	return a.String()
 }
 
 func (n *Namespace) request(ctx context.Context, method, url string, body io.Reader) (*http.Response, error) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -77,8 +79,23 @@ func (u *Uplink) addIPv6() error {
 		u.internet.addAddress(u.ISP.name, internet),
 		u.ISP.addRoute(defaultRouteV6, internet.Addr(), DeviceBackbone, 0),
 		u.internet.addRoute(customerV6(u.Number, 0), provider.Addr(), u.ISP.name, 0),
+		u.ISP.dropForeignSources(DeviceCustomer),
 		u.AddRouterV6(),
 	)
+}
+
+// dropForeignSources is what rp_filter does for IPv4 alone: nothing is forwarded that came in by a device and whose source is not
+// behind it.
+func (n *Namespace) dropForeignSources(device string) error {
+	table := &nftables.Table{Name: "lab_sources", Family: nftables.TableFamilyIPv6}
+	return n.replaceTable(table, false, func(c *nftables.Conn, t *nftables.Table) {
+		chain := c.AddChain(&nftables.Chain{Name: "forward", Table: t, Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
+		foreign := append(onDevice(expr.MetaKeyIIFNAME, device),
+			&expr.Fib{Register: 1, ResultOIF: true, FlagSADDR: true, FlagIIF: true},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: make([]byte, 4)})
+		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: append(foreign, drop()...)})
+	})
 }
 
 // AddRouterV6 gives the gateway what the provider's router advertises: an address and a default route.

@@ -21,12 +21,16 @@ type Packet struct {
 	Fragment bool
 	Problem  string // why the packet is bad, "" if it is good
 
-	IP       *layers.IPv4 // nil for other protocols
+	IP       *layers.IPv4      // nil for other protocols
+	V6       *layers.IPv6      // nil for other protocols
+	Proto    layers.IPProtocol // of what IP carries, behind the extension headers of IPv6
+	Segment  []byte            // what IP carries, with its header
 	TCP      *layers.TCP
 	UDP      *layers.UDP
 	ICMP     *layers.ICMPv4
+	ICMPv6   *layers.ICMPv6
 	Src, Dst netip.AddrPort // the port is 0 where the protocol has none
-	Payload  []byte         // of TCP, UDP or ICMP
+	Payload  []byte         // of TCP and UDP; of ICMP what is behind its first eight bytes
 
 	ethernet bool
 }
@@ -63,30 +67,53 @@ func (p *Packet) clone() *Packet {
 
 // String is one line for failure messages.
 func (p *Packet) String() string {
-	if p.IP == nil {
-		return fmt.Sprintf("%d bytes, not IPv4 %s", len(p.Data), p.Problem)
+	id := 0
+	switch {
+	case p.IP != nil:
+		id = int(p.IP.Id)
+	case p.V6 != nil:
+		id = int(p.V6.FlowLabel)
+	default:
+		return fmt.Sprintf("%d bytes, not IP %s", len(p.Data), p.Problem)
 	}
-	return fmt.Sprintf("%s → %s %s id %d, %d bytes, partial=%t super=%t out=%t %s", p.Src, p.Dst, p.IP.Protocol, p.IP.Id,
+	return fmt.Sprintf("%s → %s %s id %d, %d bytes, partial=%t super=%t out=%t %s", p.Src, p.Dst, p.Proto, id,
 		len(p.Data), p.Partial, p.Super, p.Outgoing, p.Problem)
 }
 
 func (p *Packet) decode() {
 	first := layers.LayerTypeIPv4
-	if p.ethernet {
+	switch {
+	case p.ethernet:
 		first = layers.LayerTypeEthernet
-	} else if len(p.Data) > 0 && p.Data[0]>>4 != 4 {
+	case len(p.Data) > 0 && p.Data[0]>>4 == 6:
+		first = layers.LayerTypeIPv6
+	case len(p.Data) > 0 && p.Data[0]>>4 != 4:
 		return
 	}
-	decoded := gopacket.NewPacket(p.Data, first, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
-	p.IP, _ = decoded.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
-	if p.IP == nil {
-		if eth, ok := decoded.LinkLayer().(*layers.Ethernet); !ok || eth.EthernetType == layers.EthernetTypeIPv4 {
-			p.Problem = "malformed IPv4 header"
+	decoded := gopacket.NewPacket(p.Data, first, lazily)
+	switch ip := decoded.NetworkLayer().(type) {
+	case *layers.IPv4:
+		p.decodeV4(ip, decoded)
+	case *layers.IPv6:
+		b := p.Data
+		if link := decoded.LinkLayer(); link != nil {
+			b = link.LayerPayload()
 		}
-		return
+		p.decodeV6(ip, b)
+	default:
+		eth, ok := decoded.LinkLayer().(*layers.Ethernet)
+		if !ok || eth.EthernetType == layers.EthernetTypeIPv4 || eth.EthernetType == layers.EthernetTypeIPv6 {
+			p.Problem = "malformed IP header"
+		}
 	}
-	p.Src, p.Dst = addrPort(p.IP.SrcIP, 0), addrPort(p.IP.DstIP, 0)
-	p.Fragment = p.IP.FragOffset != 0 || p.IP.Flags&layers.IPv4MoreFragments != 0
+}
+
+var lazily = gopacket.DecodeOptions{Lazy: true, NoCopy: true}
+
+func (p *Packet) decodeV4(ip *layers.IPv4, decoded gopacket.Packet) {
+	p.IP, p.Proto, p.Segment = ip, ip.Protocol, ip.Payload
+	p.Src, p.Dst = addrPort(ip.SrcIP, 0), addrPort(ip.DstIP, 0)
+	p.Fragment = ip.FragOffset != 0 || ip.Flags&layers.IPv4MoreFragments != 0
 	if !p.Fragment {
 		p.decodeTransport(decoded)
 	}
@@ -97,16 +124,26 @@ func (p *Packet) decodeTransport(decoded gopacket.Packet) {
 	p.TCP, _ = decoded.Layer(layers.LayerTypeTCP).(*layers.TCP)
 	p.UDP, _ = decoded.Layer(layers.LayerTypeUDP).(*layers.UDP)
 	p.ICMP, _ = decoded.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4)
+	p.ICMPv6, _ = decoded.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6)
 	switch {
 	case p.TCP != nil:
-		p.Src, p.Dst = addrPort(p.IP.SrcIP, uint16(p.TCP.SrcPort)), addrPort(p.IP.DstIP, uint16(p.TCP.DstPort))
+		p.setPorts(uint16(p.TCP.SrcPort), uint16(p.TCP.DstPort))
 		p.Payload = p.TCP.Payload
 	case p.UDP != nil:
-		p.Src, p.Dst = addrPort(p.IP.SrcIP, uint16(p.UDP.SrcPort)), addrPort(p.IP.DstIP, uint16(p.UDP.DstPort))
+		p.setPorts(uint16(p.UDP.SrcPort), uint16(p.UDP.DstPort))
 		p.Payload = p.UDP.Payload
 	case p.ICMP != nil:
 		p.Payload = p.ICMP.Payload
+	case p.ICMPv6 != nil && len(p.Segment) >= icmpHeader:
+		p.Payload = p.Segment[icmpHeader:]
 	}
+}
+
+// icmpHeader is type, code, checksum, and four bytes that depend on the type.
+const icmpHeader = 8
+
+func (p *Packet) setPorts(src, dst uint16) {
+	p.Src, p.Dst = netip.AddrPortFrom(p.Src.Addr(), src), netip.AddrPortFrom(p.Dst.Addr(), dst)
 }
 
 // addrPort is netip.AddrPortFrom for the decoder's types; an address that is none stays invalid.

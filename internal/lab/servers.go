@@ -45,6 +45,7 @@ func StartServers(n *Namespace) (*Servers, error) {
 		s.startTCP(n, PortTCPEcho, echo),
 		s.startTCP(n, PortBulk, serveBulk),
 		s.startUDPEcho(n, PortUDPEcho),
+		s.startUDPEchoV6(n, PortUDPEcho),
 	)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Device names of the laboratory.
@@ -183,7 +184,11 @@ func (n *Namespace) addAddress(device string, p netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	if err := n.handle.AddrAdd(link, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
+	addr := &netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD // else no socket could use it at once
+	}
+	if err := n.handle.AddrAdd(link, addr); err != nil {
 		return fmt.Errorf("namespace %s: add %s to %s: %w", n.name, p, device, err)
 	}
 	return nil

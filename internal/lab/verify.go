@@ -22,8 +22,11 @@ func (p *Packet) verify() string {
 	}
 	switch p.IP.Protocol {
 	case layers.IPProtocolTCP:
-		return p.verifyTransport(p.TCP != nil && len(p.TCP.Contents) == int(p.TCP.DataOffset)*4, 16)
+		return p.verifyTCP()
 	case layers.IPProtocolUDP:
+		if p.UDP != nil && p.UDP.Checksum == 0 && !p.Partial {
+			return "" // RFC 768: none was computed
+		}
 		return p.verifyUDP()
 	case layers.IPProtocolICMPv4:
 		return p.verifyICMP()
@@ -31,12 +34,13 @@ func (p *Packet) verify() string {
 	return ""
 }
 
+func (p *Packet) verifyTCP() string {
+	return p.verifyTransport(p.TCP != nil && len(p.TCP.Contents) == int(p.TCP.DataOffset)*4, 16)
+}
+
 func (p *Packet) verifyUDP() string {
-	if p.UDP != nil && p.UDP.Checksum == 0 && !p.Partial {
-		return "" // RFC 768: none was computed
-	}
-	if p.UDP != nil && int(p.UDP.Length) != len(p.IP.Payload) {
-		return "UDP length differs from the IPv4 length"
+	if p.UDP != nil && int(p.UDP.Length) != len(p.Segment) {
+		return "UDP length differs from the IP length"
 	}
 	return p.verifyTransport(p.UDP != nil, 6)
 }
@@ -47,8 +51,8 @@ func (p *Packet) verifyTransport(decoded bool, field int) string {
 	if !decoded {
 		return "malformed transport header"
 	}
-	segment := p.IP.Payload
-	pseudo := pseudoSum(p.IP, len(segment))
+	segment := p.Segment
+	pseudo := p.pseudoSum()
 	switch {
 	case p.Partial && binary.BigEndian.Uint16(segment[field:]) != fold(pseudo):
 		return "partial transport checksum is not the pseudo header's sum"
@@ -63,7 +67,7 @@ func (p *Packet) verifyICMP() string {
 	if p.ICMP == nil {
 		return "malformed ICMP header"
 	}
-	if onesSum(p.IP.Payload, 0) != 0xffff {
+	if onesSum(p.Segment, 0) != 0xffff {
 		return "wrong ICMP checksum"
 	}
 	switch p.ICMP.TypeCode.Type() {
@@ -79,9 +83,9 @@ func (p *Packet) verifyICMP() string {
 	return ""
 }
 
-// pseudoSum adds up the IPv4 pseudo header (RFC 9293 §3.1).
-func pseudoSum(ip *layers.IPv4, n int) uint32 {
-	return wordSum(ip.SrcIP.To4(), 0) + wordSum(ip.DstIP.To4(), 0) + uint32(ip.Protocol) + uint32(n)
+// pseudoSum adds up the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1).
+func (p *Packet) pseudoSum() uint32 {
+	return wordSum(p.Src.Addr().AsSlice(), 0) + wordSum(p.Dst.Addr().AsSlice(), 0) + uint32(p.Proto) + uint32(len(p.Segment))
 }
 
 // onesSum is the one's complement sum of b and start; 0xffff if b holds its own right checksum (RFC 1071).
