@@ -90,7 +90,7 @@ func (t *Table) firstAddress(inside packet.Addr, n int) int {
 }
 
 // pickFor takes a free port for an endpoint. That of UDP has the parity of the inside port as long as there are such (RFC
-// 4787 REQ-4), as RTP has its control protocol on the odd port beside it; for others parity means nothing (RFC 7857 §7).
+// 4787 REQ-4), as RTP has its control protocol on the odd port beside it; for others parity means nothing (RFC 7857 §8).
 func (t *Table) pickFor(s *space, k Key) (uint16, bool) {
 	if s.proto == protoUDP {
 		if port, ok := t.pick(s, 1, k.InsidePort&1); ok {
@@ -128,8 +128,8 @@ func (t *Table) pickShared(s *space, k Key, uplink uint8) (uint16, bool) {
 		port := t.ports[t.random(len(t.ports))]
 		word := s.words[port].Load()
 		kind := word & portKind
-		if (kind == portMapped && t.mapping(word&portCount).reserved == 0 || kind == portShared) && t.FindIn(inKey(k, uplink, s.outside, port)) == 0 &&
-			!t.held(s, port) {
+		if (kind == portMapped && t.mapping(word&portCount).reserved == 0 || kind == portShared) &&
+			t.FindIn(inKey(k, uplink, s.outside, port)) == 0 && !t.held(s, port) {
 			return port, true
 		}
 	}

@@ -193,7 +193,8 @@ func (t *Table) translation(n uint32) Translation {
 			InsidePort: uint16(ports >> 48), RemotePort: uint16(ports >> 32), Proto: uint8(ports >> 8),
 		},
 		Outside: outside, OutsidePort: uint16(ports >> 16), Uplink: uint8(ports),
-		Generation: uint32(rest & generationMask), Hop: uint8(rest >> hopShift), State: ownState(own), Reason: ownReason(own), Helped: own&ownHelped != 0, Turned: own&ownTurned != 0,
+		Generation: uint32(rest & generationMask), Hop: uint8(rest >> hopShift), State: ownState(own), Reason: ownReason(own),
+		Helped: own&ownHelped != 0, Turned: own&ownTurned != 0,
 	}
 }
 

@@ -14,7 +14,7 @@ type Reservation struct {
 const maxReserved = 255
 
 // Reserve gives an inside endpoint, TCP or UDP, its mapping on the uplink of b until Cancel. Errors: ErrTableFull, ErrNoPort,
-// ErrBinding.
+// ErrBinding, ErrHostPorts.
 func (t *Table) Reserve(proto uint8, inside packet.Addr, port uint16, b Binding, now Tick) (Reservation, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

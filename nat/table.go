@@ -103,7 +103,7 @@ func (t *Table) FindIn(k InKey) Ref {
 func (t *Table) Translation(r Ref) Translation { return t.translation(uint32(r)) }
 
 // CountOut counts packets (the segments of a super-packet) that leave by the uplink: counters, last-seen and TCP state.
-// Packets of the inside refresh a session, except a RST of one already reset (RFC 7857 §5).
+// Packets of the inside refresh a session, except a RST of one already reset (RFC 7857 §7.1).
 func (t *Table) CountOut(r Ref, now Tick, bytes, packets int, p *packet.Packet) {
 	t.count(r, now, bytes, packets, p, outbound)
 }

@@ -50,7 +50,7 @@ func (t *Table) answersSYN(r Ref, s State, p *packet.Packet, d direction) bool {
 	return d == inbound && s == TCPEstablished && p.TCPFlags&both == both && p.Ack == t.counts[outbound][r].seqEnd.Load()
 }
 
-// trackReset judges a RST. One of a session already over does not refresh it (RFC 7857 §5).
+// trackReset judges a RST. One of a session already over does not refresh it (RFC 7857 §7.1).
 func (t *Table) trackReset(r Ref, state State, p *packet.Packet, d direction) (refresh bool) {
 	if state.finished() || d == inbound && !t.believable(r, state, p) {
 		return false

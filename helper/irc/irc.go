@@ -129,8 +129,8 @@ func (r *rewriter) afterName(s text.Span) text.Span {
 	return rest
 }
 
-// offer rewrites where the inside listens, at an IPv4 address as a number or an IPv6 address as it is written. Port 0 asks the other side to listen (reverse DCC), and stays. What names another
-// address than the host's own is none of ours.
+// offer rewrites where the inside listens, at an IPv4 address as a number or an IPv6 address as it is written. Port 0 asks the
+// other side to listen (reverse DCC), and stays. What names another address than the host's own is none of ours.
 func (r *rewriter) offer(address, port text.Span) {
 	if !r.isOurs(address) {
 		return
