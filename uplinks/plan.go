@@ -11,6 +11,8 @@ type Capture struct {
 	TapIndex   int        // 0 while there is no TAP
 	TapAddress netip.Addr // the host's address on it, source of captured host traffic
 	TapGateway netip.Addr // the gateway's address on it
+	// TapAddressV6 is the host's IPv6 address on it, invalid while IPv6 is not captured; TapGatewayV6 is link-local.
+	TapAddressV6, TapGatewayV6 netip.Addr
 	// Steered says that the kernel sends what comes out of the TAP with an uplink's own address by that uplink.
 	Steered bool
 }
@@ -58,7 +60,20 @@ func Plan(s *Snapshot, f Facts, c Capture) Wanted {
 	w.Routes = append(w.Routes, Route{Table: TableMain, Dst: everywhere, Gateway: c.TapGateway, Source: c.TapAddress,
 		Index: c.TapIndex, Metric: capture.metric, Protocol: Protocol})
 	w.Demote = capture.demote
+	if c.TapAddressV6.IsValid() && slices.ContainsFunc(s.Uplinks, (*Uplink).hasIPv6) {
+		w.captureIPv6(s, f.Of(IPv6), c)
+	}
 	return w
+}
+
+// captureIPv6 adds the default route of IPv6. It prefers no source: the host takes its address on the device that packets leave
+// by (RFC 6724 rule 5), and another where that one is deprecated. Multicast needs no route of ours: the kernel has one for each
+// device, in a table before main.
+func (w *Wanted) captureIPv6(s *Snapshot, f Facts, c Capture) {
+	capture := planCapture(f, newView(f), s)
+	w.Routes = append(w.Routes, Route{Table: TableMain, Dst: everywhereV6, Gateway: c.TapGatewayV6, Index: c.TapIndex,
+		Metric: capture.metric, Protocol: Protocol})
+	w.Demote = append(w.Demote, capture.demote...)
 }
 
 // plain reports whether routing does without rules, any of which makes the kernel look up the routes of every packet anew,

@@ -34,7 +34,7 @@ func (r *Reconciler) demote(d uplinks.Demotion, together []uplinks.Demotion) (*R
 	record := Record{Original: d.Route, Metric: d.Metric}
 	stale := func(old Record) bool {
 		beside := old.Original != d.Route && slices.ContainsFunc(together, func(o uplinks.Demotion) bool { return o.Route == old.Original })
-		return old.Original.Index == d.Route.Index && old.Original.Metric == d.Route.Metric && !beside
+		return sameSlot(old.Original, d.Route) && !beside
 	}
 	for _, old := range r.demoted {
 		if stale(old) && old != record {
@@ -43,6 +43,11 @@ func (r *Reconciler) demote(d uplinks.Demotion, together []uplinks.Demotion) (*R
 	}
 	r.demoted = append(slices.DeleteFunc(r.demoted, stale), record)
 	return &record, err
+}
+
+// sameSlot reports whether the owner of a default route could not have added the other beside it.
+func sameSlot(a, b uplinks.Route) bool {
+	return a.Dst == b.Dst && a.Index == b.Index && a.Metric == b.Metric
 }
 
 // drop removes a demoted route.
