@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -33,16 +33,7 @@ func (d *Device) configure() error {
 	return err
 }
 
-// disableIPv6 keeps the kernel from sending router solicitations and multicast reports into a device without IPv6.
-func disableIPv6(name string) error {
-	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0o644)
-	if err != nil && !errors.Is(err, os.ErrNotExist) { // the kernel may have no IPv6 at all
-		return fmt.Errorf("disable IPv6: %w", err)
-	}
-	return nil
-}
-
-// Check puts back what someone changed: MAC, MTU (bytes, the one now wanted), address, neighbour entry and up; a new name is
+// Check puts back what someone changed: MAC, MTU (bytes, the one now wanted), addresses, neighbour entries and up; a new name is
 // kept. It returns what it repaired, one clause each, ErrGone when the device no longer exists, and net.ErrClosed after Close.
 func (d *Device) Check(mtu int) (repaired []string, err error) {
 	if _, err := d.queues[0].file.Acquire(); err != nil {
@@ -75,7 +66,11 @@ func (d *Device) Check(mtu int) (repaired []string, err error) {
 			repaired = append(repaired, what)
 		}
 	}
-	return repaired, nil
+	v6, err := d.checkIPv6(link)
+	if err != nil {
+		err = fmt.Errorf("TAP device %s: %w", d.name, err)
+	}
+	return append(repaired, v6...), err
 }
 
 func (d *Device) checkMAC(link netlink.Link) (string, error) {
@@ -98,13 +93,13 @@ func (d *Device) checkMTU(link netlink.Link, before int) (string, error) {
 	if err := d.handle.LinkSetMTU(link, d.cfg.MTU); err != nil {
 		return "", fmt.Errorf("set MTU %d: %w", d.cfg.MTU, err)
 	}
-	if now == before {
-		return "", nil
-	}
-	if now < minIPv6MTU { // IPv6 left the device, and is back with its defaults
+	if now < minIPv6MTU { // IPv6 comes to the device, with its defaults
 		if err := disableIPv6(d.name); err != nil {
 			return "", err
 		}
+	}
+	if now == before {
+		return "", nil
 	}
 	return fmt.Sprintf("MTU %d", d.cfg.MTU), nil
 }
@@ -149,19 +144,24 @@ func (d *Device) checkNeighbour(netlink.Link) (string, error) {
 	if !d.cfg.Gateway.IsValid() {
 		return "", nil
 	}
-	have, err := d.handle.NeighList(d.index, netlink.FAMILY_V4)
+	return d.neighbour(netlink.FAMILY_V4, d.cfg.Gateway)
+}
+
+// neighbour makes a gateway's entry permanent, and says so where it was not.
+func (d *Device) neighbour(family int, gateway netip.Addr) (string, error) {
+	have, err := d.handle.NeighList(d.index, family)
 	if err != nil {
 		return "", fmt.Errorf("list neighbours: %w", err)
 	}
-	want := &netlink.Neigh{LinkIndex: d.index, Family: netlink.FAMILY_V4, State: unix.NUD_PERMANENT,
-		IP: d.cfg.Gateway.AsSlice(), HardwareAddr: d.cfg.GatewayMAC[:]}
+	want := &netlink.Neigh{LinkIndex: d.index, Family: family, State: unix.NUD_PERMANENT,
+		IP: gateway.AsSlice(), HardwareAddr: d.cfg.GatewayMAC[:]}
 	for _, n := range have {
 		if n.State == unix.NUD_PERMANENT && n.IP.Equal(want.IP) && bytes.Equal(n.HardwareAddr, want.HardwareAddr) {
 			return "", nil
 		}
 	}
 	if err := d.handle.NeighSet(want); err != nil {
-		return "", fmt.Errorf("set neighbour %s: %w", d.cfg.Gateway, err)
+		return "", fmt.Errorf("set neighbour %s: %w", gateway, err)
 	}
-	return "neighbour " + d.cfg.Gateway.String(), nil
+	return "neighbour " + gateway.String(), nil
 }

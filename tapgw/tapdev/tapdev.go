@@ -29,6 +29,7 @@ type Config struct {
 	Name       string
 	Address    netip.Prefix // IPv4 address of the host on the device; invalid: none
 	Gateway    netip.Addr   // gets a permanent neighbour entry with GatewayMAC; invalid: none
+	IPv6       IPv6
 	MAC        [6]byte
 	GatewayMAC [6]byte
 	MTU        int // bytes
@@ -44,8 +45,9 @@ type Device struct {
 	handle *netlink.Handle // bound to the network namespace of Create
 	queues []*Queue
 
-	mu   sync.Mutex // guards name and MTU of cfg
-	name string     // the present one
+	mu       sync.Mutex // guards what follows, and MTU and IPv6 of cfg
+	name     string     // the present one
+	standing IPv6       // what the last Check left
 }
 
 // Queue is one descriptor of a device.

@@ -61,7 +61,8 @@ func CreateUpcall(cfg UpcallConfig) (*Upcall, error) {
 func (u *Upcall) Check() (repaired []string, err error) { return u.Device.Check(upcallMTU) }
 
 // BindUplink makes frames given back by uplink id appear on the device with that index, 0 for none. When it fails, or before it
-// is called, they appear on the upcall device itself, which reaches local sockets but no rule that names the uplink.
+// is called, those of IPv4 appear on the upcall device itself, which reaches local sockets but no rule that names the uplink, and
+// those of IPv6 nowhere.
 func (u *Upcall) BindUplink(id uint8, index int) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -97,14 +98,14 @@ func (u *Upcall) bind(id uint8, index int) error {
 	return u.handle.FilterAdd(u.filter(id, index))
 }
 
-// filter matches the six bytes of the source address, at −8 from the IP header.
+// filter matches the six bytes of the source address, at −8 from the header of IPv4 or IPv6.
 func (u *Upcall) filter(id uint8, index int) *netlink.U32 {
 	mac := u.source(id)
 	redirect := netlink.NewMirredAction(index)
 	redirect.MirredAction = netlink.TCA_INGRESS_REDIR
 	return &netlink.U32{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: u.index, Parent: netlink.HANDLE_MIN_INGRESS,
-			Priority: uint16(id) + 1, Protocol: unix.ETH_P_IP},
+			Priority: uint16(id) + 1, Protocol: unix.ETH_P_ALL},
 		Sel: &netlink.TcU32Sel{Flags: netlink.TC_U32_TERMINAL, Nkeys: 2, Keys: []netlink.TcU32Key{
 			{Mask: 0xffffffff, Val: binary.BigEndian.Uint32(mac[:]), Off: -8},
 			{Mask: 0xffff0000, Val: uint32(binary.BigEndian.Uint16(mac[4:])) << 16, Off: -4},
@@ -113,7 +114,7 @@ func (u *Upcall) filter(id uint8, index int) *netlink.U32 {
 	}
 }
 
-// GiveBack hands a frame received by uplink id (virtio header, Ethernet header, IPv4) to the host's stack as if it had not
+// GiveBack hands a frame received by uplink id (virtio header, Ethernet header, IPv4 or IPv6) to the host's stack as if it had not
 // been captured. The Ethernet addresses are overwritten. By which queue does not matter to it.
 func (u *Upcall) GiveBack(queue int, id uint8, frame []byte) error {
 	if len(frame) < packet.VnetLen+packet.EthernetLen {
