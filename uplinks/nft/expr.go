@@ -3,7 +3,6 @@ package nft
 import (
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
@@ -26,31 +25,33 @@ const fragmentMask = 0x3fff
 // vlanMask selects the VLAN of a tag.
 const vlanMask = 0x0fff
 
-var etherIPv4 = binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)
-
-// hideRules drop the packets of one uplink that belong, or may belong, to the datapath.
-func hideRules(u Uplink, ports []PortRange) (rules [][]expr.Any) {
+// passRules let pass what is not for an uplink's datapath whatever it holds.
+func passRules(u Uplink) (rules [][]expr.Any) {
 	if u.GiveBackMAC != [6]byte{} {
 		rules = append(rules, givenBackRule(u.GiveBackMAC))
 	}
 	if !u.HeaderLess {
 		rules = append(rules, ofVLANRule())
 	}
-	ours := join(meta(expr.MetaKeyPROTOCOL), equal(etherIPv4), network(16, 4), in(setOutside))
-	fragment := join(network(6, 2), mask(binary.BigEndian.AppendUint16(nil, fragmentMask)))
+	return rules
+}
+
+// hideRules drop the packets of a family that belong, or may belong, to the datapath.
+func hideRules(f family, ports []PortRange) (rules [][]expr.Any) {
+	ours := join(f.packets(), f.to(), f.in(setOutside))
 	for _, match := range matchPorts(ports) {
-		rules = append(rules, join(ours, meta(expr.MetaKeyL4PROTO), in(setTransport), fragment, equal([]byte{0, 0}),
+		rules = append(rules, join(ours, meta(expr.MetaKeyL4PROTO), in(setTransport), f.whole,
 			payload(expr.PayloadBaseTransportHeader, 2, 2), match, drop()))
 	}
 	return append(rules,
-		join(ours, meta(expr.MetaKeyL4PROTO), in(setFragments), fragment, compare(expr.CmpOpNeq, []byte{0, 0}), drop()),
-		join(ours, meta(expr.MetaKeyL4PROTO), notIn(setNotHidden), drop()),
+		join(ours, f.pieces, drop()),
+		join(ours, meta(expr.MetaKeyL4PROTO), notIn(f.of(setNotHidden)), drop()),
 	)
 }
 
-// hideAllRule drops all that is sent to an address of an inside host's own.
-func hideAllRule() []expr.Any {
-	return join(meta(expr.MetaKeyPROTOCOL), equal(etherIPv4), network(16, 4), in(setWhole), drop())
+// hideAllRules drop all that is sent to an address of an inside host's own.
+func hideAllRules(f family) [][]expr.Any {
+	return append(f.discoveryRules(), join(f.packets(), f.to(), f.in(setWhole), drop()))
 }
 
 // givenBackRule lets pass what we hand back to the host's stack. On a header-less device nothing else has the source
@@ -62,7 +63,7 @@ func givenBackRule(mac [6]byte) []expr.Any {
 // ofVLANRule lets pass frames of a VLAN above this device, which are not for this uplink. The kernel has taken the tag off and
 // shows it nevertheless. One with a priority and no VLAN (IEEE 802.1Q) makes no difference.
 func ofVLANRule() []expr.Any {
-	return join(payload(expr.PayloadBaseLLHeader, 12, 2), compare(expr.CmpOpNeq, etherIPv4),
+	return join(payload(expr.PayloadBaseLLHeader, 12, 2), compare(expr.CmpOpNeq, ofIPv4.ether), compare(expr.CmpOpNeq, ofIPv6.ether),
 		payload(expr.PayloadBaseLLHeader, 14, 2), mask(binary.BigEndian.AppendUint16(nil, vlanMask)),
 		compare(expr.CmpOpNeq, []byte{0, 0}), accept())
 }
@@ -85,33 +86,31 @@ func throughRules(tap int, from []expr.Any) [][]expr.Any {
 }
 
 // untrackedRules match what goes from one of the ports to the TAP, and back.
-func untrackedRules(tap string, ports []int) (rules [][]expr.Any) {
+func untrackedRules(f family, tap string, ports []int) (rules [][]expr.Any) {
 	for _, port := range ports {
 		index := equal(native(uint32(port)))
 		rules = append(rules,
-			join(fromIPv4(), meta(expr.MetaKeyIIF), index, []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIFNAME: true}},
+			join(f.routed(), meta(expr.MetaKeyIIF), index, []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIFNAME: true}},
 				equal(ifname(tap)), []expr.Any{&expr.Notrack{}}),
-			join(fromIPv4(), meta(expr.MetaKeyIIFNAME), equal(ifname(tap)), []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIF: true}},
+			join(f.routed(), meta(expr.MetaKeyIIFNAME), equal(ifname(tap)), []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIF: true}},
 				index, []expr.Any{&expr.Notrack{}}))
 	}
 	return rules
 }
 
-func untranslatedRule(a netip.Addr) []expr.Any {
-	return join(fromIPv4(), network(12, 4), equal(a.AsSlice()), meta(expr.MetaKeyOIFNAME), in(setUplinks), drop())
+func untranslatedRule(f family) []expr.Any {
+	return join(f.routed(), f.from(), f.in(setOwn), meta(expr.MetaKeyOIFNAME), in(setUplinks), drop())
 }
 
-func fromIPv4() []expr.Any { return join(meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4})) }
-
 // exemptRule accepts what exempt remotes send: of connections that bypass the host's own forwarding it has seen nothing.
-func exemptRule(match []expr.Any) []expr.Any {
-	return join(match, meta(expr.MetaKeyIIFNAME), in(setGuarded), network(12, 4), in(setExempt), accept())
+func exemptRule(f family, match []expr.Any) []expr.Any {
+	return join(match, meta(expr.MetaKeyIIFNAME), f.in(setGuarded), f.from(), f.in(setExempt), accept())
 }
 
 // guardRules accept what belongs to a connection or is translated by a port forward, and drop the rest. A rule that asks
 // for connection tracking does not match a packet without any (an invalid one), so the drop must not ask.
-func guardRules(match []expr.Any) [][]expr.Any {
-	from := join(match, meta(expr.MetaKeyIIFNAME), in(setGuarded))
+func guardRules(f family, match []expr.Any) [][]expr.Any {
+	from := join(match, meta(expr.MetaKeyIIFNAME), f.in(setGuarded))
 	return [][]expr.Any{
 		join(from, conntrack(expr.CtKeySTATE, ctEstablishedOrRelated), accept()),
 		join(from, conntrack(expr.CtKeySTATUS, ctStatusDNAT), accept()),

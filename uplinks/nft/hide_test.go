@@ -68,7 +68,7 @@ func TestExemptSet(t *testing.T) {
 		list = append(list, netip.MustParsePrefix(p))
 	}
 	want := []key{{data: []byte{10, 0, 0, 0}}, {data: []byte{11, 0, 0, 0}, end: true}, {data: []byte{128, 0, 0, 0}}}
-	if got := exemptSet(ownedInet, list).keys; !reflect.DeepEqual(got, want) {
+	if got := exemptSet(ownedInet, ofIPv4, list).keys; !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	w := newWorld(t)
@@ -156,7 +156,11 @@ func TestOtherProtocolsAreHidden(t *testing.T) {
 // sendBy sends one datagram of a protocol.
 func (w *world) sendBy(ns *lab.Namespace, proto, addr, payload string) {
 	w.t.Helper()
-	c, err := ns.ListenPacket(proto, "0.0.0.0")
+	any := "0.0.0.0"
+	if strings.HasPrefix(proto, "ip6") {
+		any = "::"
+	}
+	c, err := ns.ListenPacket(proto, any)
 	w.must(err)
 	defer c.Close()
 	_, err = c.WriteTo([]byte(payload), &net.IPAddr{IP: net.ParseIP(addr)})

@@ -33,6 +33,7 @@ type message struct {
 	about  string // what it is for, in error texts
 	needs  string // the kernel part without which it fails
 	device string // the device it hooks into
+	lack   error  // what it is that the kernel lacks then, nil when it is nothing in particular
 	err    error  // of building it
 }
 
@@ -45,7 +46,7 @@ type table struct {
 
 func (t table) String() string { return fmt.Sprintf("table %s %s", familyNames[t.family], t.name) }
 
-var familyNames = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_NETDEV: "netdev"}
+var familyNames = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_NETDEV: "netdev"}
 
 func (t table) message(kind int, flags netlink.HeaderFlags, attrs ...netlink.Attribute) message {
 	data, err := netlink.MarshalAttributes(attrs)
@@ -82,6 +83,7 @@ type chain struct {
 	device   string // netdev family only
 	rules    [][]expr.Any
 	needs    string // kernel parts its rules use
+	without  error  // what the lack of those parts is, when the rest does without the chain
 }
 
 func (c chain) add() message {
@@ -94,7 +96,7 @@ func (c chain) add() message {
 		text(unix.NFTA_CHAIN_TABLE, c.table.name), text(unix.NFTA_CHAIN_NAME, c.name), text(unix.NFTA_CHAIN_TYPE, c.kind),
 		netlink.Attribute{Type: unix.NFTA_CHAIN_HOOK | netlink.Nested, Data: nested})
 	m.about = fmt.Sprintf("%s: chain %s", c.table, c.name)
-	m.needs, m.device, m.err = c.needs, c.device, errors.Join(m.err, err)
+	m.needs, m.lack, m.device, m.err = c.needs, c.without, c.device, errors.Join(m.err, err)
 	return m
 }
 
@@ -108,7 +110,7 @@ func (c chain) addRule(exprs []expr.Any) message {
 		text(unix.NFTA_RULE_TABLE, c.table.name), text(unix.NFTA_RULE_CHAIN, c.name),
 		netlink.Attribute{Type: unix.NFTA_RULE_EXPRESSIONS | netlink.Nested, Data: list})
 	m.about = fmt.Sprintf("%s: chain %s: rule", c.table, c.name)
-	m.needs, m.err = c.needs, errors.Join(m.err, err)
+	m.needs, m.lack, m.err = c.needs, c.without, errors.Join(m.err, err)
 	return m
 }
 
@@ -247,7 +249,11 @@ func (m message) explain(errno syscall.Errno, first bool) error {
 		return fmt.Errorf("%s: %w (%w; or the kernel lacks %s)", m.device, ErrNoDevice, errno, m.needs)
 	case errno == unix.ENOENT && m.kind&0xff == unix.NFT_MSG_NEWCHAIN, errno == unix.ENOENT && m.kind&0xff == unix.NFT_MSG_NEWRULE,
 		errno == unix.EOPNOTSUPP, errno == unix.EAFNOSUPPORT, errno == unix.EINVAL && first:
-		return fmt.Errorf("%w (%w): load or build %s", ErrNotSupported, errno, m.needs)
+		err := fmt.Errorf("%w (%w): load or build %s", ErrNotSupported, errno, m.needs)
+		if m.lack != nil {
+			err = fmt.Errorf("%w: %w", m.lack, err)
+		}
+		return err
 	}
 	return errno
 }

@@ -17,14 +17,20 @@ import (
 type Wanted struct {
 	TAP      string     // capture device
 	TAPIndex int        // its interface index, which is compared faster than a name; 0 while there is none
-	Address  netip.Addr // of the host on it, invalid for none
-	Upcall   string     // give-back device, "" for none
-	Uplinks  []Uplink
-	Ports    []PortRange // outside ports the datapath owns on every uplink
-	LAN      bool        // there are hosts behind this one
+	Address  netip.Addr // of the host on it, of IPv4; invalid for none
+	// AddressesV6 are those of IPv6 there, which it had before too.
+	AddressesV6 []netip.Addr
+	Upcall      string // give-back device, "" for none
+	Uplinks     []Uplink
+	Ports       []PortRange // outside ports the datapath owns on every uplink
+	LAN         bool        // there are hosts behind this one
+	// IPv6: the datapath carries it, so the LAN falls back for it as well.
+	IPv6 bool
+	// NoMasqueradeV6: the kernel cannot translate IPv6, so what of the LAN leaves by an uplink directly stays as it is.
+	NoMasqueradeV6 bool
 	// Untracked are the indexes of devices whose connections by the TAP stay out of conntrack, as it would see but some of
-	// their packets.
-	Untracked []int
+	// their packets; UntrackedV6 of IPv6.
+	Untracked, UntrackedV6 []int
 	// Exempt are the remotes that hosts behind this one speak to untranslated: what they send is let in.
 	Exempt []netip.Prefix
 	// Turned are the devices of the LAN whose packets to outside endpoints turn back.
@@ -33,15 +39,28 @@ type Wanted struct {
 
 // Uplink is the part of an uplink that the rules need. Leave it out while its device does not exist.
 type Uplink struct {
-	Name        string // of the interface
-	Index       int    // of the interface; a new index renews the rules even when the name is the same
-	Addresses   []netip.Addr
+	Name        string       // of the interface
+	Index       int          // of the interface; a new index renews the rules even when the name is the same
+	Addresses   []netip.Addr // of both families, as far as the datapath carries them
 	Whole       []netip.Addr // those of Addresses of which the host sees nothing
 	Insides     []netip.Addr // the hosts of the LAN that have those
 	HeaderLess  bool         // frames start with the IP header
 	GiveBackMAC [6]byte      // source of frames handed back to the host's stack, which must pass; zero for none
 	Taken       bool         // what is ours never comes as far as these rules, nothing need be hidden
 	Guard       bool         // we switched forwarding on here, so unasked-for packets must not be forwarded
+	GuardV6     bool         // that of IPv6
+}
+
+func (u Uplink) guard(f family) bool {
+	if f.proto == unix.NFPROTO_IPV6 {
+		return u.GuardV6
+	}
+	return u.Guard
+}
+
+// masquerades reports whether what of the LAN leaves by an uplink directly is translated.
+func (w Wanted) masquerades(f family) bool {
+	return f.proto == unix.NFPROTO_IPV4 || w.IPv6 && !w.NoMasqueradeV6
 }
 
 // PortRange is an inclusive range of TCP and UDP ports.

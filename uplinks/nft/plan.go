@@ -2,7 +2,6 @@ package nft
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,6 +17,7 @@ var (
 	ownedTurn   = table{name: "tapgw_turn", family: unix.NFPROTO_NETDEV, flags: tableOwner}
 	ownedInet   = table{name: "tapgw", family: unix.NFPROTO_INET, flags: tableOwner}
 	fallback    = table{name: "tapgw_fallback", family: unix.NFPROTO_IPV4}
+	fallbackV6  = table{name: "tapgw_fallback", family: unix.NFPROTO_IPV6}
 )
 
 // The places of our chains among those of others.
@@ -29,26 +29,33 @@ const (
 	prioritySource  = 110 // after srcnat: who translates on purpose comes first
 )
 
-// Set names.
+// Set names. Those of what each family has of its own get a suffix.
 const (
-	setUplinks   = "uplinks"
-	setGuarded   = "guarded"
-	setExempt    = "exempt"
-	setCaptured  = "capture_devices"
-	setPorts     = "ports"
-	setTransport = "transport"
-	setFragments = "fragments"
-	setNotHidden = "not_hidden"
-	setOutside   = "outside"
-	setWhole     = "whole"
-	setInsides   = "insides"
+	setUplinks    = "uplinks"
+	setGuarded    = "guarded"
+	setExempt     = "exempt"
+	setCaptured   = "capture_devices"
+	setPorts      = "ports"
+	setTransport  = "transport"
+	setFragments  = "fragments"
+	setExtensions = "extensions"
+	setDiscovery  = "discovery"
+	setNotHidden  = "not_hidden"
+	setOutside    = "outside"
+	setWhole      = "whole"
+	setInsides    = "insides"
+	setErrors     = "errors"
+	setOwn        = "own"
 )
 
 // Key types as nft numbers them, so that it prints the sets readably.
 const (
 	typeIPv4    = 7
+	typeIPv6    = 8
 	typeProto   = 12
 	typeService = 13
+	typeICMP    = 14
+	typeICMPv6  = 29
 	typeIfname  = 41
 )
 
@@ -66,7 +73,7 @@ type plan struct {
 }
 
 // ours are all our tables.
-var ours = []table{ownedNetdev, ownedTurn, ownedInet, fallback}
+var ours = []table{ownedNetdev, ownedTurn, ownedInet, fallback, fallbackV6}
 
 func newPlan(w Wanted) plan {
 	p := plan{}
@@ -76,7 +83,9 @@ func newPlan(w Wanted) plan {
 		p.hide(uplinks, ports)
 		p.turn(w, uplinks, ports)
 		p.filter(w, uplinks)
-		p.fallBack(w, uplinks, ports)
+		for _, f := range families {
+			p.fallBack(f, w, uplinks, ports)
+		}
 	}
 	return p
 }
@@ -127,24 +136,36 @@ func (p plan) messages() (messages []message) {
 }
 
 // hide drops what the userspace datapath received by AF_PACKET before this hook, so that the host's stack neither sees
-// nor answers it: ports of the pool, fragments, since later ones have no port, and protocols without ports. What it gives back
-// passes, as does everything else. The addresses are those of all uplinks, as it may be for a mapping of another one.
+// nor answers it: ports of the pool, fragments and what has extension headers, since their port may be elsewhere, and protocols
+// without ports. What it gives back passes, as does everything else. The addresses are those of all uplinks, as it may be for a
+// mapping of another one.
 func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 	received := slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return u.Taken })
-	if len(ports) == 0 || len(received) == 0 || len(outsideSet(ownedNetdev, uplinks).keys) == 0 {
+	if len(ports) == 0 || len(received) == 0 {
 		return
 	}
-	whole := wholeSet(ownedNetdev, uplinks)
-	p.netdev(ownedNetdev, ports, notHiddenSet(ownedNetdev), outsideSet(ownedNetdev, uplinks), whole)
-	for _, u := range received {
-		rules := hideRules(u, ports)
-		if len(whole.keys) > 0 {
-			rules = append(rules, hideAllRule())
+	var sets []set
+	var rules [][]expr.Any
+	for _, f := range families {
+		outside, whole := outsideSet(ownedNetdev, f, uplinks), wholeSet(ownedNetdev, f, uplinks)
+		if len(outside.keys) == 0 {
+			continue
 		}
+		sets = append(append(sets, notHiddenSet(ownedNetdev, f), outside, whole), f.pieceSets(ownedNetdev)...)
+		rules = append(rules, hideRules(f, ports)...)
+		if len(whole.keys) > 0 {
+			rules = append(rules, hideAllRules(f)...)
+		}
+	}
+	if len(rules) == 0 {
+		return
+	}
+	p.netdev(ownedNetdev, ports, sets...)
+	for _, u := range received {
 		p.chains = append(p.chains, chain{
 			table: ownedNetdev, name: fmt.Sprintf("ingress_%d", u.Index), kind: "filter",
 			hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: u.Name,
-			rules: rules, needs: "nf_tables with CONFIG_NF_TABLES_NETDEV",
+			rules: append(passRules(u), rules...), needs: "nf_tables with CONFIG_NF_TABLES_NETDEV",
 		})
 	}
 }
@@ -155,7 +176,7 @@ func (p *plan) netdev(t table, ports []PortRange, others ...set) {
 	if len(ports) > maxPortRules {
 		p.sets = append(p.sets, portSet(t, ports))
 	}
-	p.sets = append(p.sets, transportSet(t), fragmentSet(t))
+	p.sets = append(p.sets, transportSet(t))
 	for _, s := range others {
 		if len(s.keys) > 0 {
 			p.sets = append(p.sets, s)
@@ -175,189 +196,101 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 		p.sets = append(p.sets, captured)
 		forward.rules = append(throughRules(w.TAPIndex, notIn(setUplinks)), noTransitRule())
 	}
-	p.guard(&forward, uplinks, fromIPv4(), w.Exempt)
-	if w.LAN {
-		forward.rules = append(forward.rules, leakRules(fromIPv4())...)
-		forward.needs = "nft_ct, nf_conntrack and nft_fib_inet"
+	for _, f := range families {
+		p.guard(&forward, f, uplinks, f.routed(), w.Exempt)
+	}
+	for _, f := range families {
+		if w.LAN && w.masquerades(f) {
+			forward.rules = append(forward.rules, leakRules(f.routed())...)
+			forward.needs = "nft_ct, nf_conntrack and nft_fib_inet"
+		}
 	}
 	p.chains = append(p.chains, forward)
-	untracked := untrackedRules(w.TAP, w.Untracked)
-	if outside := outsideSet(ownedInet, uplinks); len(w.Turned) > 0 && len(outside.keys) > 0 {
-		p.sets = append(p.sets, outside)
-		untracked = append(untracked, untrackedTurnedRule(w.TAP))
+	p.untracked(w, uplinks)
+	p.output(w)
+}
+
+// untracked keeps packets out of conntrack that it would see but some of.
+func (p *plan) untracked(w Wanted, uplinks []Uplink) {
+	rules := append(untrackedRules(ofIPv4, w.TAP, w.Untracked), untrackedRules(ofIPv6, w.TAP, w.UntrackedV6)...)
+	for _, f := range families {
+		if outside := outsideSet(ownedInet, f, uplinks); len(w.Turned) > 0 && len(outside.keys) > 0 {
+			p.sets = append(p.sets, outside)
+			rules = append(rules, untrackedTurnedRule(f, w.TAP))
+		}
 	}
-	if len(untracked) > 0 {
+	if len(rules) > 0 {
 		p.chains = append(p.chains, chain{
 			table: ownedInet, name: "prerouting", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, priority: priorityRaw,
-			rules: untracked, needs: "nft_ct and nft_fib_inet",
+			rules: rules, needs: "nft_ct and nft_fib_inet",
 		})
 	}
-	if w.Address.Is4() {
+}
+
+// output refuses what would leave by an uplink with an address on the TAP.
+func (p *plan) output(w Wanted) {
+	var rules [][]expr.Any
+	for _, f := range families {
+		own := addressSet(ownedInet, f, setOwn, append(slices.Clone(w.AddressesV6), w.Address))
+		if len(own.keys) > 0 {
+			p.sets = append(p.sets, own)
+			rules = append(rules, untranslatedRule(f))
+		}
+	}
+	if len(rules) > 0 {
 		p.chains = append(p.chains, chain{
 			table: ownedInet, name: "output", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, priority: priorityForward, needs: "nf_tables",
-			rules: [][]expr.Any{untranslatedRule(w.Address)},
+			rules: rules,
 		})
 	}
 }
 
 // guard lets a host on which we switched forwarding on forward from an uplink only what belongs to connections from
 // inside, what the user's port forwards translate, and what comes from exempt remotes.
-func (p *plan) guard(forward *chain, uplinks []Uplink, match []expr.Any, exempt []netip.Prefix) {
-	guarded := slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return !u.Guard })
+func (p *plan) guard(forward *chain, f family, uplinks []Uplink, match []expr.Any, exempt []netip.Prefix) {
+	guarded := slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return !u.guard(f) })
 	if len(guarded) == 0 {
 		return
 	}
 	s := uplinkSet(forward.table, guarded)
-	s.name = setGuarded
+	s.name = f.of(setGuarded)
 	p.sets = append(p.sets, s)
-	if len(exempt) > 0 {
-		p.sets = append(p.sets, exemptSet(forward.table, exempt))
-		forward.rules = append(forward.rules, exemptRule(match))
+	if remotes := exemptSet(forward.table, f, exempt); len(remotes.keys) > 0 {
+		p.sets = append(p.sets, remotes)
+		forward.rules = append(forward.rules, exemptRule(f, match))
 	}
-	forward.rules = append(forward.rules, guardRules(match)...)
+	forward.rules = append(forward.rules, guardRules(f, match)...)
 	forward.needs = "nft_ct and nf_conntrack"
 }
 
 // fallBack is what survives us: it masquerades forwarded packets that leave by an uplink directly, refuses those that
 // would leave as they are, and repeats the guard, since forwarding stays on. Packets from one uplink to another are not
 // masqueraded, or we would relay for strangers.
-func (p *plan) fallBack(w Wanted, uplinks []Uplink, ports []PortRange) {
-	if !w.LAN {
+func (p *plan) fallBack(f family, w Wanted, uplinks []Uplink, ports []PortRange) {
+	if !w.LAN || f.proto == unix.NFPROTO_IPV6 && !w.IPv6 {
 		return
 	}
-	p.tables = append(p.tables, fallback)
-	p.sets = append(p.sets, uplinkSet(fallback, uplinks), transportSet(fallback))
-	forward := forwardChain(fallback)
+	t := f.fallback
+	p.tables = append(p.tables, t)
+	p.sets = append(p.sets, uplinkSet(t, uplinks), transportSet(t))
+	forward := forwardChain(t)
 	forward.rules = throughRules(w.TAPIndex, nil)
-	p.guard(&forward, uplinks, nil, w.Exempt)
+	p.guard(&forward, f, uplinks, nil, w.Exempt)
 	forward.priority = priorityRefuse
-	forward.rules = append(append(forward.rules, resetRule()), leakRules(nil)...)
-	forward.needs = "nft_ct, nf_conntrack, nft_fib_ipv4 and nft_reject_ipv4"
-	p.chains = append(p.chains, chain{
-		table: fallback, name: "postrouting", kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySource,
-		rules: masqueradeRules(largestGap(ports)), needs: "nft_chain_nat, nft_masq and nft_fib_ipv4",
-	}, forward)
+	if w.masquerades(f) {
+		forward.rules = append(append(forward.rules, resetRule()), leakRules(nil)...)
+		forward.needs = fmt.Sprintf("nft_ct, nf_conntrack, nft_fib_%s and nft_reject_%[1]s", f.name)
+		p.chains = append(p.chains, chain{
+			table: t, name: "postrouting", kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySource,
+			rules: masqueradeRules(largestGap(ports)), needs: fmt.Sprintf("nft_chain_nat, nft_masq and nft_fib_%s", f.name), without: f.unmasqueraded,
+		})
+	}
+	p.chains = append(p.chains, forward)
 }
 
 func forwardChain(t table) chain {
 	return chain{table: t, name: "forward", kind: "filter", hook: unix.NF_INET_FORWARD, priority: priorityForward, needs: "nf_tables"}
 }
-
-func uplinkSet(t table, uplinks []Uplink) set {
-	var list []string
-	for _, u := range uplinks {
-		list = append(list, u.Name)
-	}
-	return names(t, setUplinks, list...)
-}
-
-// names is a set of those interface names that are not empty.
-func names(t table, name string, list ...string) set {
-	s := set{table: t, name: name, keyType: typeIfname}
-	for _, n := range list {
-		if n != "" {
-			s.keys = append(s.keys, key{data: ifname(n)})
-		}
-	}
-	return s
-}
-
-func ifname(name string) []byte {
-	data := make([]byte, unix.IFNAMSIZ)
-	copy(data, name)
-	return data
-}
-
-func addressSet(t table, name string, list []netip.Addr) set {
-	s := set{table: t, name: name, keyType: typeIPv4}
-	addresses := slices.SortedFunc(slices.Values(list), netip.Addr.Compare)
-	for _, a := range slices.Compact(addresses) {
-		if a.Is4() {
-			s.keys = append(s.keys, key{data: a.AsSlice()})
-		}
-	}
-	return s
-}
-
-// outsideSet is the addresses of all uplinks.
-func outsideSet(t table, uplinks []Uplink) set {
-	return addressSet(t, setOutside, collect(uplinks, func(u Uplink) []netip.Addr { return u.Addresses }))
-}
-
-// wholeSet is those of the addresses that are one inside host's each.
-func wholeSet(t table, uplinks []Uplink) set {
-	return addressSet(t, setWhole, collect(uplinks, func(u Uplink) []netip.Addr { return u.Whole }))
-}
-
-// insideSet is these hosts.
-func insideSet(t table, uplinks []Uplink) set {
-	return addressSet(t, setInsides, collect(uplinks, func(u Uplink) []netip.Addr { return u.Insides }))
-}
-
-func collect(uplinks []Uplink, of func(Uplink) []netip.Addr) (list []netip.Addr) {
-	for _, u := range uplinks {
-		list = append(list, of(u)...)
-	}
-	return list
-}
-
-func transportSet(t table) set { return protocols(t, setTransport, unix.IPPROTO_TCP, unix.IPPROTO_UDP) }
-
-// fragmentSet is the protocols of whose packets fragments are hidden, beside those that are hidden whole.
-func fragmentSet(t table) set {
-	return protocols(t, setFragments, unix.IPPROTO_ICMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP)
-}
-
-// notHiddenSet is the protocols whose packets are not hidden whatever they hold. IGMP is never translated.
-func notHiddenSet(t table) set {
-	return protocols(t, setNotHidden, unix.IPPROTO_ICMP, unix.IPPROTO_IGMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP)
-}
-
-func protocols(t table, name string, numbers ...byte) set {
-	s := set{table: t, name: name, keyType: typeProto}
-	for _, n := range numbers {
-		s.keys = append(s.keys, key{data: []byte{n}})
-	}
-	return s
-}
-
-func portSet(t table, ports []PortRange) set {
-	s := set{table: t, name: setPorts, keyType: typeService, interval: true}
-	for _, r := range ports {
-		s.keys = append(s.keys, key{data: port(r.First)})
-		if r.Last < 65535 { // the interval that reaches the end of the number space has no end element
-			s.keys = append(s.keys, key{data: port(r.Last + 1), end: true})
-		}
-	}
-	return s
-}
-
-// exemptSet is the prefixes as intervals, of which those that touch or overlap are one.
-func exemptSet(t table, prefixes []netip.Prefix) set {
-	s := set{table: t, name: setExempt, keyType: typeIPv4, interval: true}
-	sorted := slices.SortedFunc(slices.Values(prefixes), func(a, b netip.Prefix) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-	})
-	var covered netip.Prefix
-	for _, p := range sorted {
-		if covered.IsValid() && covered.Overlaps(p) {
-			continue // the wider one came first
-		}
-		covered = p
-		start := p.Addr().AsSlice()
-		if last := len(s.keys) - 1; last > 0 && slices.Equal(s.keys[last].data, start) {
-			s.keys = s.keys[:last] // the interval before goes on
-		} else {
-			s.keys = append(s.keys, key{data: start})
-		}
-		if end := binary.BigEndian.Uint32(start) + 1<<(32-p.Bits()); end != 0 { // else it reaches the end of the number space
-			s.keys = append(s.keys, key{data: binary.BigEndian.AppendUint32(nil, end), end: true})
-		}
-	}
-	return s
-}
-
-func port(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
 
 // merge sorts ranges and joins those that touch or overlap; ranges that end before they begin are left out.
 func merge(ports []PortRange) (merged []PortRange) {

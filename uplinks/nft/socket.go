@@ -17,6 +17,8 @@ var (
 	ErrNoPermission = errors.New("changing nftables rules needs CAP_NET_ADMIN: start as root or as the tapgw system service")
 	// ErrNotSupported means that the kernel lacks a part of nf_tables; the text around it names the module.
 	ErrNotSupported = errors.New("not supported by this kernel")
+	// ErrNoMasqueradeV6 means that it is the translation of IPv6: without it, Wanted.NoMasqueradeV6, the other rules work.
+	ErrNoMasqueradeV6 = errors.New("the LAN has no IPv6 when the daemon is killed")
 	// ErrOwned means that a table of ours belongs to the socket of another process.
 	ErrOwned = errors.New("the table belongs to another process: is another tapgw running?")
 	// ErrNoDevice means that an uplink's device vanished meanwhile; reading the devices anew and applying again cures it.

@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/google/nftables/expr"
@@ -17,60 +16,75 @@ type Turned struct {
 	GiveBackMAC [6]byte // source of frames given back, which must pass
 }
 
-// setErrors is the name of a set.
-const setErrors = "errors"
-
-// typeICMP is how nft numbers ICMP types.
-const typeICMP = 14
-
 // turn sends what LAN hosts send to ports of the pool at an uplink's address out of the TAP, and ICMP errors, and fragments,
 // which may be of either; and all that is sent to an outside address of a LAN host's own, and that such a host answers with.
 func (p *plan) turn(w Wanted, uplinks []Uplink, ports []PortRange) {
-	outside := outsideSet(ownedTurn, uplinks)
-	if len(w.Turned) == 0 || w.TAPIndex == 0 || len(ports) == 0 || len(outside.keys) == 0 {
+	if len(w.Turned) == 0 || w.TAPIndex == 0 || len(ports) == 0 {
 		return
 	}
-	errors := set{table: ownedTurn, name: setErrors, keyType: typeICMP}
-	for _, t := range icmpErrors {
-		errors.keys = append(errors.keys, key{data: []byte{t}})
+	var sets []set
+	var known []family
+	var rules [][]expr.Any
+	for _, f := range families {
+		outside := outsideSet(ownedTurn, f, uplinks)
+		if len(outside.keys) == 0 {
+			continue
+		}
+		whole, insides := wholeSet(ownedTurn, f, uplinks), insideSet(ownedTurn, f, uplinks)
+		known = append(known, f)
+		sets = append(append(sets, outside, errorSet(ownedTurn, f), whole, insides), f.pieceSets(ownedTurn)...)
+		rules = append(rules, turnRules(f, w.TAPIndex, ports, staticRules(f, w.TAPIndex, whole, insides))...)
 	}
-	whole, insides := wholeSet(ownedTurn, uplinks), insideSet(ownedTurn, uplinks)
-	p.netdev(ownedTurn, ports, outside, errors, whole, insides)
-	var static [][]expr.Any
-	if len(whole.keys) > 0 {
-		static = append(static, join(network(16, 4), in(setWhole), outOf(w.TAPIndex)))
+	if len(known) == 0 {
+		return
 	}
-	if len(insides.keys) > 0 {
-		static = append(static, join(network(12, 4), in(setInsides), outOf(w.TAPIndex)))
-	}
+	p.netdev(ownedTurn, ports, sets...)
 	for _, d := range w.Turned {
 		p.chains = append(p.chains, chain{
 			table: ownedTurn, name: fmt.Sprintf("turn_%d", d.Index), kind: "filter",
 			hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: d.Name,
-			rules: turnRules(w.TAPIndex, d.GiveBackMAC, ports, static), needs: "nft_fwd_netdev and nf_tables with CONFIG_NF_TABLES_NETDEV",
+			rules: append(stayRules(known, d.GiveBackMAC), rules...), needs: "nft_fwd_netdev and nf_tables with CONFIG_NF_TABLES_NETDEV",
 		})
 	}
 }
 
-// icmpErrors are the types that quote a packet.
-var icmpErrors = []byte{3, 11, 12}
+// stayRules let pass at once what is for nobody here, nearly all there is.
+func stayRules(known []family, giveBack [6]byte) [][]expr.Any {
+	others := meta(expr.MetaKeyPROTOCOL)
+	for _, f := range known {
+		others = append(others, compare(expr.CmpOpNeq, f.ether)...)
+	}
+	rules := [][]expr.Any{join(others, accept())}
+	for _, f := range known {
+		rules = append(rules, join(f.packets(), f.to(), notIn(f.of(setOutside)), accept()))
+	}
+	return append(rules, givenBackRule(giveBack), ofVLANRule())
+}
 
-// turnRules let pass at once what is for nobody here, nearly all there is.
-func turnRules(tap int, giveBack [6]byte, ports []PortRange, static [][]expr.Any) [][]expr.Any {
-	fragment := join(network(6, 2), mask(binary.BigEndian.AppendUint16(nil, fragmentMask)))
-	whole := join(fragment, equal([]byte{0, 0}))
+// turnRules are for packets to an address of an uplink.
+func turnRules(f family, tap int, ports []PortRange, static [][]expr.Any) [][]expr.Any {
 	out := outOf(tap)
 	rules := [][]expr.Any{
-		join(meta(expr.MetaKeyPROTOCOL), compare(expr.CmpOpNeq, etherIPv4), accept()),
-		join(network(16, 4), notIn(setOutside), accept()),
-		givenBackRule(giveBack),
-		ofVLANRule(),
-		join(whole, meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_ICMP}), payload(expr.PayloadBaseTransportHeader, 0, 1), in(setErrors), out),
-		join(meta(expr.MetaKeyL4PROTO), in(setFragments), fragment, compare(expr.CmpOpNeq, []byte{0, 0}), out),
+		join(f.packets(), f.whole, meta(expr.MetaKeyL4PROTO), equal([]byte{f.icmp}), payload(expr.PayloadBaseTransportHeader, 0, 1), f.in(setErrors), out),
+		join(f.packets(), f.pieces, out),
 	}
 	rules = append(rules, static...)
 	for _, match := range matchPorts(ports) {
-		rules = append(rules, join(whole, meta(expr.MetaKeyL4PROTO), in(setTransport), payload(expr.PayloadBaseTransportHeader, 2, 2), match, out))
+		rules = append(rules, join(f.packets(), f.whole, meta(expr.MetaKeyL4PROTO), in(setTransport), payload(expr.PayloadBaseTransportHeader, 2, 2), match, out))
+	}
+	return rules
+}
+
+// staticRules are for what is between addresses that are one inside host's each, and such hosts.
+func staticRules(f family, tap int, whole, insides set) (rules [][]expr.Any) {
+	if len(whole.keys) > 0 {
+		rules = append(rules, join(f.packets(), f.to(), f.in(setWhole), outOf(tap)))
+	}
+	if len(insides.keys) > 0 {
+		rules = append(rules, join(f.packets(), f.from(), f.in(setInsides), outOf(tap)))
+	}
+	if len(rules) > 0 {
+		rules = append(f.discoveryRules(), rules...)
 	}
 	return rules
 }
@@ -80,8 +94,8 @@ func outOf(device int) []expr.Any {
 }
 
 // untrackedTurnedRule keeps packets that have turned out of conntrack, which never sees the answers.
-func untrackedTurnedRule(tap string) []expr.Any {
-	return join(fromIPv4(), meta(expr.MetaKeyIIFNAME), equal(ifname(tap)), network(12, 4), in(setOutside), []expr.Any{&expr.Notrack{}})
+func untrackedTurnedRule(f family, tap string) []expr.Any {
+	return join(f.routed(), meta(expr.MetaKeyIIFNAME), equal(ifname(tap)), f.from(), f.in(setOutside), []expr.Any{&expr.Notrack{}})
 }
 
 // forwardTo sends a packet out of the device whose index is in a register; the library does not know the statement.

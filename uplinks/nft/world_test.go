@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -48,10 +49,11 @@ type world struct {
 	t                           *testing.T
 	host, isp1, isp2, lan, sink *lab.Namespace
 	uplink1                     *lab.Link
+	version                     string // of IP that sockets use
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t}
+	w := &world{t: t, version: "4"}
 	for name, ns := range map[string]**lab.Namespace{"host": &w.host, "isp1": &w.isp1, "isp2": &w.isp2, "lan": &w.lan, "sink": &w.sink} {
 		*ns = labtest.Namespace(t, name)
 	}
@@ -152,7 +154,7 @@ func (w *world) generation(r *Rules) uint32 {
 
 func (w *world) listen(ns *lab.Namespace, port int) net.Listener {
 	w.t.Helper()
-	l, err := ns.Listen("tcp4", fmt.Sprintf(":%d", port))
+	l, err := ns.Listen("tcp"+w.version, fmt.Sprintf(":%d", port))
 	w.must(err)
 	w.t.Cleanup(func() { _ = l.Close() })
 	return l
@@ -160,7 +162,7 @@ func (w *world) listen(ns *lab.Namespace, port int) net.Listener {
 
 func (w *world) listenUDP(ns *lab.Namespace, port int) net.PacketConn {
 	w.t.Helper()
-	c, err := ns.ListenPacket("udp4", fmt.Sprintf(":%d", port))
+	c, err := ns.ListenPacket("udp"+w.version, fmt.Sprintf(":%d", port))
 	w.must(err)
 	w.must(c.SetDeadline(time.Now().Add(patience)))
 	w.t.Cleanup(func() { _ = c.Close() })
@@ -171,8 +173,10 @@ func (w *world) dial(ns *lab.Namespace, from int, addr string, port int) (net.Co
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{Port: from}, Control: reuse}
-	return ns.DialWith(ctx, dialer, "tcp4", fmt.Sprintf("%s:%d", addr, port))
+	return ns.DialWith(ctx, dialer, "tcp"+w.version, endpoint(addr, port))
 }
+
+func endpoint(addr string, port int) string { return net.JoinHostPort(addr, strconv.Itoa(port)) }
 
 // reuse lets one source port serve several connections in a row.
 func reuse(_, _ string, c syscall.RawConn) (err error) {
@@ -204,12 +208,18 @@ func (w *world) reachFrom(ns *lab.Namespace, from int, addr string, port int, se
 // syn starts a connection without waiting for it.
 func (w *world) syn(ns *lab.Namespace, addr string, port int) (fd int) {
 	w.t.Helper()
+	family, to := unix.AF_INET, unix.Sockaddr(nil)
+	if a := netip.MustParseAddr(addr); a.Is4() {
+		to = &unix.SockaddrInet4{Port: port, Addr: a.As4()}
+	} else {
+		family, to = unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: a.As16()}
+	}
 	w.must(ns.Do(func() (err error) {
-		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		return err
 	}))
 	w.t.Cleanup(func() { _ = unix.Close(fd) })
-	err := unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: netip.MustParseAddr(addr).As4()})
+	err := unix.Connect(fd, to)
 	if !errors.Is(err, unix.EINPROGRESS) {
 		w.t.Fatalf("connect: %v", err)
 	}
@@ -234,7 +244,7 @@ func (w *world) unanswered(fd int, ns *lab.Namespace, host string) {
 // send sends one datagram.
 func (w *world) send(ns *lab.Namespace, addr string, port int, payload string) {
 	w.t.Helper()
-	c, err := ns.Dial(context.Background(), "udp4", fmt.Sprintf("%s:%d", addr, port))
+	c, err := ns.Dial(context.Background(), "udp"+w.version, endpoint(addr, port))
 	w.must(err)
 	defer c.Close()
 	_, err = c.Write([]byte(payload))
