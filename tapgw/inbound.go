@@ -19,8 +19,11 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 	}
 	s := g.view.Load().staticTo(uplink, p.Dst)
 	res := g.inbound(b, &p, uplink, s != nil, now)
-	if s != nil && (res.Verdict == Ignore || res.Verdict == GiveBack) { // the host never answers for it
+	if s != nil && p.Kind != packet.Discovery && (res.Verdict == Ignore || res.Verdict == GiveBack) { // the host never answers for it
 		return g.drop(NoSession)
+	}
+	if res.Verdict == Ignore && p.IPv6 && p.Options { // of what has extension headers the host's stack has no copy
+		res = Result{Verdict: GiveBack, Uplink: uplink}
 	}
 	return g.toHost(b, &p, uplink, res)
 }

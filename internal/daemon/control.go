@@ -224,6 +224,7 @@ func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 	w := nft.Wanted{
 		TAP: d.pumps.tap.Load().Name(), TAPIndex: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(),
 		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0, Untracked: d.lan.ports, Exempt: d.cfg().NAT.Exempt,
+		IPv6: d.carriesIPv6(), NoMasqueradeV6: d.ruleset.noMasqueradeV6,
 	}
 	for _, r := range d.pool {
 		w.Ports = append(w.Ports, nft.PortRange(r))
@@ -233,11 +234,12 @@ func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 			continue
 		}
 		w.Uplinks = append(w.Uplinks, nft.Uplink{
-			Name: u.Interface, Index: u.Index, Addresses: u.Addresses, Whole: u.Whole(), Insides: u.Insides(), HeaderLess: u.HeaderLess,
+			Name: u.Interface, Index: u.Index, HeaderLess: u.HeaderLess,
+			Addresses: d.carried(u, addresses), Whole: d.carried(u, (*uplinks.Side).Whole), Insides: d.carried(u, (*uplinks.Side).Insides),
 			GiveBackMAC: wire.GiveBackMAC(d.seed, u.ID), Guard: d.host.Forwarding(u.Interface), Taken: d.ports[u.ID].taken,
 		})
 	}
-	return d.applyTurned(w)
+	return d.applyWanted(w)
 }
 
 // applyRoutes sets rules and routes, and says when somebody had removed them.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"runtime"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -246,12 +245,10 @@ func (d *Daemon) startPort(u *uplinks.Uplink, p *openPort) {
 // setFilter has an uplink receive what is sent to any uplink's addresses: of another's, what is for its mappings must not come
 // to the host's stack.
 func (d *Daemon) setFilter(s *uplinks.Snapshot, p *openPort, u *uplinks.Uplink) error {
-	f := wire.FilterConfig{Services: d.services.visible, Secret: wire.GiveBackMAC(d.seed, u.ID)}
-	for _, one := range slices.Concat([]*uplinks.Uplink{u}, s.Uplinks) { // its own are never too many
-		f.Addresses, f.Whole = append(f.Addresses, one.Addresses...), append(f.Whole, one.Whole()...)
+	f := wire.FilterConfig{Addresses: d.received(s, u), Services: d.services.visible, Secret: wire.GiveBackMAC(d.seed, u.ID)}
+	for _, one := range s.Uplinks {
+		f.Whole = append(f.Whole, d.carried(one, (*uplinks.Side).Whole)...)
 	}
-	f.Addresses = f.Addresses[:min(len(f.Addresses), max(len(u.Addresses), wire.MaxFilterAddresses))]
-	f.Whole = f.Whole[:min(len(f.Whole), max(len(u.Whole()), wire.MaxFilterAddresses))]
 	filter := fmt.Sprint(f.Addresses, f.Whole, f.Services)
 	if p.filter == filter {
 		return nil

@@ -16,6 +16,8 @@ const rulesShare = 20
 type ruleset struct {
 	next     time.Time // not before
 	repaired time.Time // when ours were found deleted
+
+	noMasqueradeV6 bool // the kernel cannot translate IPv6
 }
 
 // watchRules wakes the control loop when somebody changes rules of nftables. Where the kernel does not tell, the periodic

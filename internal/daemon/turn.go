@@ -45,22 +45,27 @@ func (d *Daemon) followTurned(f uplinks.Facts) error {
 	return err
 }
 
-// applyTurned adds to the rules what hands those packets over. Where the kernel has no such rules, LAN hosts cannot reach each
-// other by outside endpoints.
-func (d *Daemon) applyTurned(w nft.Wanted) error {
+// applyWanted adds to the rules what hands those packets over, and applies them. Where the kernel has no such rules, LAN hosts
+// cannot reach each other by outside endpoints; where it cannot translate IPv6, the rest works without that.
+func (d *Daemon) applyWanted(w nft.Wanted) error {
 	if !d.turned.refused {
 		for n, l := range d.turned.devices {
 			w.Turned = append(w.Turned, nft.Turned{Name: l.Name, Index: l.Index, GiveBackMAC: wire.GiveBackMAC(d.seed, uint8(uplinks.MaxUplinks+n))})
 		}
 	}
-	err := d.rules.Apply(w)
-	if len(w.Turned) == 0 || !errors.Is(err, nft.ErrNotSupported) {
-		return err
+	for {
+		err := d.rules.Apply(w)
+		switch {
+		case errors.Is(err, nft.ErrNoMasqueradeV6) && !w.NoMasqueradeV6:
+			d.ruleset.noMasqueradeV6, w.NoMasqueradeV6 = true, true
+			d.log.Warn("the firewall does without a part that the kernel lacks", "error", err)
+		case errors.Is(err, nft.ErrNotSupported) && len(w.Turned) > 0:
+			d.turned.refused, w.Turned = true, nil
+			d.log.Warn("hosts of the LAN cannot reach each other by outside addresses", "error", err)
+		default:
+			return err
+		}
 	}
-	d.turned.refused = true
-	d.log.Warn("hosts of the LAN cannot reach each other by outside addresses", "error", err)
-	w.Turned = nil
-	return d.rules.Apply(w)
 }
 
 // returnToLAN gives a frame back to the device of the LAN that it was sent to.
