@@ -203,15 +203,6 @@ type placing struct {
 	begun *uint16
 }
 
-// use reloads with another configuration.
-func (p placing) use(config string) {
-	p.t.Helper()
-	p.write(config)
-	if out, status := p.tapgw("reload"); status != 0 {
-		p.t.Fatalf("reload: status %d, %s", status, out)
-	}
-}
-
 // place begins sessions and returns the outside addresses that they were given.
 func (p placing) place(n int) (order []netip.Addr) {
 	p.t.Helper()

@@ -17,12 +17,7 @@ import (
 // boundTo binds sockets to a device, as `curl --interface` does.
 func boundTo(device string) func(string, string, syscall.RawConn) error {
 	return func(_, _ string, raw syscall.RawConn) error {
-		var failed error
-		err := raw.Control(func(fd uintptr) { failed = unix.BindToDevice(int(fd), device) })
-		if err != nil {
-			return err
-		}
-		return failed
+		return onNew(raw, func(fd int) error { return unix.BindToDevice(fd, device) })
 	}
 }
 

@@ -327,14 +327,12 @@ func TestMTU(t *testing.T) {
 // awaitPathMTU sends datagrams that are too long and must not be cut, until the kernel has been told of a smaller MTU.
 func awaitPathMTU(t testing.TB, c net.Conn, want int) {
 	t.Helper()
-	raw, err := c.(*net.UDPConn).SyscallConn()
-	labtest.Must(t, err)
 	pathMTU := func() (mtu int) {
-		labtest.Must(t, raw.Control(func(fd uintptr) {
-			err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_MTU_DISCOVER, syscall.IP_PMTUDISC_DO)
-			mtu, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_MTU)
+		labtest.Must(t, onSocket(c.(*net.UDPConn), func(fd int) error {
+			err := syscall.SetsockoptInt(fd, syscall.IPPROTO_IP, syscall.IP_MTU_DISCOVER, syscall.IP_PMTUDISC_DO)
+			mtu, _ = syscall.GetsockoptInt(fd, syscall.IPPROTO_IP, syscall.IP_MTU)
+			return err
 		}))
-		labtest.Must(t, err)
 		return mtu
 	}
 	eventually(t, fmt.Sprintf("a path MTU of %d", want), func() bool {

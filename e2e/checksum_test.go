@@ -196,11 +196,5 @@ func askMuch(ctx context.Context, ns *lab.Namespace, seed uint64) error {
 }
 
 func withoutChecksums(conn *net.UDPConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1) })
-	return errors.Join(err, failed)
+	return onSocket(conn, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1) })
 }

@@ -34,7 +34,7 @@ func TestMW3_DirectConnections(t *testing.T) {
 	}
 	expectAllUplinks(t, w, used)
 
-	placing{w, nil}.use(inTurn)
+	w.use(inTurn)
 	control := dialPair(t, w.lan, server)
 	files := acceptAt(t, w.lan, netip.AddrPortFrom(w.Hosts[0].Addr, 0))
 	if at := control.offer(t, files); at != addrPort(files.Addr()) {

@@ -47,15 +47,9 @@ func listen(ns *lab.Namespace, at netip.AddrPort) (l listened, err error) {
 
 // mayCut has the kernel send datagrams without DF, and cut them to the MTU of its own device only.
 func mayCut(conn *net.UDPConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
+	return onSocket(conn, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT)
 	})
-	return errors.Join(err, failed)
 }
 
 // receive tells what arrives, and from whom.

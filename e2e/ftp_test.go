@@ -151,10 +151,7 @@ func TestRFC5382_REQ6_OnlyFTPHelper(t *testing.T) {
 	if n := w.metric(`tapgw_helper_events_total{event="payload_changed"}`); n < 8 {
 		t.Errorf("%g commands were changed", n)
 	}
-	w.write(inTurn + "helpers: {ftp: {enabled: false}}\n")
-	if out, status := w.tapgw("reload"); status != 0 {
-		t.Fatalf("reload: status %d, %s", status, out)
-	}
+	w.use(inTurn + "helpers: {ftp: {enabled: false}}\n")
 	for _, way := range ftpWays(w.Hosts[0].Addr) {
 		works := 0
 		for range 3 {

@@ -157,6 +157,15 @@ func (g *gateway) write(config string) {
 	labtest.Must(g.t, os.WriteFile(g.file(), []byte(config), 0o644))
 }
 
+// use reloads with another configuration.
+func (g *gateway) use(config string) {
+	g.t.Helper()
+	g.write(config)
+	if out, status := g.tapgw("reload"); status != 0 {
+		g.t.Fatalf("reload: status %d, %s", status, out)
+	}
+}
+
 // signal sends the daemon a signal.
 func (g *gateway) signal(s syscall.Signal) {
 	g.t.Helper()

@@ -108,10 +108,7 @@ func TestMW3_TFTPAnswers(t *testing.T) {
 	if tftpGet(t, w, 1) {
 		t.Error("a server answered without the helper")
 	}
-	w.write(strict + "helpers: {tftp: {enabled: true}}\n")
-	if out, status := w.tapgw("reload"); status != 0 {
-		t.Fatalf("reload: status %d, %s", status, out)
-	}
+	w.use(strict + "helpers: {tftp: {enabled: true}}\n")
 	for range 4 {
 		if !tftpGet(t, w, 40) {
 			t.Error("nobody answered with the helper")

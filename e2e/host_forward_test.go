@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -77,12 +76,7 @@ func stick(t testing.TB, ns *lab.Namespace) error {
 	labtest.Must(t, err)
 	defer conn.Close()
 	udp := conn.(*net.UDPConn)
-	raw, err := udp.SyscallConn()
-	labtest.Must(t, err)
-	labtest.Must(t, raw.Control(func(fd uintptr) {
-		err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
-	}))
-	labtest.Must(t, err)
+	labtest.Must(t, onSocket(udp, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1) }))
 	server := netip.AddrPortFrom(lab.ServerAddrs[0], lab.PortUDPEcho)
 	buf, control := make([]byte, 1500), []byte(nil)
 	for i := range 5 {

@@ -151,14 +151,13 @@ func askDHCP(t testing.TB, ns *lab.Namespace, device, to string) (answers int, e
 func listenBound(t testing.TB, ns *lab.Namespace, device string, port int) (conn net.PacketConn) {
 	t.Helper()
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var failed error
-		err := raw.Control(func(fd uintptr) {
-			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+		return onNew(raw, func(fd int) error {
+			err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
 			if device != "" {
-				failed = errors.Join(failed, unix.BindToDevice(int(fd), device))
+				err = errors.Join(err, unix.BindToDevice(fd, device))
 			}
+			return err
 		})
-		return errors.Join(err, failed)
 	}}
 	labtest.Must(t, ns.Do(func() (err error) {
 		conn, err = lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", port))

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -48,10 +49,7 @@ func TestRFC4787_REQ8_Filtering(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, filtering(addressAndPort, addressAndPort)+inTurn)
 	for i, filter := range []string{addressAndPort, addressDependent, endpointIndependent} {
-		w.write(filtering(filter, filter) + inTurn)
-		if out, status := w.tapgw("reload"); status != 0 {
-			t.Fatalf("reload: status %d, %s", status, out)
-		}
+		w.use(filtering(filter, filter) + inTurn)
 		for range w.Uplinks {
 			conn, err := w.lan.ListenPacket("udp4", "0.0.0.0:0")
 			labtest.Must(t, err)
@@ -114,17 +112,10 @@ const sharedPort = 5000
 
 // reuse lets a listener and connections share a port.
 func reuse(_, _ string, c syscall.RawConn) error {
-	var failed error
-	err := c.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-		if failed == nil {
-			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-		}
+	return onNew(c, func(fd int) error {
+		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+		return errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 	})
-	if err != nil {
-		return err
-	}
-	return failed
 }
 
 // dialShared connects from the shared port of a host.
@@ -174,10 +165,7 @@ func TestRFC5382_REQ3_Filtering(t *testing.T) {
 	echoShared(t, w.lan)
 	outside := mapShared(t, w, w.Hosts[0])
 	for i, filter := range []string{addressAndPort, addressDependent, endpointIndependent} {
-		w.write(filtering(addressAndPort, filter) + inTurn)
-		if out, status := w.tapgw("reload"); status != 0 {
-			t.Fatalf("reload: status %d, %s", status, out)
-		}
+		w.use(filtering(addressAndPort, filter) + inTurn)
 		for _, s := range strangers(uint16(7200 + i)) {
 			ctx, cancel := context.WithCancel(labtest.Context(t))
 			before := w.filtered()

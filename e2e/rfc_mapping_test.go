@@ -52,9 +52,7 @@ func endpointsOf(t testing.TB, host *lab.Host, port uint16) []mapper {
 // whoAmIFrom asks an HTTP server by a connection from a port that may have other connections; it stays open until the test ends.
 func whoAmIFrom(t testing.TB, ns *lab.Namespace, from netip.AddrPort, to netip.Addr) (outside netip.AddrPort, err error) {
 	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Timeout: patience, Control: func(_, _ string, c syscall.RawConn) error {
-		var failed error
-		err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
-		return errors.Join(err, failed)
+		return onNew(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
 	}}
 	conn, err := ns.DialWith(t.Context(), &dialer, "tcp4", netip.AddrPortFrom(to, lab.PortHTTP).String())
 	if err != nil {

@@ -163,10 +163,7 @@ func TestMW11_SegmentSize(t *testing.T) {
 		t.Log(name)
 		expectMSS(t, p, smallMTU-40)
 	}
-	w.write(preferFirst + "nat: {clamp_mss: false}\n")
-	if out, status := w.tapgw("reload"); status != 0 {
-		t.Fatal(out)
-	}
+	w.use(preferFirst + "nat: {clamp_mss: false}\n")
 	expectMSS(t, r.talk(4002, 80).say(tSYN, 100, 0, ""), 1460)
 }
 
@@ -216,11 +213,7 @@ func TestRFC6864_FragmentsOfTwoHosts(t *testing.T) {
 // neverDF lets a socket send datagrams that may be cut.
 func neverDF(t testing.TB, conn *net.UDPConn) {
 	t.Helper()
-	raw, err := conn.SyscallConn()
-	labtest.Must(t, err)
-	var failed error
-	labtest.Must(t, raw.Control(func(fd uintptr) {
-		failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+	labtest.Must(t, onSocket(conn, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
 	}))
-	labtest.Must(t, failed)
 }

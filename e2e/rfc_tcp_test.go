@@ -230,10 +230,7 @@ func TestAdoptTCP(t *testing.T) {
 	if p := r.passes(c.segment(c.inside, netip.AddrPortFrom(rawRemote, 81), tSYN|tACK, 1, 1, ""), r.lan, r.wan, 300*time.Millisecond); p != nil {
 		t.Errorf("a SYN-ACK opened a session: %s", p)
 	}
-	r.write("nat: {adopt_tcp: false}\n")
-	if out, status := r.tapgw("reload"); status != 0 {
-		t.Fatal(out)
-	}
+	r.use("nat: {adopt_tcp: false}\n")
 	c = r.talk(4001, 80)
 	p, err := r.eth.AwaitAfter(labtest.Context(t), func(p *lab.Packet) bool { return p.TCP != nil && p.Dst == c.inside },
 		func() error {

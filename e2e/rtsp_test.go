@@ -38,7 +38,7 @@ func TestMW3_RTSPStreams(t *testing.T) {
 	}
 	expectAllUplinks(t, w, used)
 
-	placing{w, nil}.use(inTurn)
+	w.use(inTurn)
 	control := dialPair(t, w.lan, server)
 	stream, source := openMedia(t, w.lan, w.Hosts[0].Addr), openMedia(t, w.Internet, lab.ServerAddrs[0])
 	if to := control.setUp(t, stream, source); to != stream.port() {

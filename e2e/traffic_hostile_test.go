@@ -380,9 +380,5 @@ func expectDatagram(t testing.TB, conn net.PacketConn, from netip.AddrPort, want
 // setOptions gives every datagram that a socket sends IP options.
 func setOptions(t testing.TB, conn *net.UDPConn, options string) {
 	t.Helper()
-	raw, err := conn.SyscallConn()
-	labtest.Must(t, err)
-	var failed error
-	labtest.Must(t, raw.Control(func(fd uintptr) { failed = unix.SetsockoptString(int(fd), unix.SOL_IP, unix.IP_OPTIONS, options) }))
-	labtest.Must(t, failed)
+	labtest.Must(t, onSocket(conn, func(fd int) error { return unix.SetsockoptString(fd, unix.SOL_IP, unix.IP_OPTIONS, options) }))
 }
