@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 
@@ -30,6 +31,7 @@ type cleaner struct {
 	socket string
 	tap    configs.TAP
 	log    *slog.Logger
+	left   []netip.Addr // addresses of IPv6 that the TAP had
 	done   []Cleaned
 	errs   []error
 }
@@ -113,13 +115,18 @@ func (c *cleaner) routes(kernel *rtnl.Kernel) error {
 
 // connections closes those from an address that was the TAP's, unless this host has it by other means now.
 func (c *cleaner) connections(kernel *rtnl.Kernel) error {
-	addr := c.tap.Address.Addr()
 	facts, err := kernel.Read()
-	if err != nil || slices.ContainsFunc(facts.Addresses, func(a uplinks.Address) bool { return a.Prefix.Addr() == addr }) {
+	if err != nil {
 		return err
 	}
-	if closed := closeConnections(addr, c.log); closed > 0 {
-		c.note("closed", "connections", fmt.Sprintf("%d from %s", closed, addr))
+	have := append(facts.Addresses, facts.V6.Addresses...)
+	for _, addr := range append([]netip.Addr{c.tap.Address.Addr()}, c.left...) {
+		if slices.ContainsFunc(have, func(a uplinks.Address) bool { return a.Prefix.Addr() == addr }) {
+			continue
+		}
+		if closed := closeConnections(addr, c.log); closed > 0 {
+			c.note("closed", "connections", fmt.Sprintf("%d from %s", closed, addr))
+		}
 	}
 	return nil
 }
@@ -133,6 +140,8 @@ func (c *cleaner) journal(kernel *rtnl.Kernel) error {
 		return err
 	}
 	errs := []error{c.demoted(kernel, host), c.sysctls(host)}
+	c.left, err = tapAddressesLeft(host)
+	errs = append(errs, err)
 	unfinished, err := hostconf.RemoveUnfinished(file)
 	if left && !exists(file) {
 		c.note("removed", "file", file)
@@ -168,11 +177,15 @@ func (c *cleaner) demoted(kernel *rtnl.Kernel, host *hostconf.Guard) error {
 	for _, r := range records {
 		moved := r.Original
 		moved.Metric = r.Metric
-		if slices.Contains(before.Routes, moved) && !slices.Contains(after.Routes, moved) {
+		if hasRoute(before, moved) && !hasRoute(after, moved) {
 			c.note("restored", "default route", fmt.Sprintf("by %s from metric %d to %d", nextHop(r.Original, after), r.Metric, r.Original.Metric))
 		}
 	}
 	return errors.Join(restoring, err)
+}
+
+func hasRoute(f uplinks.Facts, r uplinks.Route) bool {
+	return slices.Contains(f.Routes, r) || slices.Contains(f.V6.Routes, r)
 }
 
 // nextHop is where a route leads, in words.

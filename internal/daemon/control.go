@@ -161,7 +161,7 @@ func (d *Daemon) follow(ctx context.Context) error {
 		return errors.Join(rerouted, err)
 	}
 	snapshot, events := d.tracker.Update(time.Now(), facts)
-	errs := []error{rerouted, d.followPorts(snapshot), d.publish(snapshot, events)}
+	errs := []error{rerouted, d.followPorts(snapshot), d.publish(snapshot, events), d.followTAPAddress(snapshot, facts)}
 	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.followLAN(facts),
 		d.followTurned(facts), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
 	d.keepNeighbours(snapshot)
@@ -247,9 +247,7 @@ func (d *Daemon) applyRoutes(s *uplinks.Snapshot, f uplinks.Facts) error {
 	if d.rivalry.mustWait(time.Now()) {
 		return nil
 	}
-	c := d.cfg().TAP
-	w := uplinks.Plan(s, f, uplinks.Capture{TapIndex: d.pumps.tap.Load().Index(), TapAddress: c.Address.Addr(), TapGateway: c.Gateway(), Steered: d.fast != nil})
-	report, err := d.routes.Apply(w)
+	report, err := d.routes.Apply(uplinks.Plan(s, f, d.captured()))
 	err = errors.Join(err, d.tellLost(report))
 	if len(report.Demoted) > 0 {
 		err = errors.Join(err, recordDemoted(d.host, report.Demoted))

@@ -80,6 +80,8 @@ type Daemon struct {
 	held     heldPorts                        // shared
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
+	tapAddresses uplinks.TapAddresses // of IPv6
+
 	complaints complaints         // that were logged
 	refused    complaints         // about hosts whose new sessions are refused
 	rivalry    rivalry            // with whoever removes our routes
@@ -307,10 +309,8 @@ func (d *Daemon) close() error {
 	}
 	if d.host != nil {
 		note(d.restoreRoutes())
-		note(d.host.RestoreAll())                                            // while our rules still guard what is forwarded
-		if n := closeConnections(d.cfg().TAP.Address.Addr(), d.log); n > 0 { // while they keep the resets from leaving untranslated
-			d.log.Info("connections through the TAP closed, applications can connect anew", "connections", n)
-		}
+		note(d.host.RestoreAll()) // while our rules still guard what is forwarded
+		note(d.closeCaptured())   // while they keep the resets from leaving untranslated
 	}
 	if d.fast != nil {
 		note(d.fast.Detach())

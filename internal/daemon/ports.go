@@ -29,7 +29,7 @@ func (d *Daemon) tapConfig(mtu int) tapdev.Config {
 	c := d.cfg()
 	return tapdev.Config{
 		Name: c.TAP.Name, Address: c.TAP.Address, Gateway: c.TAP.Gateway(), MAC: tapMAC, GatewayMAC: gatewayMAC,
-		MTU: mtu, Queues: d.queues(),
+		IPv6: d.tapIPv6(), MTU: mtu, Queues: d.queues(),
 	}
 }
 

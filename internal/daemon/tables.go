@@ -96,12 +96,15 @@ func (d *Daemon) setLimits(c *configs.Config) {
 	d.tables.each(func(f uplinks.Family, table *nat.Table) { table.SetLimits(limits(c, f, d.hostOn(f))) })
 }
 
-// hostOn is the host's address of a family on the TAP.
+// hostOn is the host's address of a family on the TAP, :: while it has none.
 func (d *Daemon) hostOn(f uplinks.Family) netip.Addr {
-	if f == uplinks.IPv6 {
-		return netip.IPv6Unspecified()
+	switch {
+	case f == uplinks.IPv4:
+		return d.cfg().TAP.Address.Addr()
+	case d.tapAddresses.Current.IsValid():
+		return d.tapAddresses.Current
 	}
-	return d.cfg().TAP.Address.Addr()
+	return netip.IPv6Unspecified()
 }
 
 // carriesIPv6 reports whether packets of IPv6 are captured: userspace carries them.
