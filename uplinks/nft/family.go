@@ -13,6 +13,8 @@ type family struct {
 	name        string // of its modules in the kernel
 	ether       []byte // ethertype
 	proto       byte   // of netfilter
+	domain      int    // of sockets
+	legacy      legacy // the program that was before nftables
 	source      uint32 // place of the source address in the header, bytes
 	destination uint32 // of the destination
 	size        uint32 // of an address, bytes
@@ -31,9 +33,11 @@ type family struct {
 }
 
 var ofIPv4 = family{
-	name: "ipv4", ether: binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP), proto: unix.NFPROTO_IPV4, source: 12, destination: 16, size: 4,
-	keyType: typeIPv4, icmp: unix.IPPROTO_ICMP, icmpErrors: []byte{3, 11, 12}, icmpType: typeICMP, fallback: fallback,
+	name: "ipv4", ether: binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP), proto: unix.NFPROTO_IPV4, domain: unix.AF_INET,
+	source: 12, destination: 16, size: 4, keyType: typeIPv4,
+	icmp: unix.IPPROTO_ICMP, icmpErrors: []byte{3, 11, 12}, icmpType: typeICMP,
 	hostsOwn: []byte{unix.IPPROTO_ICMP, unix.IPPROTO_IGMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP}, // IGMP is never translated
+	fallback: fallback, legacy: iptables,
 
 	whole:  join(fragmentField(), equal([]byte{0, 0})),
 	pieces: join(meta(expr.MetaKeyL4PROTO), in(setFragments), fragmentField(), compare(expr.CmpOpNeq, []byte{0, 0})),
@@ -41,9 +45,11 @@ var ofIPv4 = family{
 
 // ofIPv6 has all packets with extension headers as pieces, fragments among them: the daemon looks behind those.
 var ofIPv6 = family{
-	name: "ipv6", ether: binary.BigEndian.AppendUint16(nil, unix.ETH_P_IPV6), proto: unix.NFPROTO_IPV6, source: 8, destination: 24, size: 16,
-	keyType: typeIPv6, suffix: "6", icmp: unix.IPPROTO_ICMPV6, icmpErrors: []byte{1, 2, 3, 4}, icmpType: typeICMPv6, fallback: fallbackV6, unmasqueraded: ErrNoMasqueradeV6,
+	name: "ipv6", ether: binary.BigEndian.AppendUint16(nil, unix.ETH_P_IPV6), proto: unix.NFPROTO_IPV6, domain: unix.AF_INET6,
+	source: 8, destination: 24, size: 16, keyType: typeIPv6, suffix: "6",
+	icmp: unix.IPPROTO_ICMPV6, icmpErrors: []byte{1, 2, 3, 4}, icmpType: typeICMPv6,
 	hostsOwn: []byte{unix.IPPROTO_ICMP, unix.IPPROTO_IGMP, unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_ICMPV6},
+	fallback: fallbackV6, unmasqueraded: ErrNoMasqueradeV6, legacy: ip6tables,
 
 	pieces: join(network(6, 1), in(setExtensions)),
 }

@@ -21,7 +21,7 @@ var ErrRulesetChanges = errors.New("the ruleset keeps changing")
 // packets, where a shortcut past the host's own forwarding would bypass it (Bypassed), and of all packets of known sessions
 // at the uplinks and the TAP (PastChains, PastQueues). Its methods are not for concurrent use.
 //
-// It knows nftables, legacy iptables, IPsec policies, and tc and tcx. What need not be looked for as it still meets packets
+// It knows nftables, legacy iptables and ip6tables, IPsec policies, and tc and tcx. What need not be looked for as it still meets packets
 // that are redirected: tc and tcx filters and queues at the egress of uplinks and of the LAN, but not of the TAP; chains of
 // nftables at the egress of the TAP, but of no other device, and there only without the shortcut; and what acts on every
 // packet of a bridge. Not found are routing rules and BPF programs of the type netfilter.
@@ -53,6 +53,15 @@ func (f *Foreign) Close() error {
 // It acts in the network namespace of the calling thread, always the same for one Foreign, and reads the rules of nftables
 // again only when they changed.
 func (f *Foreign) Bypassed(tap int, ports []int, own ...ebpf.ProgramID) (list []string, err error) {
+	return f.bypassed(ofIPv4, tap, ports, own)
+}
+
+// BypassedV6 is Bypassed for packets of IPv6.
+func (f *Foreign) BypassedV6(tap int, ports []int, own ...ebpf.ProgramID) (list []string, err error) {
+	return f.bypassed(ofIPv6, tap, ports, own)
+}
+
+func (f *Foreign) bypassed(of family, tap int, ports []int, own []ebpf.ProgramID) (list []string, err error) {
 	ends, err := findDevices(append([]int{tap}, ports...))
 	if err != nil {
 		return nil, err
@@ -60,9 +69,9 @@ func (f *Foreign) Bypassed(tap int, ports []int, own ...ebpf.ProgramID) (list []
 	if err := f.refresh(); err != nil {
 		return nil, err
 	}
-	list = f.rules.bypassed(ends[0], ends[1:])
-	for _, read := range []func() ([]string, error){legacyBypassed, ipsecBypassed} {
-		more, err := read()
+	list = f.rules.bypassed(of, ends[0], ends[1:])
+	for _, read := range []func(family) ([]string, error){legacyBypassed, ipsecBypassed} {
+		more, err := read(of)
 		if err != nil {
 			return nil, err
 		}
@@ -134,8 +143,8 @@ const (
 )
 
 // ipsecBypassed lists what the kernel's IPsec would do to packets forwarded in the clear.
-func ipsecBypassed() (list []string, err error) {
-	policies, err := netlink.XfrmPolicyList(netlink.FAMILY_V4)
+func ipsecBypassed(of family) (list []string, err error) {
+	policies, err := netlink.XfrmPolicyList(of.domain)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil, nil
 	}

@@ -1,16 +1,12 @@
 package nft
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -294,106 +290,4 @@ func TestBypassedAtIngressQdisc(t *testing.T) {
 		ClassId:     1,
 	}))
 	h.expect("tc: tapgw0 has ingress filters")
-}
-
-// Bits and numbers of struct ipt_replace for the table filter.
-const (
-	iptSetReplace  = 64
-	filterHooks    = 1<<unix.NF_INET_LOCAL_IN | 1<<unix.NF_INET_FORWARD | 1<<unix.NF_INET_LOCAL_OUT
-	iptEntrySize   = 112
-	iptPolicySize  = iptEntrySize + 40
-	iptDrop        = -1
-	iptCounterSize = 16
-)
-
-func TestBypassedLegacy(t *testing.T) {
-	h := newForeignHost(t)
-	h.do(func() error { // to ask is to make it
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		_, err = readLegacyInfo(fd, "filter")
-		return err
-	})
-	h.do(func() error {
-		names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
-		if string(names) != "filter\n" {
-			t.Fatalf("tables: %q, %v", names, err)
-		}
-		return nil
-	})
-	h.expect()
-	hooks := []int{unix.NF_INET_LOCAL_IN, unix.NF_INET_FORWARD, unix.NF_INET_LOCAL_OUT}
-	for _, hook := range hooks {
-		h.setLegacy(hook, true, iptAccept)
-		if hook == unix.NF_INET_FORWARD {
-			h.expect("iptables: chain FORWARD of table filter has rules")
-		} else {
-			h.expect()
-		}
-		h.setLegacy(hook, false, iptDrop)
-		if hook == unix.NF_INET_FORWARD {
-			h.expect("iptables: chain FORWARD of table filter drops by default")
-		} else {
-			h.expect()
-		}
-	}
-}
-
-// setLegacy replaces the table filter by one with a policy for a hook, and with a rule there that accepts everything.
-func (h *foreignHost) setLegacy(at int, rule bool, policy int32) {
-	h.t.Helper()
-	var entries bytes.Buffer
-	var starts, ends [unix.NF_INET_NUMHOOKS]uint32
-	count := uint32(1)
-	for _, hook := range []int{unix.NF_INET_LOCAL_IN, unix.NF_INET_FORWARD, unix.NF_INET_LOCAL_OUT} {
-		starts[hook] = uint32(entries.Len())
-		verdict := int32(iptAccept)
-		if hook == at {
-			verdict = policy
-			if rule {
-				entries.Write(iptEntry("", binary.NativeEndian.AppendUint32(nil, uint32(0xfffffffe)), 8))
-				count++
-			}
-		}
-		ends[hook] = uint32(entries.Len())
-		entries.Write(iptEntry("", binary.NativeEndian.AppendUint32(nil, uint32(verdict)), 8))
-		count++
-	}
-	entries.Write(iptEntry("ERROR", []byte("ERROR"), 32))
-	h.do(func() error { return replaceLegacy(starts, ends, count, entries.Bytes()) })
-}
-
-// iptEntry is struct ipt_entry, which matches everything, and a target with its data.
-func iptEntry(target string, data []byte, size int) []byte {
-	e := make([]byte, iptEntrySize+32+size)
-	binary.NativeEndian.PutUint16(e[88:], iptEntrySize)
-	binary.NativeEndian.PutUint16(e[90:], uint16(len(e)))
-	binary.NativeEndian.PutUint16(e[iptEntrySize:], uint16(32+size))
-	copy(e[iptEntrySize+2:], target)
-	copy(e[iptEntrySize+32:], data)
-	return e
-}
-
-func replaceLegacy(starts, ends [unix.NF_INET_NUMHOOKS]uint32, count uint32, entries []byte) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	old, err := readLegacyInfo(fd, "filter")
-	if err != nil {
-		return err
-	}
-	counters := make([]byte, int(old.Entries)*iptCounterSize)
-	b := append([]byte("filter"), make([]byte, 26)...)
-	for _, n := range [][]uint32{{filterHooks, count, uint32(len(entries))}, starts[:], ends[:], {old.Entries}} {
-		for _, v := range n {
-			b = binary.NativeEndian.AppendUint32(b, v)
-		}
-	}
-	b = binary.NativeEndian.AppendUint64(b, uint64(uintptr(unsafe.Pointer(&counters[0]))))
-	return unix.SetsockoptString(fd, unix.IPPROTO_IP, iptSetReplace, string(append(b, entries...)))
 }

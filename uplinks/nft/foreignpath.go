@@ -16,6 +16,7 @@ type Datapath struct {
 	TAP     int              // interface index
 	Uplinks []int            // interface indexes
 	Kernel  bool             // programs carry them; else the daemon does, with sockets on the uplinks
+	IPv6    bool             // there are sessions of IPv6 as well
 	Own     []ebpf.ProgramID // those programs
 }
 
@@ -31,13 +32,13 @@ func (f *Foreign) PastChains(d Datapath) (list []string, err error) {
 		return nil, err
 	}
 	for _, u := range uplinks {
-		list = append(list, f.rules.chainsAt(u, ingress)...)
+		list = append(list, f.rules.chainsAt(d.families(), u, ingress)...)
 		if d.Kernel {
-			list = append(list, f.rules.chainsAt(u, egress)...)
+			list = append(list, f.rules.chainsAt(d.families(), u, egress)...)
 		}
 	}
 	if d.Kernel {
-		list = append(list, f.rules.chainsAt(tap, ingress)...)
+		list = append(list, f.rules.chainsAt(d.families(), tap, ingress)...)
 	}
 	return list, nil
 }
@@ -62,6 +63,13 @@ func (f *Foreign) PastQueues(d Datapath) (list []string, err error) {
 	return list, errors.Join(errs...)
 }
 
+func (d Datapath) families() []family {
+	if d.IPv6 {
+		return families
+	}
+	return families[:1]
+}
+
 func (d Datapath) devices() (tap device, uplinks []device, err error) {
 	all, err := findDevices(append([]int{d.TAP}, d.Uplinks...))
 	if err != nil {
@@ -82,14 +90,15 @@ var (
 	egress  = direction{"egress", netlink.HANDLE_MIN_EGRESS, ebpf.AttachTCXEgress}
 )
 
-// chainsAt names the chains on one side of a device that may act on packets there.
-func (r ruleset) chainsAt(d device, side direction) (list []string) {
+// chainsAt names the chains on one side of a device that may act on packets of the families there.
+func (r ruleset) chainsAt(carried []family, d device, side direction) (list []string) {
 	for _, c := range r.bases {
 		if !c.atDevices() || !c.at(d.name) {
 			continue
 		}
 		p := c.passageAt(d)
-		if (p.in != nil) == (side == ingress) && r.effect(c, p) != "" {
+		acts := func(of family) bool { return r.effect(of, c, p) != "" }
+		if (p.in != nil) == (side == ingress) && slices.ContainsFunc(carried, acts) {
 			list = append(list, line("nftables: chain %s at the %s of %s", c.chainID, side.name, d.name))
 		}
 	}

@@ -188,10 +188,15 @@ func (s *socket) dump(m message) (answers [][]byte, err error) {
 	return nil, fmt.Errorf("nftables: %s: the answer has no end after %d messages", m.about, len(answers))
 }
 
-// seesForwarded reports whether packets of IPv4 that are forwarded may pass the hook.
+// sees reports whether packets of a family may meet the chain.
+func (c baseChain) sees(of family) bool {
+	return c.family == of.proto || c.family == unix.NFPROTO_INET || c.family == unix.NFPROTO_NETDEV
+}
+
+// seesForwarded reports whether packets of IP that are forwarded may pass the hook.
 func (c baseChain) seesForwarded() bool {
 	switch c.family {
-	case unix.NFPROTO_INET, unix.NFPROTO_IPV4:
+	case unix.NFPROTO_INET, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6:
 		return c.hook != unix.NF_INET_LOCAL_IN && c.hook != unix.NF_INET_LOCAL_OUT
 	case unix.NFPROTO_NETDEV:
 		return true

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -137,11 +136,11 @@ func (e expression) verdict() (s step, ok bool) {
 // passage is a packet at a hook; a device that is not seen there is nil.
 type passage struct{ in, out *device }
 
-// bypassed names the chains that may act on what goes from one of the ports to tap or back.
-func (r ruleset) bypassed(tap device, ports []device) (list []string) {
+// bypassed names the chains that may act on what of a family goes from one of the ports to tap or back.
+func (r ruleset) bypassed(of family, tap device, ports []device) (list []string) {
 	for _, c := range r.bases {
 		for _, p := range c.passages(tap, ports) {
-			if what := r.effect(c, p); what != "" {
+			if what := r.effect(of, c, p); what != "" {
 				list = append(list, line("nftables: chain %s %s", c.chainID, what))
 				break
 			}
@@ -198,12 +197,15 @@ func (c baseChain) at(device string) bool {
 	})
 }
 
-// effect is "" when the chain certainly lets the packet pass as if there were no chain.
-func (r ruleset) effect(c baseChain, p passage) string {
+// effect is "" when the chain certainly lets the packet of a family pass as if there were no chain.
+func (r ruleset) effect(of family, c baseChain, p passage) string {
+	if !c.sees(of) {
+		return ""
+	}
 	if c.use != len(r.chains[c.chainID]) {
 		return hasRules // those that the kernel did not tell could do anything
 	}
-	w := walk{ruleset: r, passage: p, seen: map[chainID]outcome{}}
+	w := walk{ruleset: r, passage: p, of: of, seen: map[chainID]outcome{}}
 	switch result := w.chain(c.chainID); {
 	case result == outcomeActs:
 		return hasRules
@@ -227,6 +229,7 @@ const (
 type walk struct {
 	ruleset
 	passage
+	of   family
 	seen map[chainID]outcome // of chains, as many jumps may lead to one
 }
 
@@ -310,10 +313,10 @@ func (w walk) value(family byte, key expr.MetaKey) []byte {
 	case expr.MetaKeyOIFNAME, expr.MetaKeyOIF:
 		return w.out.value(key == expr.MetaKeyOIFNAME)
 	case expr.MetaKeyPROTOCOL:
-		return binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP)
+		return w.of.ether
 	case expr.MetaKeyNFPROTO:
 		if family != unix.NFPROTO_NETDEV {
-			return []byte{unix.NFPROTO_IPV4}
+			return []byte{w.of.proto}
 		}
 	}
 	return nil

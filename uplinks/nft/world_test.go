@@ -208,11 +208,10 @@ func (w *world) reachFrom(ns *lab.Namespace, from int, addr string, port int, se
 // syn starts a connection without waiting for it.
 func (w *world) syn(ns *lab.Namespace, addr string, port int) (fd int) {
 	w.t.Helper()
-	family, to := unix.AF_INET, unix.Sockaddr(nil)
-	if a := netip.MustParseAddr(addr); a.Is4() {
-		to = &unix.SockaddrInet4{Port: port, Addr: a.As4()}
-	} else {
-		family, to = unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: a.As16()}
+	a := netip.MustParseAddr(addr)
+	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: a.As16()})
+	if a.Is4() {
+		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: a.As4()}
 	}
 	w.must(ns.Do(func() (err error) {
 		fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
