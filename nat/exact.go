@@ -27,6 +27,11 @@ func (t *Table) earlier(k Key, b Binding) uint32 {
 
 // mayOffer reports whether there may be one more session that a remote opens and the inside has not answered.
 func (t *Table) mayOffer(k Key, b Binding) bool {
-	n := t.mappingOn(b.Uplink, k.Proto, b.Addresses[0], k.InsidePort)
+	var n uint32
+	if b.isComputed() {
+		n, _ = t.endpoint(k)
+	} else {
+		n = t.mappingOn(b.Uplink, k.Proto, b.Addresses[0], k.InsidePort)
+	}
 	return t.peers.offered < t.maxOffered() && (n == 0 || int(t.mapping(n).offered) < t.maxOfferedTo())
 }

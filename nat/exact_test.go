@@ -63,3 +63,67 @@ func TestInwardSessionsMoveNoEndpoint(t *testing.T) {
 		t.Errorf("%d mappings, %d hosts at the end", s.Mappings, s.Hosts)
 	}
 }
+
+// TestComputedAddressesNeedNoPorts: hosts with a computed address keep their ports, and no array is made for any of them, of which
+// there may be more than memory; endpoints come and go, also those that remotes spoke to first or helpers announce.
+func TestComputedAddressesNeedNoPorts(t *testing.T) {
+	table := newTable(t, func(c *Config) { c.IPv6 = true })
+	own := Binding{Uplink: isp1, Generation: 1, Computed: v6(out2)}
+	inward := own
+	inward.Inward = true
+	for _, proto := range []uint8{protoICMP, protoTCP, protoUDP, 47} {
+		k := widen(key(proto, 53, web, 53))
+		if proto == 47 {
+			k.InsidePort, k.RemotePort = 0, 0
+		}
+		first := mustOpen(t, table, k, own, after(0))
+		if tr := table.Translation(first); tr.Outside != v6(out2) || tr.OutsidePort != k.InsidePort || table.FindIn(tr.InKey()) != first {
+			t.Errorf("protocol %d became %+v", proto, tr)
+		}
+		if again := mustOpen(t, table, k, own, after(0)); again != first {
+			t.Errorf("protocol %d: two sessions", proto)
+		}
+	}
+	mustOpen(t, table, widen(key(protoUDP, 53, peer, 53)), widenBinding(bind2), after(0)) // the endpoint moves
+	mustOpen(t, table, widen(key(protoUDP, 53, plus(peer, 1), 53)), inward, after(0))
+	if u, _ := table.Bound(protoUDP, v6(host), 53); u != isp2 {
+		t.Errorf("bound to %d", u)
+	}
+	r, err := table.Reserve(protoTCP, v6(host), 5000, own, after(0))
+	if err != nil || r.OutsidePort != 5000 {
+		t.Errorf("reserved %+v, %v", r, err)
+	}
+	table.Cancel(r, after(0))
+	for _, proto := range []uint8{protoICMPv6, protoTCP, protoUDP, 47} {
+		if table.findSpace(isp1, proto, v6(out2)) != nil {
+			t.Errorf("protocol %d has an array of ports", proto)
+		}
+	}
+	drain(table, time.Hour)
+	if s := table.Stats(); s.Mappings != 0 || s.Hosts != 0 {
+		t.Errorf("%d mappings, %d hosts at the end", s.Mappings, s.Hosts)
+	}
+}
+
+// TestComputedAddressesOfTheUnknown: whoever speaks to addresses at random fills a share of the table, and an endpoint's share.
+func TestComputedAddressesOfTheUnknown(t *testing.T) {
+	table := newTable(t, func(c *Config) { c.IPv6, c.MaxSessions = true, 64 })
+	b := Binding{Uplink: isp1, Generation: 1, Inward: true}
+	opened := func(n int, change func(k *Key, i uint32)) (count int) {
+		for i := range uint32(n) {
+			k := widen(key(protoUDP, 53, web, 53))
+			change(&k, i)
+			b.Computed = packet.Addr{Hi: v6(out2).Hi, Lo: k.Inside.Lo}
+			if _, err := table.Open(k, b, after(0)); err == nil {
+				count++
+			}
+		}
+		return count
+	}
+	if n := opened(20, func(k *Key, i uint32) { k.RemotePort = uint16(i) }); n != table.maxOfferedTo() {
+		t.Errorf("%d sessions offered to one endpoint", n)
+	}
+	if n := opened(100, func(k *Key, i uint32) { k.Inside.Lo += uint64(i) + 1 }); n != table.maxOffered()-table.maxOfferedTo() {
+		t.Errorf("%d sessions offered to others", n)
+	}
+}

@@ -1,10 +1,6 @@
 package nat
 
-import (
-	"slices"
-
-	"tapgw/internal/packet"
-)
+import "tapgw/internal/packet"
 
 // mapping ties an inside endpoint to an outside endpoint on one uplink. It lives as long as it has sessions or reservations.
 // An endpoint has one mapping that new sessions use (the one in Table.endpoints) and may have older ones on other uplinks.
@@ -17,6 +13,7 @@ type mapping struct {
 	ending                  ending // the worst of its sessions'
 	reserved                uint8  // of sessions: reservations, which are none
 	offered                 uint8  // of its sessions, those the inside has not answered
+	computed                bool   // as of Binding: its port has no word
 	first                   uint32 // the session that made it, while it lives
 }
 
@@ -92,7 +89,7 @@ func (t *Table) mappingFor(k Key, b Binding, now Tick) (uint32, error) {
 	t.charge(k.Inside, 0, 1)
 	*t.mapping(m) = mapping{
 		inside: k.Inside, insidePort: k.InsidePort, proto: k.Proto, uplink: b.Uplink, generation: b.Generation,
-		outside: outside, outsidePort: port, sessions: 1,
+		outside: outside, outsidePort: port, sessions: 1, computed: b.isComputed(),
 	}
 	return m, nil
 }
@@ -120,7 +117,7 @@ func (t *Table) addEndpoint(h uint64, m uint32) bool {
 // shares the port talks to the same remote.
 func (t *Table) joinable(n uint32, k Key, b Binding) bool {
 	m := t.mapping(n)
-	return m.uplink == b.Uplink && m.generation == b.Generation && slices.Contains(b.Addresses, m.outside) &&
+	return m.uplink == b.Uplink && m.generation == b.Generation && b.has(m.outside) &&
 		t.FindIn(inKey(k, b.Uplink, m.outside, m.outsidePort)) == 0
 }
 
@@ -138,7 +135,7 @@ func (t *Table) leave(n uint32, e ending, now Tick) {
 		return
 	}
 	t.endpoints.remove(t.mappingHash(n), n)
-	if isNumbered(m.proto, m.insidePort) {
+	if isNumbered(m.proto, m.insidePort) && !m.computed {
 		t.findSpace(m.uplink, m.proto, m.outside).release(m.outsidePort, m.ending, now)
 	}
 	t.stats.mappings.Add(-1)

@@ -7,6 +7,7 @@ type Binding struct {
 	Uplink     uint8
 	Generation uint32        // changes whenever sessions made before can no longer work; up to MaxGeneration
 	Addresses  []packet.Addr // outside addresses, one pool
+	Computed   packet.Addr   // instead of Addresses: the address that follows from the inside host's own (PrefixPair), with all ports
 	Reason     uint8         // below 64
 	Helped     bool          // an application helper must see the packets, until EndHelp
 	Exact      bool          // the one address is this inside host's alone: the outside port is the inside port
@@ -30,7 +31,7 @@ func (t *Table) Open(k Key, b Binding, now Tick) (Ref, error) {
 }
 
 func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
-	if len(b.Addresses) == 0 || b.Generation > MaxGeneration {
+	if b.isEmpty() || b.Generation > MaxGeneration {
 		return 0, ErrBinding
 	}
 	t.mu.Lock()

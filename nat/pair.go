@@ -38,7 +38,7 @@ func (t *Table) ReservePair(proto uint8, inside packet.Addr, port uint16, b Bind
 // placePair returns b with the address and the lower port of a pair: beside the mapping that one of its endpoints has, else two
 // free ports.
 func (t *Table) placePair(proto uint8, inside packet.Addr, port uint16, b Binding, now Tick) (Binding, error) {
-	if b.Exact {
+	if b.Exact || b.isComputed() {
 		return b, nil
 	}
 	for i := range uint16(2) {

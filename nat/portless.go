@@ -12,6 +12,9 @@ func isNumbered(proto uint8, port uint16) bool { return HasPorts(proto) || port 
 // takeOutside finds the outside endpoint of mapping m of k on b. Without ports that is an address by which no other inside host
 // speaks this protocol with the same remote.
 func (t *Table) takeOutside(k Key, b Binding, m uint32, now Tick) (outside packet.Addr, port uint16, err error) {
+	if b.isComputed() {
+		return t.takeComputed(k, b)
+	}
 	if isNumbered(k.Proto, k.InsidePort) {
 		s, port, err := t.takePort(k, b, m, now)
 		if err != nil {

@@ -22,7 +22,7 @@ func (t *Table) Reserve(proto uint8, inside packet.Addr, port uint16, b Binding,
 }
 
 func (t *Table) reserve(proto uint8, inside packet.Addr, port uint16, b Binding, now Tick) (Reservation, error) {
-	if len(b.Addresses) == 0 || b.Generation > MaxGeneration || proto != protoTCP && proto != protoUDP {
+	if b.isEmpty() || b.Generation > MaxGeneration || proto != protoTCP && proto != protoUDP {
 		return Reservation{}, ErrBinding
 	}
 	n, err := t.mappingFor(Key{Proto: proto, Inside: inside, InsidePort: port}, b, now)
@@ -30,7 +30,7 @@ func (t *Table) reserve(proto uint8, inside packet.Addr, port uint16, b Binding,
 		return Reservation{}, err
 	}
 	m := t.mapping(n)
-	if m.reserved == maxReserved || t.mappingOn(m.uplink, m.proto, m.outside, m.outsidePort) != n {
+	if m.reserved == maxReserved || !m.computed && t.mappingOn(m.uplink, m.proto, m.outside, m.outsidePort) != n {
 		t.leave(n, unused, now) // a port that is shared cannot be told from outside
 		return Reservation{}, ErrNoPort
 	}
