@@ -155,7 +155,8 @@ func addWords(a, b uint16) uint16 { return uint16((uint32(a) + uint32(b)) % 0xff
 
 func (b *Binding) isComputed() bool { return b.Computed != packet.Addr{} }
 
-func (b *Binding) isEmpty() bool { return len(b.Addresses) == 0 && !b.isComputed() }
+// IsEmpty reports whether there is no outside address in b.
+func (b *Binding) IsEmpty() bool { return len(b.Addresses) == 0 && !b.isComputed() }
 
 // has reports whether a mapping at an outside address can serve sessions of b.
 func (b *Binding) has(outside packet.Addr) bool {

@@ -31,7 +31,7 @@ func (t *Table) Open(k Key, b Binding, now Tick) (Ref, error) {
 }
 
 func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
-	if b.isEmpty() || b.Generation > MaxGeneration {
+	if b.IsEmpty() || b.Generation > MaxGeneration {
 		return 0, ErrBinding
 	}
 	t.mu.Lock()

@@ -22,7 +22,7 @@ func (t *Table) Reserve(proto uint8, inside packet.Addr, port uint16, b Binding,
 }
 
 func (t *Table) reserve(proto uint8, inside packet.Addr, port uint16, b Binding, now Tick) (Reservation, error) {
-	if b.isEmpty() || b.Generation > MaxGeneration || proto != protoTCP && proto != protoUDP {
+	if b.IsEmpty() || b.Generation > MaxGeneration || proto != protoTCP && proto != protoUDP {
 		return Reservation{}, ErrBinding
 	}
 	n, err := t.mappingFor(Key{Proto: proto, Inside: inside, InsidePort: port}, b, now)

@@ -44,6 +44,11 @@ func opens(p *packet.Packet) bool {
 	return p.TCPFlags&(packet.SYN|packet.ACK|packet.RST|packet.FIN) == packet.SYN
 }
 
+// goesOn reports whether a TCP segment belongs to a connection that is under way.
+func goesOn(p *packet.Packet) bool {
+	return p.TCPFlags&(packet.SYN|packet.ACK|packet.RST) == packet.ACK
+}
+
 // hop is the way of new sessions to an inside address.
 func (g *Gateway) hop(inside packet.Addr) uint8 {
 	g.mu.Lock()

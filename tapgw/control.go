@@ -33,8 +33,8 @@ type helpers struct {
 	set   atomic.Pointer[helper.Set]
 	count helperCounts
 	calls calls
-	// isStatic reports whether an outside address of an uplink is one inside host's alone.
-	isStatic func(uplink uint8, outside packet.Addr) bool
+	// at is the binding to one outside address of an uplink.
+	at func(uplink uint8, outside packet.Addr) nat.Binding
 
 	mu       sync.RWMutex
 	controls map[nat.Ref]*control

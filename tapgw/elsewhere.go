@@ -24,7 +24,7 @@ func (g *Gateway) toHost(b []byte, p *packet.Packet, uplink uint8, res Result) R
 // on both is judged by the latter alone.
 func (g *Gateway) isElsewhere(b []byte, p *packet.Packet, uplink uint8) bool {
 	v := g.view.Load()
-	if v.Owner(p.Dst.Netip()) == nil || v.has(uplink, p.Dst) {
+	if !v.leads(p.Dst) || v.has(uplink, p.Dst) {
 		return false
 	}
 	return slices.ContainsFunc(v.Uplinks, func(u *uplinks.Uplink) bool {
@@ -34,7 +34,7 @@ func (g *Gateway) isElsewhere(b []byte, p *packet.Packet, uplink uint8) bool {
 
 // has reports whether an address is one of an uplink's.
 func (v *view) has(uplink uint8, a packet.Addr) bool {
-	return int(uplink) < len(v.addresses) && (slices.Contains(v.addresses[uplink], a) || v.staticTo(uplink, a) != nil)
+	return int(uplink) < len(v.addresses) && (slices.Contains(v.addresses[uplink], a) || v.ownerTo(uplink, a).whole)
 }
 
 // homeOf returns the uplink that has an address, preferably the one that received a packet to it.
@@ -47,7 +47,7 @@ func (v *view) homeOf(uplink uint8, a packet.Addr) uint8 {
 
 // isMapped reports whether a packet would be for a mapping, or a session, if an uplink had received it.
 func (g *Gateway) isMapped(b []byte, p *packet.Packet, uplink uint8) bool {
-	if g.view.Load().staticTo(uplink, p.Dst) != nil {
+	if g.view.Load().ownerTo(uplink, p.Dst).whole {
 		return true
 	}
 	key, ok := nat.InKeyOf(p, uplink)

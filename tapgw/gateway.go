@@ -69,7 +69,7 @@ func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gate
 		g.fromUplink[id] = nat.NewFragments[fate](&g.drops[FragmentLost])
 	}
 	g.helpers = newHelpers(table)
-	g.helpers.isStatic = func(uplink uint8, outside packet.Addr) bool { return g.view.Load().staticTo(uplink, outside) != nil }
+	g.helpers.at = func(uplink uint8, outside packet.Addr) nat.Binding { return g.view.Load().at(uplink, outside) }
 	g.candidates = make([]policy.Candidate, 0, uplinks.MaxUplinks)
 	g.SetUplinks(uplinks.NewSnapshot(nil))
 	g.SetHost(cfg.TAPIP)
@@ -87,19 +87,23 @@ type view struct {
 	*uplinks.Snapshot
 	addresses [uplinks.MaxUplinks][]packet.Addr // of each uplink: the pool
 	static    [uplinks.MaxUplinks][]static
+	prefixes  [uplinks.MaxUplinks][]nat.PrefixPair
 	insides   map[packet.Addr]bool        // that have a static mapping
 	capacity  [uplinks.MaxUplinks]float64 // bits per second, never 0 for an uplink that exists
+
+	isHostItself func(inside packet.Addr) bool
 }
 
 // SetUplinks publishes a new view of the uplinks; frames under way may still use the one before.
 func (g *Gateway) SetUplinks(s *uplinks.Snapshot) {
-	v := &view{Snapshot: s}
+	v := &view{Snapshot: s, isHostItself: g.isHostItself}
 	for id, c := range uplinks.EffectiveCapacity(s.Uplinks) {
 		v.capacity[id] = float64(max(c.Up, c.Down))
 	}
 	for _, u := range s.Uplinks {
 		v.addresses[u.ID] = u.Pool()
 		v.addStatic(u)
+		v.addPrefixes(u)
 	}
 	g.view.Store(v)
 }

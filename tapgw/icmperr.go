@@ -28,7 +28,7 @@ func (g *Gateway) answer(why Reason, b []byte, p *packet.Packet, mtu int) []byte
 		return craft.Reset(l, ip[p.L4-p.L3:], p.Dst.Netip(), p.Src.Netip())
 	case TooBig:
 		trouble = craft.TooBig
-	case NoUplink:
+	case NoUplink, NoRoute, ReservedSubnet:
 		trouble = craft.NoRoute
 	}
 	return craft.Error(l, g.routerAddr(), p.Src.Netip(), ip, trouble, mtu)

@@ -17,9 +17,12 @@ func (g *Gateway) Inbound(b []byte, uplink uint8, now nat.Tick) Result {
 	if p.IPv6 != g.cfg.IPv6 {
 		return Result{Verdict: Ignore}
 	}
-	s := g.view.Load().staticTo(uplink, p.Dst)
-	res := g.inbound(b, &p, uplink, s != nil, now)
-	if s != nil && p.Kind != packet.Discovery && (res.Verdict == Ignore || res.Verdict == GiveBack) { // the host never answers for it
+	o := g.view.Load().ownerTo(uplink, p.Dst)
+	if o.why != nat.Translated && p.Kind != packet.Discovery {
+		return g.drop(unmappedReason(o.why))
+	}
+	res := g.inbound(b, &p, uplink, o.whole, now)
+	if o.whole && p.Kind != packet.Discovery && (res.Verdict == Ignore || res.Verdict == GiveBack) { // the host never answers for it
 		return g.drop(NoSession)
 	}
 	if res.Verdict == Ignore && p.IPv6 && p.Options { // of what has extension headers the host's stack has no copy

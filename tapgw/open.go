@@ -118,7 +118,7 @@ func (g *Gateway) listCandidates(v *view, inside packet.Addr) {
 	g.candidates = g.candidates[:0]
 	for _, prefers := range preferences {
 		for _, u := range v.Uplinks {
-			if addresses, _ := v.outside(u.ID, inside); len(addresses) > 0 && u.Ready() && prefers(u) {
+			if v.serves(u.ID, inside) && u.Ready() && prefers(u) {
 				g.addCandidate(v, u)
 			}
 		}
@@ -147,9 +147,8 @@ func (g *Gateway) isCandidate(id uint8) bool {
 }
 
 func (v *view) binding(u *uplinks.Uplink, why policy.Reason, hop uint8, inside, remote packet.Addr) nat.Binding {
-	addresses, exact := v.outside(u.ID, inside)
-	return nat.Binding{
-		Uplink: u.ID, Generation: u.Generation, Addresses: addresses, Exact: exact, Reason: uint8(why), Hop: hop,
-		Turned: v.Owner(remote.Netip()) != nil,
-	}
+	b := v.outside(u.ID, inside)
+	b.Uplink, b.Generation, b.Reason, b.Hop = u.ID, u.Generation, uint8(why), hop
+	b.Turned = v.leads(remote)
+	return b
 }

@@ -15,14 +15,14 @@ type TCPOptions struct {
 // SetTCP replaces the options, for the packets from now on.
 func (g *Gateway) SetTCP(o TCPOptions) { g.tcp.Store(&o) }
 
-// mayOpen reports whether a segment from inside may open a session: a SYN, or where the user wants that whatever belongs to a
-// connection that goes on.
+// mayOpen reports whether a segment from inside may open a session: a SYN, or where the user wants that, or nothing can have changed,
+// whatever belongs to a connection that goes on.
 func (g *Gateway) mayOpen(p *packet.Packet) bool {
 	switch p.TCPFlags & (packet.SYN | packet.ACK | packet.RST) {
 	case packet.SYN:
 		return true
 	case packet.ACK:
-		return g.tcp.Load().Adopt
+		return g.tcp.Load().Adopt || g.adopts(p.Src)
 	}
 	return false
 }

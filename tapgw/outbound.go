@@ -1,6 +1,8 @@
 package tapgw
 
 import (
+	"cmp"
+
 	"tapgw/helper"
 	"tapgw/internal/packet"
 	"tapgw/nat"
@@ -21,7 +23,7 @@ func (g *Gateway) Outbound(b []byte, now nat.Tick) Result {
 		return res
 	}
 	b = b[:len(b)+int(res.Grown)]
-	if res.turned && g.isOwn(p.Dst) {
+	if res.turned && g.view.Load().leads(p.Dst) {
 		return g.turn(b, &p, res, now)
 	}
 	return g.fit(b, &p, inside, res)
@@ -60,7 +62,7 @@ func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Resu
 		return g.respond(b, p, &tr, u, now)
 	}
 	key, query := nat.KeyOf(p)
-	if !query && !g.view.Load().insides[p.Src] { // who has an address of its own answers queries too
+	if !query && !g.view.Load().hasOwn(p.Src) { // who has an address of its own answers queries too
 		return g.outboundMiss(b, p, key, now)
 	}
 	ref := g.table.FindOut(key)
@@ -141,7 +143,9 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 	if !isHost(p.Src) || !isHost(p.Dst) {
 		return g.drop(BadAddress)
 	}
-	switch {
+	switch v := g.view.Load(); {
+	case v.translates(p.Dst): // the host has no route there
+		return g.refuse(NoRoute, b, p, 0, now)
 	case g.isOwn(p.Dst) && !g.turns(b, p):
 		return Result{Verdict: Return}
 	case p.Kind == packet.TCP && !g.mayOpen(p):
@@ -153,6 +157,9 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 		return g.respond(b, p, &tr, u, now)
 	}
 	ref, u, why := g.open(key, g.isBound(b), now)
+	if why == NoUplink {
+		why = cmp.Or(g.view.Load().unmapped(p.Src), NoUplink)
+	}
 	if why != NoReason {
 		g.refusals.note(why, p.Src)
 		return g.refuse(why, b, p, 0, now)

@@ -103,10 +103,9 @@ func (h *helpers) reserve(c *control, r helper.Related) ([]nat.Reservation, erro
 
 // binding is that of what is related to a control session.
 func (h *helpers) binding(s *nat.Translation) nat.Binding {
-	return nat.Binding{
-		Uplink: s.Uplink, Generation: s.Generation, Addresses: []packet.Addr{s.Outside}, Exact: h.isStatic(s.Uplink, s.Outside),
-		Reason: uint8(policy.ReasonRelated),
-	}
+	b := h.at(s.Uplink, s.Outside)
+	b.Uplink, b.Generation, b.Reason = s.Uplink, s.Generation, uint8(policy.ReasonRelated)
+	return b
 }
 
 // expect notes a related session, in the place of what was announced before for the same endpoint. h.mu is held.
@@ -192,8 +191,8 @@ func (g *Gateway) openRelated(v *view, key nat.Key, hop uint8, now nat.Tick) (na
 	if u == nil || !u.Ready() || u.Generation != s.Generation || g.Avoids(u) {
 		return 0, nil
 	}
-	b := v.binding(u, policy.ReasonRelated, hop, key.Inside, key.Remote)
-	b.Addresses, b.Exact = []packet.Addr{s.Outside}, v.staticTo(u.ID, s.Outside) != nil
+	b := v.at(u.ID, s.Outside)
+	b.Uplink, b.Generation, b.Reason, b.Hop, b.Turned = u.ID, u.Generation, uint8(policy.ReasonRelated), hop, v.leads(key.Remote)
 	ref, err := g.table.Open(key, b, now)
 	if err != nil {
 		return 0, nil

@@ -49,37 +49,58 @@ func (v *view) staticAt(outside packet.Addr) *static {
 }
 
 // outside is what sessions of an inside host are translated to on an uplink: its own address there, or the pool.
-func (v *view) outside(uplink uint8, inside packet.Addr) (addresses []packet.Addr, exact bool) {
+func (v *view) outside(uplink uint8, inside packet.Addr) nat.Binding {
 	for i := range v.static[uplink] {
 		if s := &v.static[uplink][i]; s.inside == inside {
-			return s.addresses, true
+			return nat.Binding{Addresses: s.addresses, Exact: true}
 		}
 	}
-	return v.addresses[uplink], false
+	if a, _, translated := v.computed(uplink, inside); translated {
+		return nat.Binding{Computed: a}
+	}
+	return nat.Binding{Addresses: v.addresses[uplink]}
 }
+
+// at is the binding to one outside address of an uplink.
+func (v *view) at(uplink uint8, outside packet.Addr) nat.Binding {
+	o := v.ownerTo(uplink, outside)
+	if o.computed {
+		return nat.Binding{Computed: outside}
+	}
+	return nat.Binding{Addresses: []packet.Addr{outside}, Exact: o.whole}
+}
+
+// serves reports whether an inside host has an address on an uplink.
+func (v *view) serves(uplink uint8, inside packet.Addr) bool {
+	b := v.outside(uplink, inside)
+	return !b.IsEmpty()
+}
+
+// hasOwn reports whether an inside host has an address of its own on some uplink.
+func (v *view) hasOwn(inside packet.Addr) bool { return v.insides[inside] || v.translates(inside) }
 
 // welcome opens the session of a packet that a remote sent to an inside host's own address, whatever remote and port; what the
 // host itself lets in is its own firewall's; whole says that the address is one. It returns 0 for what opens none, and where the
 // two talk by another uplink or address already: whoever forges a source shall not move that.
 func (g *Gateway) welcome(p *packet.Packet, key nat.InKey, now nat.Tick) (ref nat.Ref, whole bool) {
 	v := g.view.Load()
-	s := v.staticTo(key.Uplink, key.Outside)
-	if s == nil {
+	o := v.ownerTo(key.Uplink, key.Outside)
+	if !o.whole {
 		return 0, false
 	}
-	if !isHost(p.Src) || p.Kind == packet.TCP && !opens(p) {
+	if !isHost(p.Src) || p.Kind == packet.TCP && !opens(p) && !(o.computed && goesOn(p)) {
 		return 0, true
 	}
 	u := v.ByID(key.Uplink)
-	k := nat.Key{Inside: s.inside, Remote: key.Remote, InsidePort: key.OutsidePort, RemotePort: key.RemotePort, Proto: key.Proto}
+	k := nat.Key{Inside: o.inside, Remote: key.Remote, InsidePort: key.OutsidePort, RemotePort: key.RemotePort, Proto: key.Proto}
 	if other := g.table.FindOut(k); other != 0 && g.works(other) {
 		return 0, true
 	}
-	b := v.binding(u, policy.ReasonMapping, g.hop(s.inside), s.inside, key.Remote)
+	b := v.binding(u, policy.ReasonMapping, g.hop(o.inside), o.inside, key.Remote)
 	b.Inward = true
 	ref, err := g.table.Open(k, b, now)
 	if err != nil {
-		g.refusals.note(refusal(err), s.inside)
+		g.refusals.note(refusal(err), o.inside)
 	}
 	return ref, true
 }

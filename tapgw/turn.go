@@ -44,7 +44,7 @@ func (g *Gateway) turnOne(b []byte, p *packet.Packet, now nat.Tick) Result {
 func (g *Gateway) turnsTo(b []byte, p *packet.Packet) (uplink uint8, ok bool) {
 	v := g.view.Load()
 	for _, u := range v.Uplinks {
-		if v.staticTo(u.ID, p.Dst) != nil {
+		if v.ownerTo(u.ID, p.Dst).whole {
 			return u.ID, true
 		}
 		if !slices.Contains(v.addresses[u.ID], p.Dst) {

@@ -47,6 +47,9 @@ const (
 	ForgedICMP             // ICMP error about a session that nobody who saw its packets would send
 	HelperWaits            // of a session that a helper reads: not whole, not sound, or something before it is missing
 	WrongUplink            // for a mapping of another uplink than the one that received it
+	NoRoute                // to a prefix of the inside that the host does not know the way to
+	ReservedSubnet         // of a translated prefix, an address without one on the other side (RFC 6296 §4.2)
+	ReservedHost           // … as its interface identifier is all zero, or the uplink's own address (RFC 6296 §3.7)
 	numReasons
 )
 
@@ -54,6 +57,7 @@ var reasonText = [numReasons]string{
 	"", "bad_packet", "not_ipv4", "bad_address", "unknown_protocol", "no_uplink", "table_full", "no_port", "not_syn",
 	"no_session", "stale_session", "too_big", "uplink_not_ready", "bad_icmp", "fragment_lost",
 	"host_sessions", "host_ports", "host_rate", "filtered", "forged_icmp", "helper_waits", "wrong_uplink",
+	"no_route", "reserved_subnet", "reserved_host",
 }
 
 // String is the label of metrics.

@@ -37,6 +37,7 @@ type Side struct {
 
 	Addresses  []netip.Addr // never empty while usable; those of Static come last
 	Static     []Static     // inside hosts that have one of Addresses for themselves
+	NPTv6      []NPTv6      // prefixes of the inside that are translated to prefixes routed here
 	Gateway    netip.Addr   // invalid on point-to-point links
 	GatewayMAC [6]byte      // zero until resolved, and on header-less links
 
@@ -51,7 +52,9 @@ type side struct {
 	family     Family
 	addresses  []netip.Addr
 	static     []Static
+	nptv6      []NPTv6
 	held       []netip.Addr // addresses the sessions of this generation may use
+	heldNPTv6  []NPTv6      // … and prefixes
 	generation uint32
 	gateway    netip.Addr
 	gatewayMAC [6]byte
@@ -80,6 +83,7 @@ func (s *side) refresh(u *tracked, v *view) {
 		s.addresses = v.withoutAliases(u.link.Index, s.addresses, s.gateway, s.source)
 	}
 	s.addStatic(u.spec.Static)
+	s.addNPTv6(u.spec.NPTv6)
 	s.compareAddresses(u)
 }
 
@@ -93,8 +97,10 @@ func (s *side) compareAddresses(u *tracked) {
 	if lost {
 		s.generation++
 		s.health, s.proven = Health{}, false
+	} else if s.lostNPTv6() {
+		s.generation++
 	}
-	s.held = s.addresses
+	s.held, s.heldNPTv6 = s.addresses, s.nptv6
 }
 
 // addresses are those of a family that the configuration wants used.
@@ -164,7 +170,7 @@ func (s *side) lacks(u *tracked) string {
 func (s *side) publish(u *tracked) Side {
 	return Side{
 		State: s.state, Reason: s.reason, Since: s.since, Unproven: !s.proven && s.lacks(u) == "",
-		Addresses: slices.Clone(s.addresses), Static: slices.Clone(s.static),
+		Addresses: slices.Clone(s.addresses), Static: slices.Clone(s.static), NPTv6: slices.Clone(s.nptv6),
 		Gateway: s.gateway, GatewayMAC: s.gatewayMAC, Generation: s.generation, Health: s.health,
 	}
 }

@@ -18,6 +18,7 @@ type Spec struct {
 	Gateway   netip.Addr   // overrides the default route's
 	Addresses []netip.Addr // overrides the interface's
 	Static    []Static     // their outside addresses need not be the interface's: it is enough that they are routed here
+	NPTv6     []NPTv6
 
 	CapacityUp, CapacityDown uint64 // bits per second
 	Weight                   int
