@@ -50,6 +50,7 @@ func (l *loader) checkUplinks() {
 			l.claim(owners, u.Interface, path+".interface", i)
 		}
 	}
+	l.checkOutsides()
 }
 
 // claim notes that the name belongs to uplink i, once.
@@ -79,6 +80,7 @@ func (l *loader) checkUplink(u Uplink, path string) {
 		}
 	}
 	l.checkStatic(u, path)
+	l.checkNPTv6(u, path)
 	if !l.sound(path + ".addresses") {
 		return
 	}

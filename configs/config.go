@@ -82,6 +82,7 @@ type Uplink struct {
 	Gateway   netip.Addr
 	Addresses []netip.Addr // outside addresses to translate to
 	Static    []Static     // inside hosts with an outside address of their own
+	NPTv6     []NPTv6      // prefixes of the inside with a prefix outside of their own
 	Capacity  Capacity
 	Weight    int // share under the weighted scheduler, ≥ 1
 	Tier      int // lower is preferred
@@ -89,6 +90,9 @@ type Uplink struct {
 
 // Static is a one-to-one mapping: the inside host has the outside address alone.
 type Static struct{ Inside, Outside netip.Addr }
+
+// NPTv6 is a pair of prefixes that are translated to each other, one to one (RFC 6296).
+type NPTv6 struct{ Inside, Outside netip.Prefix }
 
 // Capacity is what the ISP delivers, in bits per second; 0 is unknown.
 type Capacity struct{ Up, Down uint64 }

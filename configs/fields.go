@@ -139,6 +139,7 @@ var uplinkFields = []field[Uplink]{
 	optional("gateway", func(u *Uplink) *netip.Addr { return &u.Gateway }, parseAddr, formatAddr),
 	list("addresses", "", func(u *Uplink) *[]netip.Addr { return &u.Addresses }, parseAddr, formatAddr),
 	list("static", "", func(u *Uplink) *[]Static { return &u.Static }, parseStatic, Static.String),
+	list("nptv6", "", func(u *Uplink) *[]NPTv6 { return &u.NPTv6 }, parseNPTv6, NPTv6.String),
 	optional("capacity.up", func(u *Uplink) *uint64 { return &u.Capacity.Up }, parseRate, formatRate),
 	optional("capacity.down", func(u *Uplink) *uint64 { return &u.Capacity.Down }, parseRate, formatRate),
 	scalar("weight", func(u *Uplink) *int { return &u.Weight }, within(1, 1000), strconv.Itoa),

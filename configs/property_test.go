@@ -98,6 +98,10 @@ func validUplink(t *rapid.T, i int) Uplink {
 	for i := 1; i < len(u.Addresses) && rapid.Bool().Draw(t, "static"); i++ {
 		u.Static = append(u.Static, Static{netip.AddrFrom4([4]byte{192, 168, 9, byte(i)}), u.Addresses[i]})
 	}
+	if bits := rapid.IntRange(40, longestNPTv6).Draw(t, "prefix"); rapid.Bool().Draw(t, "nptv6") {
+		inside, outside := netip.AddrFrom16([16]byte{0xfd, 1: 1}), netip.AddrFrom16([16]byte{0x20, 1, 0xd, byte(i), byte(i)})
+		u.NPTv6 = append(u.NPTv6, NPTv6{netip.PrefixFrom(inside, bits), netip.PrefixFrom(outside, bits)})
+	}
 	return u
 }
 

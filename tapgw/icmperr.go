@@ -16,7 +16,8 @@ func (g *Gateway) refuse(why Reason, b []byte, p *packet.Packet, mtu int, now na
 	return res
 }
 
-// answer builds what tells the sender: no route where there is no way to the destination, that it is prohibited where the
+// answer builds what tells the sender: no route where there is no way to the destination, or none that its subnet may take (RFC 6296
+// §4.2), the source where that may take none (RFC 6296 §3.7), that it is prohibited where the
 // translator has no room (RFC 5508 REQ-8), the MTU where the packet does not fit, and a reset for TCP we do not know, so
 // that the application connects again at once.
 func (g *Gateway) answer(why Reason, b []byte, p *packet.Packet, mtu int) []byte {
@@ -30,6 +31,8 @@ func (g *Gateway) answer(why Reason, b []byte, p *packet.Packet, mtu int) []byte
 		trouble = craft.TooBig
 	case NoUplink, NoRoute, ReservedSubnet:
 		trouble = craft.NoRoute
+	case ReservedHost:
+		trouble = craft.BadSource
 	}
 	return craft.Error(l, g.routerAddr(), p.Src.Netip(), ip, trouble, mtu)
 }

@@ -46,6 +46,8 @@ func TestRefusalsV6(t *testing.T) {
 		TableFull: {1, 1, 0, 0, 0, 0},
 		NoPort:    {1, 1, 0, 0, 0, 0},
 		TooBig:    {2, 0, 0, 0, 0x05, 0x14},
+
+		NoRoute: {1, 0, 0, 0, 0, 0}, ReservedSubnet: {1, 0, 0, 0, 0, 0}, ReservedHost: {4, 0, 0, 0, 0, 8},
 	} {
 		b := d.refused(clone(long), why, 1300)
 		ip := b[packet.VnetLen+packet.EthernetLen:]

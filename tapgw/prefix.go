@@ -80,18 +80,14 @@ func (v *view) anyPrefix(has func(*nat.PrefixPair) bool) bool {
 	return false
 }
 
-// unmapped names the drop of an inside address that has none on the uplinks which translate its prefix; NoReason where it has.
+// unmapped names the drop of an inside address that no uplink carries, where one that could has none for it in its prefix.
 func (v *view) unmapped(inside packet.Addr) Reason {
-	why := NoReason
 	for _, u := range v.Uplinks {
-		switch _, fault, translated := v.computed(u.ID, inside); {
-		case translated && fault == nat.Translated:
-			return NoReason
-		case translated:
-			why = unmappedReason(fault)
+		if _, why, translated := v.computed(u.ID, inside); translated && why != nat.Translated && u.State.Usable() && u.Ready() {
+			return unmappedReason(why)
 		}
 	}
-	return why
+	return NoReason
 }
 
 func unmappedReason(why nat.Unmapped) Reason {

@@ -21,6 +21,7 @@ const (
 	NoRoute    Trouble = iota // RFC 1812 §5.2.7.1 code 0, RFC 4443 §3.1 code 0
 	Prohibited                // RFC 1812 §5.2.7.1 code 13, RFC 4443 §3.1 code 1
 	TooBig                    // RFC 1191 §4, RFC 4443 §3.2
+	BadSource                 // RFC 4443 §3.4 about the source address; of IPv6 alone
 )
 
 // How much of the refused packet an ICMP error carries: RFC 1812 §4.3.2.3 asks for as much as fits in 576 bytes, RFC 4443
@@ -59,15 +60,22 @@ func errorV6(ip *layers.IPv6, why Trouble) *layers.ICMPv6 {
 		NoRoute:    layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodeNoRouteToDst),
 		Prohibited: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodeAdminProhibited),
 		TooBig:     layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0),
+		BadSource:  layers.CreateICMPv6TypeCode(layers.ICMPv6TypeParameterProblem, layers.ICMPv6CodeErroneousHeaderField),
 	}[why]
 	return icmpv6(ip, code)
 }
 
-// number is what stands before the quote in an error of ICMPv6: the MTU, or nothing.
+// sourceAt is where the source address lies in the header of IPv6.
+const sourceAt = 8
+
+// number is what stands before the quote in an error of ICMPv6: the MTU, the place of what is wrong, or nothing.
 func number(why Trouble, mtu int) gopacket.Payload {
 	var b [4]byte
-	if why == TooBig {
+	switch why {
+	case TooBig:
 		binary.BigEndian.PutUint32(b[:], uint32(mtu))
+	case BadSource:
+		binary.BigEndian.PutUint32(b[:], sourceAt)
 	}
 	return b[:]
 }

@@ -96,6 +96,7 @@ func TestError(t *testing.T) {
 		{"IPv6, no route", NoRoute, v6.ICMPTypeDestinationUnreachable, 0, 0, short, routerV6, hostV6, 61},
 		{"IPv6, prohibited", Prohibited, v6.ICMPTypeDestinationUnreachable, 1, 0, long, routerV6, hostV6, 1232},
 		{"IPv6, too big", TooBig, v6.ICMPTypePacketTooBig, 0, 100000, long, routerV6, hostV6, 1232},
+		{"IPv6, bad source", BadSource, v6.ICMPTypeParameterProblem, 0, 8, short, routerV6, hostV6, 61},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			src, dst, hops, proto, body := read(t, Error(link, c.router, c.to, c.quoted, c.why, c.mtu), link.Destination)

@@ -40,8 +40,12 @@ func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
 		for _, s := range u.Static {
 			static = append(static, uplinks.Static(s))
 		}
+		var nptv6 []uplinks.NPTv6
+		for _, n := range u.NPTv6 {
+			nptv6 = append(nptv6, uplinks.NPTv6(n))
+		}
 		t.Specs = append(t.Specs, uplinks.Spec{
-			Name: u.Name, Interface: u.Interface, Gateway: u.Gateway, Addresses: u.Addresses, Static: static,
+			Name: u.Name, Interface: u.Interface, Gateway: u.Gateway, Addresses: u.Addresses, Static: static, NPTv6: nptv6,
 			CapacityUp: u.Capacity.Up, CapacityDown: u.Capacity.Down, Weight: u.Weight, Tier: u.Tier,
 		})
 	}

@@ -1,0 +1,366 @@
+package tapgw
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"tapgw/internal/packet"
+	"tapgw/nat"
+	"tapgw/uplinks"
+)
+
+// What the prefixes of the tests make of insideV6 on each uplink, calculated by hand, and other addresses.
+var (
+	mapped1  = netip.MustParseAddr("2001:db8:100:ce48::2")
+	mapped2  = netip.MustParseAddr("2001:db8:200:cd48::2")
+	wan2V6   = netip.MustParseAddr("2001:db8:2::2")
+	routeV6  = netip.MustParseAddr("2001:db8:fe::1") // a router on the way
+	strayV6  = netip.MustParseAddr("fd00:9::2")      // of no prefix that is translated
+	noSubnet = netip.MustParseAddr("fd00:1:0:ffff::2")
+)
+
+func pairOf(inside, outside string) uplinks.NPTv6 {
+	return uplinks.NPTv6{Inside: netip.MustParsePrefix(inside), Outside: netip.MustParsePrefix(outside)}
+}
+
+// prefixes is a world with a prefix of its own on each of two uplinks of IPv6.
+type prefixes struct{ dual }
+
+func newPrefixes(t *testing.T) *prefixes {
+	t.Helper()
+	w := &prefixes{newDual(t)}
+	w.ups[1].V6 = uplinks.Side{State: uplinks.Up, Addresses: []netip.Addr{wan2V6}, GatewayMAC: [6]byte{2, 1}, Generation: 8}
+	w.ups[0].V6.NPTv6 = []uplinks.NPTv6{pairOf("fd00:1::/48", "2001:db8:100::/48")}
+	w.ups[1].V6.NPTv6 = []uplinks.NPTv6{pairOf("fd00:1::/48", "2001:db8:200::/48")}
+	w.publishV6()
+	return w
+}
+
+func (w *prefixes) publishV6() {
+	a, b := w.ups[0], w.ups[1]
+	w.both.SetUplinks(uplinks.NewSnapshot([]*uplinks.Uplink{&a, &b}))
+}
+
+// outV6 handles what leaves, which must go by an uplink, and inV6 what comes; both return what became of the frame.
+func (w *prefixes) outV6(b []byte, uplink uint8) []byte {
+	w.t.Helper()
+	b = clone(b)
+	res := w.both.Outbound(b, start)
+	w.expect(res, Send, NoReason)
+	if res.Uplink != uplink {
+		w.t.Fatalf("by uplink %d, want %d", res.Uplink, uplink)
+	}
+	return b
+}
+
+func (w *prefixes) inV6(b []byte, uplink uint8) []byte {
+	w.t.Helper()
+	b = clone(b)
+	w.expect(w.both.Inbound(b, uplink, start), Deliver, NoReason)
+	return b
+}
+
+func (w *prefixes) droppedIn(b []byte, uplink uint8, why Reason) {
+	w.t.Helper()
+	w.expect(w.both.Inbound(clone(b), uplink, start), Drop, why)
+}
+
+// ends are the addresses of a frame.
+func endsOf(b []byte) (src, dst netip.Addr) {
+	ip := b[packet.VnetLen+packet.EthernetLen:]
+	return netip.AddrFrom16([16]byte(ip[8:24])), netip.AddrFrom16([16]byte(ip[24:40]))
+}
+
+// transport is what follows the header of IPv6.
+func transport(b []byte) []byte { return b[packet.VnetLen+packet.EthernetLen+40:] }
+
+func tcpV6(t *testing.T, src netip.Addr, sport uint16, dst netip.Addr, dport uint16, flags uint8) []byte {
+	return buildV6(t, ipV6(src, dst, layers.IPProtocolTCP), &layers.TCP{
+		SrcPort: layers.TCPPort(sport), DstPort: layers.TCPPort(dport), Seq: 1000, Ack: 2000, Window: 100,
+		FIN: flags&packet.FIN != 0, SYN: flags&packet.SYN != 0, RST: flags&packet.RST != 0, ACK: flags&packet.ACK != 0,
+	})
+}
+
+func echoV6(t *testing.T, src, dst netip.Addr, kind uint8, id uint16) []byte {
+	return buildV6(t, ipV6(src, dst, layers.IPProtocolICMPv6), icmpV6(kind, 0), &layers.ICMPv6Echo{Identifier: id, SeqNumber: 1})
+}
+
+func greV6(t *testing.T, src, dst netip.Addr) []byte {
+	return buildV6(t, ipV6(src, dst, layers.IPProtocolGRE), gopacket.Payload("sixteen bytes..."))
+}
+
+// tooBigV6 is the error of a router about a packet, IPv6 header and all.
+func tooBigV6(t *testing.T, from, to netip.Addr, quoted []byte) []byte {
+	body := append(binary.BigEndian.AppendUint32(nil, 1300), quoted[packet.VnetLen+packet.EthernetLen:]...)
+	return buildV6(t, ipV6(from, to, layers.IPProtocolICMPv6), icmpV6(packet.ICMPv6TooBig, 0), gopacket.Payload(body))
+}
+
+// kindsV6 are packets of all kinds from one address to another.
+func kindsV6(t *testing.T, src, dst netip.Addr) map[string][]byte {
+	return map[string][]byte{
+		"udp": udpV6(t, src, 53, dst, 53, "x"), "tcp": tcpV6(t, src, 22, dst, 80, syn), "gre": greV6(t, src, dst),
+		"echo": echoV6(t, src, dst, packet.ICMPv6Echo, 7), "esp": buildV6(t, ipV6(src, dst, layers.IPProtocolESP), gopacket.Payload("0123456789abcdef")),
+		"extension header": buildV6(t, ipV6(src, dst, 60), gopacket.Payload("\xfd\x00\x01\x04\x00\x00\x00\x00payload")),
+	}
+}
+
+// TestRFC6296_S2_6_TransportUntouched: whatever leaves or comes has another address, and not one byte behind the header changes.
+func TestRFC6296_S2_6_TransportUntouched(t *testing.T) {
+	w := newPrefixes(t)
+	for name, f := range kindsV6(t, insideV6, serverV6) {
+		got := w.outV6(f, 1)
+		if src, dst := endsOf(got); src != mapped1 || dst != serverV6 || !bytes.Equal(transport(got), transport(f)) {
+			t.Errorf("%s left as %s to %s: % x, was % x", name, src, dst, transport(got), transport(f))
+		}
+	}
+	for name, f := range kindsV6(t, routeV6, mapped1) { // nobody inside has spoken to that one
+		got := w.inV6(f, 1)
+		if src, dst := endsOf(got); src != routeV6 || dst != insideV6 || !bytes.Equal(transport(got), transport(f)) {
+			t.Errorf("%s came as %s to %s: % x, was % x", name, src, dst, transport(got), transport(f))
+		}
+	}
+}
+
+// TestPrefixesLeaveOthersAlone: hosts beyond the prefix and the gateway's host share the uplink's own address.
+func TestPrefixesLeaveOthersAlone(t *testing.T) {
+	w := newPrefixes(t)
+	w.ups[0].V6.NPTv6 = append(w.ups[0].V6.NPTv6, pairOf("2001:db8:1::/64", "2001:db8:101::/64")) // the TAP's address is in there
+	w.publishV6()
+	for _, a := range []netip.Addr{strayV6, tapV6} {
+		if src, _ := endsOf(w.outV6(udpV6(t, a, 4000, serverV6, 53, "x"), 1)); src != wan1V6 {
+			t.Errorf("%s left as %s", a, src)
+		}
+	}
+}
+
+// TestMW13_PrefixOfEachUplink: a session stays where it is, a new one has the prefix of the uplink that is chosen for it, and what
+// fails moves what can move.
+func TestMW13_RFC6296_S2_4_PrefixOfEachUplink(t *testing.T) {
+	w := newPrefixes(t)
+	datagram, segment := udpV6(t, insideV6, 4000, serverV6, 53, "x"), tcpV6(t, insideV6, 4000, serverV6, 80, syn)
+	going := tcpV6(t, insideV6, 4000, serverV6, 80, ack)
+	source := func(f []byte, uplink uint8) netip.Addr { src, _ := endsOf(w.outV6(f, uplink)); return src }
+	if a, b := source(datagram, 1), source(segment, 1); a != mapped1 || b != mapped1 {
+		t.Fatalf("%s, %s", a, b)
+	}
+	w.ups[0].Tier, w.ups[1].Tier = 1, 0
+	w.publishV6()
+	if a := source(going, 1); a != mapped1 {
+		t.Errorf("an old session as %s", a)
+	}
+	if a := source(tcpV6(t, insideV6, 4001, serverV6, 80, syn), 2); a != mapped2 {
+		t.Errorf("a new one as %s", a)
+	}
+	w.ups[0].V6.State = uplinks.Down
+	w.publishV6()
+	if a, b := source(datagram, 2), source(going, 1); a != mapped2 || b != mapped1 {
+		t.Errorf("a datagram as %s, an open connection as %s", a, b)
+	}
+	w.inV6(udpV6(t, serverV6, 53, mapped2, 4000, "x"), 2)
+}
+
+// TestPrefixIn: what may come in by whatever a remote opens, and what never does; nothing is left to the host.
+func TestPrefixIn(t *testing.T) {
+	w := newPrefixes(t)
+	w.ups[0].V6.Addresses = append(w.ups[0].V6.Addresses, netip.MustParseAddr("2001:db8:100::1"))
+	w.publishV6()
+	for name, c := range map[string]struct {
+		frame   []byte
+		verdict Verdict
+		why     Reason
+	}{
+		"segment of a connection":    {tcpV6(t, serverV6, 80, mapped1, 22, ack), Deliver, NoReason},
+		"reset":                      {tcpV6(t, serverV6, 80, mapped1, 23, packet.RST), Drop, NoSession},
+		"answer of no connection":    {tcpV6(t, serverV6, 80, mapped1, 24, synAck), Drop, NoSession},
+		"from loopback":              {udpV6(t, netip.IPv6Loopback(), 53, mapped1, 9999, "x"), Drop, NoSession},
+		"echo reply to nothing":      {echoV6(t, serverV6, mapped1, packet.ICMPv6EchoReply, 7), Deliver, NoReason},
+		"error about nothing":        {tooBigV6(t, routeV6, mapped1, udpV6(t, mapped1, 1, serverV6, 2, "x")), Drop, NoSession},
+		"neighbour discovery":        {buildV6(t, ipV6(serverV6, mapped1, layers.IPProtocolICMPv6), icmpV6(135, 0), gopacket.Payload(make([]byte, 20))), Drop, NoSession},
+		"subnet of nobody":           {udpV6(t, serverV6, 53, netip.MustParseAddr("2001:db8:100:ffff::1"), 53, "x"), Drop, ReservedSubnet},
+		"the uplink's own address":   {udpV6(t, serverV6, 53, wan1V6, 53, "x"), GiveBack, NoReason},
+		"an own one in the prefix":   {udpV6(t, serverV6, 53, netip.MustParseAddr("2001:db8:100::1"), 53, "x"), GiveBack, NoReason},
+		"prefix of the other uplink": {udpV6(t, serverV6, 53, mapped2, 53, "x"), Drop, WrongUplink},
+		"beyond the prefix":          {udpV6(t, serverV6, 53, netip.MustParseAddr("2001:db8:101::1"), 53, "x"), GiveBack, NoReason},
+	} {
+		b := clone(c.frame)
+		res := w.both.Inbound(b, 1, start)
+		if res.Verdict != c.verdict || res.Reason != c.why {
+			t.Errorf("%s: verdict %d, reason %q", name, res.Verdict, res.Reason)
+		}
+		if _, dst := endsOf(b); res.Verdict == Deliver && dst != insideV6 {
+			t.Errorf("%s: delivered to %s", name, dst)
+		}
+	}
+}
+
+// TestRFC6296_S4_2_ReservedSubnet: what has no subnet outside, or would be the uplink's own address, is refused and its sender told.
+func TestRFC6296_S4_2_ReservedSubnet(t *testing.T) {
+	w := newPrefixes(t)
+	for _, c := range []struct {
+		own  netip.Addr
+		from netip.Addr
+		why  Reason
+		want []byte
+	}{{wan1V6, noSubnet, ReservedSubnet, []byte{1, 0}}, {mapped1, insideV6, ReservedHost, []byte{4, 0}}} {
+		w.ups[0].V6.Addresses = []netip.Addr{c.own}
+		w.ups[1].V6.State = uplinks.Disabled
+		w.publishV6()
+		res := w.both.Outbound(udpV6(t, c.from, 4000, serverV6, 53, "x"), start)
+		w.expect(res, Drop, c.why)
+		if _, to := endsOf(res.Reply); to != c.from || !bytes.HasPrefix(transport(res.Reply), c.want) {
+			t.Errorf("%s is told % x", to, transport(res.Reply))
+		}
+	}
+	w.ups[1].V6.State, w.ups[1].V6.NPTv6 = uplinks.Up, nil
+	w.publishV6()
+	if src, _ := endsOf(w.outV6(udpV6(t, noSubnet, 4000, serverV6, 53, "x"), 2)); src != wan2V6 { // that shares its address with all
+		t.Errorf("by the other uplink as %s", src)
+	}
+}
+
+// TestRFC6296_S3_7a_NoInterfaceID: behind a prefix longer than /48 an address without interface identifier goes nowhere.
+func TestRFC6296_S3_7a_NoInterfaceID(t *testing.T) {
+	w := newPrefixes(t)
+	for i := range w.ups {
+		w.ups[i].V6.NPTv6 = []uplinks.NPTv6{pairOf("fd00:1::/64", "2001:db8:100:5::/64")}
+	}
+	w.publishV6()
+	res := w.both.Outbound(udpV6(t, netip.MustParseAddr("fd00:1::"), 4000, serverV6, 53, "x"), start)
+	w.expect(res, Drop, ReservedHost)
+	if got := transport(res.Reply); !bytes.HasPrefix(got, []byte{4, 0}) || binary.BigEndian.Uint32(got[4:]) != 8 {
+		t.Errorf("told % x", got)
+	}
+	w.droppedIn(udpV6(t, serverV6, 53, netip.MustParseAddr("2001:db8:100:5::"), 53, "x"), 1, ReservedHost)
+	if n := w.table.SessionsOn(1); n != 0 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
+// TestNoWayIntoThePrefix: what is for a subnet of the inside that the host has no route to never leaves by an uplink.
+func TestNoWayIntoThePrefix(t *testing.T) {
+	w := newPrefixes(t)
+	unknown := netip.MustParseAddr("fd00:1:0:77::1")
+	res := w.both.Outbound(udpV6(t, insideV6, 4000, unknown, 53, "x"), start)
+	w.expect(res, Drop, NoRoute)
+	if got := transport(res.Reply); !bytes.HasPrefix(got, []byte{1, 0}) {
+		t.Errorf("told % x", got)
+	}
+	b := w.inV6(udpV6(t, serverV6, 53, netip.MustParseAddr("2001:db8:100:cebf::1"), 53, "x"), 1)
+	if _, dst := endsOf(b); dst != unknown {
+		t.Fatalf("delivered to %s", dst)
+	}
+	w.expect(w.both.Outbound(b, start), Drop, NoRoute) // the host sends it where it came from
+}
+
+// TestRFC6296_ICMPv6: errors about translated packets arrive with both headers as their receiver knows them, in both directions.
+func TestRFC6296_ICMPv6(t *testing.T) {
+	w := newPrefixes(t)
+	sent := w.outV6(udpV6(t, insideV6, 4000, serverV6, 53, "x"), 1)
+	b := w.inV6(tooBigV6(t, routeV6, mapped1, sent), 1)
+	if want := tooBigV6(t, routeV6, insideV6, udpV6(t, insideV6, 4000, serverV6, 53, "x")); !bytes.Equal(transport(b), transport(want)) {
+		t.Errorf("arrived as % x, want % x", transport(b), transport(want))
+	}
+	if src, dst := endsOf(b); src != routeV6 || dst != insideV6 {
+		t.Errorf("from %s to %s", src, dst)
+	}
+	spoilt := tooBigV6(t, routeV6, mapped1, sent)
+	spoilt[len(spoilt)-1] ^= 1
+	w.droppedIn(spoilt, 1, NoSession)
+	short := tooBigV6(t, routeV6, mapped1, sent[:packet.VnetLen+packet.EthernetLen+39])
+	w.droppedIn(short, 1, NoSession)
+	received := w.inV6(udpV6(t, serverV6, 53, mapped1, 4000, "x"), 1)
+	b = w.outV6(tooBigV6(t, insideV6, serverV6, received), 1)
+	if want := tooBigV6(t, mapped1, serverV6, udpV6(t, serverV6, 53, mapped1, 4000, "x")); !bytes.Equal(transport(b), transport(want)) {
+		t.Errorf("left as % x, want % x", transport(b), transport(want))
+	}
+}
+
+// TestRFC6296_S4_3_Hairpin: between two hosts of the LAN by outside addresses, also by those of the other uplink.
+func TestRFC6296_S4_3_Hairpin(t *testing.T) {
+	second := netip.MustParseAddr("fd00:1::3")
+	for _, to := range []netip.Addr{netip.MustParseAddr("2001:db8:100:ce48::3"), netip.MustParseAddr("2001:db8:200:cd48::3")} {
+		w := newPrefixes(t)
+		for name, f := range kindsV6(t, insideV6, to) {
+			b := clone(f)
+			w.expect(w.both.Outbound(b, start), Deliver, NoReason)
+			if src, dst := endsOf(b); src != mapped1 || dst != second {
+				t.Fatalf("%s: from %s to %s", name, src, dst)
+			}
+		}
+		b := udpV6(t, second, 53, mapped1, 53, "answer")
+		w.expect(w.both.Outbound(b, start), Deliver, NoReason)
+		if src, dst := endsOf(b); src != to || dst != insideV6 {
+			t.Errorf("answered from %s to %s", src, dst)
+		}
+		w.expect(w.both.Outbound(udpV6(t, insideV6, 53, netip.MustParseAddr("2001:db8:100:ffff::3"), 53, "x"), start), Drop, ReservedSubnet)
+	}
+}
+
+// TestRFC6296_S2_5_NothingToLose: with the sessions forgotten, connections go on, whichever side speaks first; where a connection may
+// have had another uplink's prefix, only what comes tells which.
+func TestRFC6296_S2_5_NothingToLose(t *testing.T) {
+	forget := func(w *prefixes, k nat.Key) { w.both.For(uplinks.IPv6).table.End(k, start) }
+	key := nat.Key{Inside: packet.AddrOf(insideV6), InsidePort: 4000, Remote: packet.AddrOf(serverV6), RemotePort: 80, Proto: packet.ProtoTCP}
+	going, coming := tcpV6(t, insideV6, 4000, serverV6, 80, ack), tcpV6(t, serverV6, 80, mapped1, 4000, ack)
+
+	w := newPrefixes(t)
+	w.outV6(tcpV6(t, insideV6, 4000, serverV6, 80, syn), 1)
+	forget(w, key)
+	w.expect(w.both.Outbound(clone(going), start), Drop, NotSYN)
+	w.inV6(coming, 1)
+	w.outV6(going, 1)
+	w.inV6(coming, 1)
+	g := w.both.For(uplinks.IPv6)
+	if tr := g.table.Translation(g.table.FindOut(key)); tr.State != nat.TCPEstablished {
+		t.Errorf("the connection is %s", tr.State)
+	}
+
+	w = newPrefixes(t)
+	w.ups[1].V6.State, w.ups[1].V6.Addresses = uplinks.Down, nil
+	w.publishV6()
+	w.outV6(tcpV6(t, insideV6, 4000, serverV6, 80, syn), 1)
+	forget(w, key)
+	if src, _ := endsOf(w.outV6(going, 1)); src != mapped1 {
+		t.Errorf("goes on as %s", src)
+	}
+	w.expect(w.both.Outbound(tcpV6(t, strayV6, 4000, serverV6, 80, ack), start), Drop, NotSYN)
+}
+
+// TestPrefixesAllocateNothing: neither hits nor new sessions, nor what is dropped.
+func TestPrefixesAllocateNothing(t *testing.T) {
+	w := newPrefixes(t)
+	w.outV6(udpV6(t, insideV6, 53, serverV6, 53, "x"), 1)
+	next := uint16(1000)
+	for name, c := range map[string]struct {
+		frame  []byte
+		handle func([]byte) Result
+		portAt int
+		want   Verdict
+	}{
+		"out":      {udpV6(t, insideV6, 53, serverV6, 53, "x"), func(b []byte) Result { return w.both.Outbound(b, start) }, 0, Send},
+		"in":       {udpV6(t, serverV6, 53, mapped1, 53, "x"), func(b []byte) Result { return w.both.Inbound(b, 1, start) }, 0, Deliver},
+		"new":      {udpV6(t, insideV6, 53, routeV6, 53, "x"), func(b []byte) Result { return w.both.Outbound(b, start) }, 2, Send},
+		"unmapped": {udpV6(t, serverV6, 53, netip.MustParseAddr("2001:db8:100:ffff::1"), 53, "x"), func(b []byte) Result { return w.both.Inbound(b, 1, start) }, 0, Drop},
+		"other's":  {udpV6(t, serverV6, 53, mapped2, 53, "x"), func(b []byte) Result { return w.both.Inbound(b, 1, start) }, 0, Drop},
+		"reset":    {tcpV6(t, serverV6, 80, mapped1, 23, packet.RST), func(b []byte) Result { return w.both.Inbound(b, 1, start) }, 0, Drop},
+	} {
+		b := clone(c.frame)
+		var res Result
+		n := testing.AllocsPerRun(100, func() {
+			copy(b, c.frame)
+			if c.portAt != 0 {
+				binary.BigEndian.PutUint16(transport(b)[c.portAt:], next)
+				next++
+			}
+			res = c.handle(b)
+		})
+		if n != 0 || res.Verdict != c.want {
+			t.Errorf("%s: %v allocations, verdict %d", name, n, res.Verdict)
+		}
+	}
+}
