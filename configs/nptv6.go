@@ -9,7 +9,7 @@ import (
 
 // Limits of NPTv6.
 const (
-	maxNPTv6     = 32  // pairs of all uplinks: what is received is compared with each
+	maxNPTv6     = 24  // pairs of all uplinks: what is received is compared with each
 	longestNPTv6 = 112 // bits of a prefix: one word is left to be adjusted (RFC 6296 §3.5)
 )
 

@@ -1,6 +1,7 @@
 package uplinks
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 )
@@ -30,5 +31,10 @@ func TestNPTv6(t *testing.T) {
 			t.Errorf("%v: %v and %v of IPv4, generation %d after %d, %s", c.pairs, u.V6.NPTv6, u.NPTv6, u.V6.Generation, generation, u.V6.State)
 		}
 		generation = u.V6.Generation
+	}
+	tr.Configure(config(NPTv6{pfx("fd00:3::/56"), pfx("2001:db8:300::/48")}, NPTv6{pfx("fd00:4::/48"), pfx("2001:db8:400::/60")}, second))
+	s, _ := tr.Update(t0, dual().Facts)
+	if got := s.Prefixes(); !slices.Equal(got, []netip.Prefix{pfx("2001:db8:300::/56"), pfx("2001:db8:400::/60"), second.Outside}) {
+		t.Errorf("outside: %v", got)
 	}
 }

@@ -249,7 +249,12 @@ func (d *Daemon) setFilter(s *uplinks.Snapshot, p *openPort, u *uplinks.Uplink) 
 	for _, one := range s.Uplinks {
 		f.Whole = append(f.Whole, d.carried(one, (*uplinks.Side).Whole)...)
 	}
-	filter := fmt.Sprint(f.Addresses, f.Whole, f.Services)
+	f := wire.FilterConfig{
+		Addresses: d.received(s, u), Prefixes: d.prefixes(s), Services: d.services.visible, Secret: wire.GiveBackMAC(d.seed, u.ID),
+	}
+	for _, one := range s.Uplinks {
+		f.Whole = append(f.Whole, d.carried(one, (*uplinks.Side).Whole)...)
+	}
 	if p.filter == filter {
 		return nil
 	}

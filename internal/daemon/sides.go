@@ -26,6 +26,14 @@ func (d *Daemon) carried(u *uplinks.Uplink, what func(*uplinks.Side) []netip.Add
 
 func addresses(s *uplinks.Side) []netip.Addr { return s.Addresses }
 
+// prefixes are those outside that are translated, where IPv6 is carried.
+func (d *Daemon) prefixes(s *uplinks.Snapshot) []netip.Prefix {
+	if !d.carriesIPv6() {
+		return nil
+	}
+	return s.Prefixes()
+}
+
 // received are the addresses to which an uplink receives packets: its own, and as many of the others' as a filter can name.
 func (d *Daemon) received(s *uplinks.Snapshot, u *uplinks.Uplink) (list []netip.Addr) {
 	room := map[bool]int{true: wire.MaxFilterAddresses, false: wire.MaxFilterAddressesV6}

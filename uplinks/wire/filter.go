@@ -24,12 +24,15 @@ type FilterConfig struct {
 	Ports     []PortRange  // of the NAT pool
 	Services  []uint16     // UDP ports beyond, packets to which are received although the host has them too
 	Secret    [6]byte      // source address of frames given back to the host (GiveBackMAC)
+
+	Prefixes []netip.Prefix // of IPv6, to which everything is received but what is to one of Addresses
 }
 
 // Bounds of FilterConfig: the program stays below the kernel's 4,096 instructions.
 const (
 	MaxFilterAddresses   = 256 // of IPv4
 	MaxFilterAddressesV6 = 128 // of IPv6
+	MaxFilterPrefixes    = 24
 	MaxFilterPorts       = 512
 	MaxFilterServices    = 256
 )
@@ -53,13 +56,16 @@ func program(c FilterConfig, headerLess bool) ([]bpf.Instruction, error) {
 		return nil, fmt.Errorf("%d addresses of IPv4, %d of IPv6, %d port ranges and %d services, at most %d, %d, %d and %d are allowed: %w",
 			len(v4), len(v6), len(c.Ports), len(c.Services), MaxFilterAddresses, MaxFilterAddressesV6, MaxFilterPorts, MaxFilterServices, ErrFilter)
 	}
+	if n := len(c.Prefixes); n > MaxFilterPrefixes {
+		return nil, fmt.Errorf("%d prefixes, at most %d are allowed: %w", n, MaxFilterPrefixes, ErrFilter)
+	}
 	l3 := uint32(packet.EthernetLen)
 	if headerLess {
 		l3 = 0
 	}
 	ours := func(addr netip.Addr) bool { return slices.Contains(c.Whole, addr) }
 	var a, of4, of6 assembler
-	of6.ipv6(v6, ours, l3)
+	of6.ipv6(v6, ours, c.Prefixes, l3)
 	of4.ipv4(v4, ours, l3, len(of6.code))
 	a.forHost()
 	a.notGivenBack(c.Secret)

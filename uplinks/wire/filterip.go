@@ -34,7 +34,7 @@ func (a *assembler) ipv4(addrs []netip.Addr, whole func(netip.Addr) bool, l3 uin
 	a.add(bpf.LoadAbsolute{Off: l3 + 16, Size: 4})
 	a.toAddress(addrs, whole, func(addr netip.Addr, then bpf.Instruction) {
 		a.when(bpf.JumpEqual, packet.HostOrder(addr), then)
-	}, 2)
+	}, 2, nil)
 	a.add(bpf.LoadAbsolute{Off: l3 + 6, Size: 2})
 	a.when(bpf.JumpBitsSet, 0x3fff, bpf.RetConstant{Val: accept}) // a fragment: offset or more to come
 	a.add(bpf.LoadMemShift{Off: l3}, bpf.LoadAbsolute{Off: l3 + 9, Size: 1})
@@ -48,10 +48,15 @@ const (
 	headerV6      = 40
 )
 
-// ipv6 is ipv4 for IPv6. An extension header is a protocol as any other.
-func (a *assembler) ipv6(addrs []netip.Addr, whole func(netip.Addr) bool, l3 uint32) {
+// ipv6 is ipv4 for IPv6, and accepts what is to an address of a prefix and none of the others. An extension header is a protocol
+// as any other.
+func (a *assembler) ipv6(addrs []netip.Addr, whole func(netip.Addr) bool, prefixes []netip.Prefix, l3 uint32) {
 	a.notLocal(l3)
-	a.toAddress(addrs, whole, func(addr netip.Addr, then bpf.Instruction) { a.matchV6(addr, l3, then) }, 9)
+	var within assembler
+	for _, p := range prefixes {
+		within.inPrefix(p, l3)
+	}
+	a.toAddress(addrs, whole, func(addr netip.Addr, then bpf.Instruction) { a.matchV6(addr, l3, then) }, 9, within.code)
 	a.add(bpf.LoadConstant{Dst: bpf.RegX, Val: headerV6}, bpf.LoadAbsolute{Off: l3 + nextHeaderV6, Size: 1})
 	a.transport(protocolsV6, l3, 0)
 }
@@ -84,16 +89,44 @@ func (a *assembler) matchV6(addr netip.Addr, l3 uint32, then bpf.Instruction) {
 	a.add(then)
 }
 
-// toAddress refuses what is for none of the addresses, each of which match compares with so many instructions, and accepts what
-// is for a whole one.
-func (a *assembler) toAddress(addrs []netip.Addr, whole func(netip.Addr) bool, match func(netip.Addr, bpf.Instruction), size int) {
+// inPrefix accepts what is to a prefix.
+func (a *assembler) inPrefix(p netip.Prefix, l3 uint32) {
+	const compared, masked = 2, 3 // instructions for a word
+	bytes, full, rest := p.Masked().Addr().As16(), p.Bits()/32, p.Bits()%32
+	left := compared*full + 1
+	if rest > 0 {
+		left += masked
+	}
+	for word := range full {
+		left -= compared
+		a.add(
+			bpf.LoadAbsolute{Off: l3 + destinationV6 + 4*uint32(word), Size: 4},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(bytes[4*word:]), SkipTrue: uint8(left)},
+		)
+	}
+	if rest > 0 {
+		a.add(
+			bpf.LoadAbsolute{Off: l3 + destinationV6 + 4*uint32(full), Size: 4},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << (32 - rest)},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(bytes[4*full:]), SkipTrue: 1},
+		)
+	}
+	a.add(bpf.RetConstant{Val: accept})
+}
+
+// toAddress refuses what is for none of the addresses, each of which match compares with so many instructions, unless what is given
+// accepts it; and accepts what is for a whole one.
+func (a *assembler) toAddress(
+	addrs []netip.Addr, whole func(netip.Addr) bool, match func(netip.Addr, bpf.Instruction), size int, otherwise []bpf.Instruction,
+) {
 	for i, addr := range addrs {
 		if whole(addr) {
 			match(addr, bpf.RetConstant{Val: accept})
 			continue
 		}
-		match(addr, bpf.Jump{Skip: uint32((len(addrs)-i-1)*size) + 1}) // over further comparisons, and the refusal
+		match(addr, bpf.Jump{Skip: uint32((len(addrs)-i-1)*size+len(otherwise)) + 1}) // over further comparisons, and the refusal
 	}
+	a.add(otherwise...)
 	a.add(bpf.RetConstant{})
 }
 

@@ -177,6 +177,36 @@ func TestFilterOfWholeIPv6Addresses(t *testing.T) {
 	expectPassed(t, cases, reader(port), func(f []byte) { send(t, out, f) })
 }
 
+// TestFilterOfPrefixes: all that is sent into a prefix of any length is received, but for an address that is an uplink's own.
+func TestFilterOfPrefixes(t *testing.T) {
+	p := newPair(t)
+	port := p.uplinkV6(t)
+	c := filterV6()
+	own := netip.MustParseAddr("2001:db8:100:5::5")
+	c.Addresses = append(c.Addresses, own)
+	for _, prefix := range []string{"2001:db8:100::/48", "2001:db8:200::/39", "2001:db8:400:8::/64", "2001:db8:500::7:0/112", "2001:dc0::/32"} {
+		c.Prefixes = append(c.Prefixes, netip.MustParsePrefix(prefix))
+	}
+	labtest.Must(t, port.SetFilter(c))
+	cases := []filterCase{
+		{"own", packetV6(own, 6, toPort(22)), false},
+		{"own, of the pool", packetV6(own, 6, toPort(2000)), true},
+	}
+	for address, within := range map[string]bool{
+		"2001:db8:100::1": true, "2001:db8:100:ffff:ffff::": true, "2001:db8:101::1": false, "2001:db8:ff::1": false,
+		"2001:db8:200::1": true, "2001:db8:3ff::1": true, "2001:db8:1ff::1": false, "2001:db8:400:8::9": true, "2001:db8:400:9::9": false,
+		"2001:db8:500::7:1234": true, "2001:db8:500::8:0": false, "2001:db8:500::6:ffff": false, "2001:dc0:9::9": true, "2001:dc1::": false,
+	} {
+		to := netip.MustParseAddr(address)
+		cases = append(cases, filterCase{"segment to " + address, packetV6(to, 6, toPort(22)), within},
+			filterCase{"echo request to " + address, packetV6(to, 58, icmpV6(128)), within},
+			filterCase{"extension header to " + address, packetV6(to, 17, toPort(22), 60), within},
+			filterCase{"neighbour solicitation to " + address, packetV6(to, 58, icmpV6(135)), false})
+	}
+	out := p.providerV6(t).Sender()
+	expectPassed(t, cases, reader(port), func(f []byte) { send(t, out, f) })
+}
+
 // TestFilterBoundsOfIPv6: the largest program of both families is not too large for the kernel.
 func TestFilterBoundsOfIPv6(t *testing.T) {
 	p := newPair(t)
@@ -187,6 +217,9 @@ func TestFilterBoundsOfIPv6(t *testing.T) {
 	}
 	for i := range wire.MaxFilterAddressesV6 - 1 {
 		large.Addresses = append(large.Addresses, netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0, 2, byte(i), 15: 2}))
+	}
+	for i := range wire.MaxFilterPrefixes {
+		large.Prefixes = append(large.Prefixes, netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 3, byte(i)}), 112))
 	}
 	large.Addresses = append(large.Addresses, wanAddr, wanAddrV6)
 	large.Ports[wire.MaxFilterPorts-1] = wire.PortRange{First: 2000, Last: 2000}
@@ -199,9 +232,15 @@ func TestFilterBoundsOfIPv6(t *testing.T) {
 		send(t, outV6, packetV6(wanAddrV6, 17, toPort(to)))
 		next(t, frames)
 	}
+	send(t, outV6, packetV6(large.Prefixes[wire.MaxFilterPrefixes-1].Addr(), 17, toPort(1)))
+	next(t, frames)
 	large.Addresses = append(large.Addresses, ispAddrV6)
 	if err := port.SetFilter(large); !errors.Is(err, wire.ErrFilter) {
 		t.Errorf("one IPv6 address too many: %v", err)
+	}
+	large.Addresses, large.Prefixes = nil, append(large.Prefixes, large.Prefixes[0])
+	if err := port.SetFilter(large); !errors.Is(err, wire.ErrFilter) {
+		t.Errorf("one prefix too many: %v", err)
 	}
 }
 
