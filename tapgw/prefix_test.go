@@ -86,7 +86,7 @@ func tcpV6(t *testing.T, src netip.Addr, sport uint16, dst netip.Addr, dport uin
 	})
 }
 
-func echoV6(t *testing.T, src, dst netip.Addr, kind uint8, id uint16) []byte {
+func pingV6(t *testing.T, src, dst netip.Addr, kind uint8, id uint16) []byte {
 	return buildV6(t, ipV6(src, dst, layers.IPProtocolICMPv6), icmpV6(kind, 0), &layers.ICMPv6Echo{Identifier: id, SeqNumber: 1})
 }
 
@@ -104,7 +104,7 @@ func tooBigV6(t *testing.T, from, to netip.Addr, quoted []byte) []byte {
 func kindsV6(t *testing.T, src, dst netip.Addr) map[string][]byte {
 	return map[string][]byte{
 		"udp": udpV6(t, src, 53, dst, 53, "x"), "tcp": tcpV6(t, src, 22, dst, 80, syn), "gre": greV6(t, src, dst),
-		"echo": echoV6(t, src, dst, packet.ICMPv6Echo, 7), "esp": buildV6(t, ipV6(src, dst, layers.IPProtocolESP), gopacket.Payload("0123456789abcdef")),
+		"echo": pingV6(t, src, dst, packet.ICMPv6Echo, 7), "esp": buildV6(t, ipV6(src, dst, layers.IPProtocolESP), gopacket.Payload("0123456789abcdef")),
 		"extension header": buildV6(t, ipV6(src, dst, 60), gopacket.Payload("\xfd\x00\x01\x04\x00\x00\x00\x00payload")),
 	}
 }
@@ -178,7 +178,7 @@ func TestPrefixIn(t *testing.T) {
 		"reset":                      {tcpV6(t, serverV6, 80, mapped1, 23, packet.RST), Drop, NoSession},
 		"answer of no connection":    {tcpV6(t, serverV6, 80, mapped1, 24, synAck), Drop, NoSession},
 		"from loopback":              {udpV6(t, netip.IPv6Loopback(), 53, mapped1, 9999, "x"), Drop, NoSession},
-		"echo reply to nothing":      {echoV6(t, serverV6, mapped1, packet.ICMPv6EchoReply, 7), Deliver, NoReason},
+		"echo reply to nothing":      {pingV6(t, serverV6, mapped1, packet.ICMPv6EchoReply, 7), Deliver, NoReason},
 		"error about nothing":        {tooBigV6(t, routeV6, mapped1, udpV6(t, mapped1, 1, serverV6, 2, "x")), Drop, NoSession},
 		"neighbour discovery":        {buildV6(t, ipV6(serverV6, mapped1, layers.IPProtocolICMPv6), icmpV6(135, 0), gopacket.Payload(make([]byte, 20))), Drop, NoSession},
 		"subnet of nobody":           {udpV6(t, serverV6, 53, netip.MustParseAddr("2001:db8:100:ffff::1"), 53, "x"), Drop, ReservedSubnet},
