@@ -180,7 +180,7 @@ func TestPrefixIn(t *testing.T) {
 		"from loopback":              {udpV6(t, netip.IPv6Loopback(), 53, mapped1, 9999, "x"), Drop, NoSession},
 		"echo reply to nothing":      {pingV6(t, serverV6, mapped1, packet.ICMPv6EchoReply, 7), Deliver, NoReason},
 		"error about nothing":        {tooBigV6(t, routeV6, mapped1, udpV6(t, mapped1, 1, serverV6, 2, "x")), Drop, NoSession},
-		"neighbour discovery":        {buildV6(t, ipV6(serverV6, mapped1, layers.IPProtocolICMPv6), icmpV6(135, 0), gopacket.Payload(make([]byte, 20))), Drop, NoSession},
+		"neighbour discovery":        {buildV6(t, ipV6(serverV6, mapped1, layers.IPProtocolICMPv6), icmpV6(135, 0), gopacket.Payload(make([]byte, 20))), Ignore, NoReason},
 		"subnet of nobody":           {udpV6(t, serverV6, 53, netip.MustParseAddr("2001:db8:100:ffff::1"), 53, "x"), Drop, ReservedSubnet},
 		"the uplink's own address":   {udpV6(t, serverV6, 53, wan1V6, 53, "x"), GiveBack, NoReason},
 		"an own one in the prefix":   {udpV6(t, serverV6, 53, netip.MustParseAddr("2001:db8:100::1"), 53, "x"), GiveBack, NoReason},

@@ -245,16 +245,13 @@ func (d *Daemon) startPort(u *uplinks.Uplink, p *openPort) {
 // setFilter has an uplink receive what is sent to any uplink's addresses: of another's, what is for its mappings must not come
 // to the host's stack.
 func (d *Daemon) setFilter(s *uplinks.Snapshot, p *openPort, u *uplinks.Uplink) error {
-	f := wire.FilterConfig{Addresses: d.received(s, u), Services: d.services.visible, Secret: wire.GiveBackMAC(d.seed, u.ID)}
-	for _, one := range s.Uplinks {
-		f.Whole = append(f.Whole, d.carried(one, (*uplinks.Side).Whole)...)
-	}
 	f := wire.FilterConfig{
 		Addresses: d.received(s, u), Prefixes: d.prefixes(s), Services: d.services.visible, Secret: wire.GiveBackMAC(d.seed, u.ID),
 	}
 	for _, one := range s.Uplinks {
 		f.Whole = append(f.Whole, d.carried(one, (*uplinks.Side).Whole)...)
 	}
+	filter := fmt.Sprint(f.Addresses, f.Whole, f.Prefixes, f.Services)
 	if p.filter == filter {
 		return nil
 	}
