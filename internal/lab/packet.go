@@ -67,7 +67,7 @@ func (p *Packet) clone() *Packet {
 
 // String is one line for failure messages.
 func (p *Packet) String() string {
-	id := 0
+	var id int
 	switch {
 	case p.IP != nil:
 		id = int(p.IP.Id)
@@ -112,7 +112,7 @@ var lazily = gopacket.DecodeOptions{Lazy: true, NoCopy: true}
 
 func (p *Packet) decodeV4(ip *layers.IPv4, decoded gopacket.Packet) {
 	p.IP, p.Proto, p.Segment = ip, ip.Protocol, ip.Payload
-	p.Src, p.Dst = addrPort(ip.SrcIP, 0), addrPort(ip.DstIP, 0)
+	p.Src, p.Dst = addrPort(ip.SrcIP), addrPort(ip.DstIP)
 	p.Fragment = ip.FragOffset != 0 || ip.Flags&layers.IPv4MoreFragments != 0
 	if !p.Fragment {
 		p.decodeTransport(decoded)
@@ -146,8 +146,8 @@ func (p *Packet) setPorts(src, dst uint16) {
 	p.Src, p.Dst = netip.AddrPortFrom(p.Src.Addr(), src), netip.AddrPortFrom(p.Dst.Addr(), dst)
 }
 
-// addrPort is netip.AddrPortFrom for the decoder's types; an address that is none stays invalid.
-func addrPort(ip []byte, port uint16) netip.AddrPort {
+// addrPort is an address of the decoder without a port; one that is none stays invalid.
+func addrPort(ip []byte) netip.AddrPort {
 	a, _ := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(a.Unmap(), port)
+	return netip.AddrPortFrom(a.Unmap(), 0)
 }

@@ -15,7 +15,7 @@ var transports = map[layers.IPProtocol]gopacket.LayerType{
 // decodeV6 reads what follows the fixed header by itself, as gopacket takes some extension headers for a part of that.
 func (p *Packet) decodeV6(ip *layers.IPv6, b []byte) {
 	p.V6 = ip
-	p.Src, p.Dst = addrPort(ip.SrcIP, 0), addrPort(ip.DstIP, 0)
+	p.Src, p.Dst = addrPort(ip.SrcIP), addrPort(ip.DstIP)
 	b = b[len(ip.Contents):]
 	if int(ip.Length) > len(b) {
 		p.Problem = "shorter than its IPv6 length"
