@@ -182,7 +182,7 @@ func packetOf(src, dst netip.Addr, h *layers.IPv4, body ...gopacket.Serializable
 
 // sendIP sends a packet with its header, whatever is known of the path's MTU.
 func sendIP(ns *lab.Namespace, to netip.Addr, b []byte) error {
-	fd, err := rawSocket(ns)
+	fd, err := rawSocket(ns, unix.AF_INET)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func TestWithoutBPF(t *testing.T) {
 		t.Errorf("status says\n%s", out)
 	}
 	for _, ns := range []*lab.Namespace{w.lan, w.Gateway} {
-		testBulk(t, ns)
+		testBulk(t, w, ns)
 	}
 	g.stop()
 	because := 0

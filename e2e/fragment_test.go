@@ -265,7 +265,7 @@ func TestFragmentFlood(t *testing.T) {
 func floodFragments(ctx context.Context, t *testing.T, topology *lab.Topology) (n int) {
 	to := netip.AddrPortFrom(topology.Uplinks[0].Addr(), 5001)
 	pieces := fragments(t, netip.AddrPortFrom(lab.ServerAddrs[1], 9), to, 1, strings.Repeat("z", 4000))
-	fd, err := rawSocket(topology.Internet)
+	fd, err := rawSocket(topology.Internet, unix.AF_INET)
 	if err != nil {
 		t.Error(err)
 		return 0
@@ -301,19 +301,23 @@ func fragments(t *testing.T, src, dst netip.AddrPort, id uint16, payload string)
 	return list
 }
 
-// sendRaw sends an IPv4 packet as it is.
+// sendRaw sends an IP packet as it is.
 func sendRaw(t *testing.T, ns *lab.Namespace, to netip.Addr, b []byte) {
 	t.Helper()
-	fd, err := rawSocket(ns)
+	family, sockaddr := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: to.As16()})
+	if to.Is4() {
+		family, sockaddr = unix.AF_INET, &unix.SockaddrInet4{Addr: to.As4()}
+	}
+	fd, err := rawSocket(ns, family)
 	labtest.Must(t, err)
 	defer unix.Close(fd)
-	labtest.Must(t, unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: to.As4()}))
+	labtest.Must(t, unix.Sendto(fd, b, 0, sockaddr))
 }
 
-// rawSocket opens a socket that sends IPv4 packets with their header.
-func rawSocket(ns *lab.Namespace) (fd int, err error) {
+// rawSocket opens a socket that sends packets of a family with their header.
+func rawSocket(ns *lab.Namespace, family int) (fd int, err error) {
 	err = ns.Do(func() error {
-		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		fd, err = unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 		return err
 	})
 	return fd, err

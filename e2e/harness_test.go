@@ -61,7 +61,8 @@ type gateway struct {
 	datapath string // that it must say to have
 	dir      string
 	client   *api.Client
-	err      error // of the process, after it was stopped or killed
+	family   *family // that tests of traffic use
+	err      error   // of the process, after it was stopped or killed
 
 	mu  sync.Mutex
 	log []string
@@ -103,7 +104,7 @@ func (g *gateway) await() {
 // launch runs the daemon without waiting for it.
 func launch(t testing.TB, ns *lab.Namespace, on, config string) *gateway {
 	t.Helper()
-	g := &gateway{t: t, ns: ns, datapath: on, dir: t.TempDir()}
+	g := &gateway{t: t, ns: ns, datapath: on, dir: t.TempDir(), family: overIPv4}
 	g.client = &api.Client{Socket: g.socket()}
 	if config != "" {
 		g.write(config)

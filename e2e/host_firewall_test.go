@@ -230,7 +230,7 @@ func testFirewall(t *testing.T, w world, f firewall) {
 	before := judgedInvalid(t, w.Gateway)
 	for name, ns := range map[string]*lab.Namespace{"host": w.Gateway, "lan": w.lan} {
 		t.Run(name, func(t *testing.T) {
-			testBulk(t, ns)
+			testBulk(t, w, ns)
 			testUDP(t, w, ns)
 		})
 	}

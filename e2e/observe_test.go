@@ -64,7 +64,7 @@ func beginOn(t testing.TB, o lab.Options, on, config string) world {
 // meetLAN has the LAN host say something: the gateway forwards only once it knows of a host.
 func (w world) meetLAN() {
 	w.t.Helper()
-	eventually(w.t, "an answer to the LAN", func() bool { return visitFor(w.lan, lab.ServerAddrs[0], 100*time.Millisecond).err == nil })
+	eventually(w.t, "an answer to the LAN", func() bool { return visitFor(w.lan, w.family.servers[0], 100*time.Millisecond).err == nil })
 }
 
 // record is what the daemon has told since it was asked.
@@ -181,6 +181,12 @@ type visits struct {
 // keepVisiting lets ns begin sessions until stop, which returns all of them.
 func keepVisiting(t testing.TB, ns *lab.Namespace) *visits {
 	t.Helper()
+	return keepVisitingOver(overIPv4, t, ns)
+}
+
+// keepVisitingOver is keepVisiting of a family.
+func keepVisitingOver(f *family, t testing.TB, ns *lab.Namespace) *visits {
+	t.Helper()
 	v := &visits{t: t, fresh: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -194,7 +200,7 @@ func keepVisiting(t testing.TB, ns *lab.Namespace) *visits {
 		pace := time.NewTicker(visitPace)
 		defer pace.Stop()
 		for n := 0; ; n++ {
-			running.Go(func() { v.end(visitFor(ns, lab.ServerAddrs[n%len(lab.ServerAddrs)], visitPatience)) })
+			running.Go(func() { v.end(visitFor(ns, f.servers[n%len(f.servers)], visitPatience)) })
 			select {
 			case <-ctx.Done():
 				return
@@ -214,7 +220,8 @@ func (v *visits) end(one visit) {
 }
 
 func visitFor(ns *lab.Namespace, server netip.Addr, limit time.Duration) (v visit) {
-	conn, err := ns.ListenPacket("udp4", "0.0.0.0:0")
+	f := familyOf(server)
+	conn, err := ns.ListenPacket(f.udp, f.any)
 	v.begun = time.Now()
 	if err != nil {
 		v.err = err
@@ -280,7 +287,7 @@ type talker struct {
 func (g *gateway) connect(ns *lab.Namespace, uplink string) talker {
 	g.t.Helper()
 	for range 20 {
-		conn, err := ns.Dial(labtest.Context(g.t), "tcp4", netip.AddrPortFrom(lab.ServerAddrs[0], lab.PortTCPEcho).String())
+		conn, err := ns.Dial(labtest.Context(g.t), "tcp", netip.AddrPortFrom(g.family.servers[0], lab.PortTCPEcho).String())
 		labtest.Must(g.t, err)
 		g.t.Cleanup(func() { conn.Close() })
 		t := talker{conn, uplink}

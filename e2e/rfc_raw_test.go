@@ -39,6 +39,15 @@ func beginRaw(t testing.TB, o lab.Options, config string) *rawWorld {
 	return rawEnds(t, begin(t, o, config))
 }
 
+// beginRawV6 is beginRaw for a test of IPv6.
+func beginRawV6(t testing.TB, o lab.Options, config string) *rawWorld {
+	t.Helper()
+	if o.Uplinks == nil {
+		o.Uplinks = make([]lab.UplinkOptions, 1)
+	}
+	return rawEnds(t, beginV6(t, o, config))
+}
+
 // rawEnds gives a world the addresses of nobody.
 func rawEnds(t testing.TB, w world) *rawWorld {
 	t.Helper()
@@ -46,13 +55,13 @@ func rawEnds(t testing.TB, w world) *rawWorld {
 	labtest.Must(t, err)
 	host, err := w.lan.Handle().LinkByName(lab.DeviceHost)
 	labtest.Must(t, err)
-	for _, a := range rawHosts {
+	for _, a := range w.family.rawHosts {
 		labtest.Must(t, w.Gateway.Handle().NeighSet(&netlink.Neigh{LinkIndex: port.Attrs().Index, IP: a.AsSlice(),
 			HardwareAddr: host.Attrs().HardwareAddr, State: netlink.NUD_PERMANENT}))
 	}
-	for _, a := range []netip.Addr{rawRemote, rawOther} {
+	for _, a := range []netip.Addr{w.family.rawRemote, w.family.rawOther} {
 		labtest.Must(t, w.Internet.Handle().RouteAdd(&netlink.Route{Type: unix.RTN_BLACKHOLE,
-			Dst: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(32, 32)}}))
+			Dst: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}))
 	}
 	r := &rawWorld{world: w, id: 100}
 	r.wan, err = w.Gateway.StartCapture(w.Uplinks[0].Device, nil) // some tests send what is bad on purpose
@@ -63,10 +72,15 @@ func rawEnds(t testing.TB, w world) *rawWorld {
 	return r
 }
 
-// packet makes an IPv4 packet with an identification of its own.
+// packet makes an IP packet with an identification of its own, which of IPv6 is the flow label.
 func (r *rawWorld) packet(src, dst netip.Addr, body ...gopacket.SerializableLayer) []byte {
 	r.t.Helper()
 	r.id++
+	if src.Is6() {
+		h := ip6(src, dst)
+		h.FlowLabel = uint32(r.id)
+		return packetV6(r.t, h, nil, body...)
+	}
 	h := ip4(src, dst)
 	h.Id = r.id
 	return frame(r.t, gopacket.Payload(nil), h, body...)
@@ -77,10 +91,10 @@ func (r *rawWorld) passes(b []byte, from *lab.Namespace, at *lab.Capture, within
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), within)
 	defer cancel()
-	id, outgoing := be16(b[4:]), at == r.wan
-	p, err := at.AwaitAfter(ctx, func(p *lab.Packet) bool {
-		return p.IP != nil && p.IP.Id == id && p.Outgoing == outgoing
-	}, func() error { sendRaw(r.t.(*testing.T), from, netip.AddrFrom4([4]byte(b[16:20])), b); return nil })
+	_, dst := addressesOf(b)
+	outgoing := at == r.wan
+	p, err := at.AwaitAfter(ctx, func(p *lab.Packet) bool { return p.Outgoing == outgoing && isCalled(p, b) },
+		func() error { sendRaw(r.t.(*testing.T), from, dst, b); return nil })
 	if err != nil {
 		return nil
 	}
@@ -88,6 +102,22 @@ func (r *rawWorld) passes(b []byte, from *lab.Namespace, at *lab.Capture, within
 		r.t.Errorf("bad packet: %s", p)
 	}
 	return p
+}
+
+// addressesOf are source and destination of an IP packet.
+func addressesOf(b []byte) (src, dst netip.Addr) {
+	if b[0]>>4 == 6 {
+		return netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:]))
+	}
+	return netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
+}
+
+// isCalled reports whether a captured packet has the identification of one that was sent.
+func isCalled(p *lab.Packet, sent []byte) bool {
+	if sent[0]>>4 == 6 {
+		return p.V6 != nil && p.V6.FlowLabel == uint32(sent[1]&15)<<16|uint32(be16(sent[2:]))
+	}
+	return p.IP != nil && p.IP.Id == be16(sent[4:])
 }
 
 // out sends a packet from the LAN and returns how it leaves by the uplink.
@@ -102,8 +132,8 @@ func (r *rawWorld) out(b []byte) *lab.Packet {
 
 // outsideOf is where a packet from outside is sent: nobody else could send one of the provider's.
 func (r *rawWorld) outsideOf(b []byte) *lab.Namespace {
-	if first := r.Uplinks[0]; first.NextHop() == netip.AddrFrom4([4]byte(b[12:16])) {
-		return first.ISP
+	if src, _ := addressesOf(b); src == r.family.provider(r.Uplinks[0]) {
+		return r.Uplinks[0].ISP
 	}
 	return r.Internet
 }
@@ -156,7 +186,7 @@ const (
 
 // talk begins a conversation without sending anything.
 func (r *rawWorld) talk(insidePort, remotePort uint16) *talk {
-	return &talk{rawWorld: r, inside: netip.AddrPortFrom(rawHosts[0], insidePort), remote: netip.AddrPortFrom(rawRemote, remotePort)}
+	return &talk{rawWorld: r, inside: netip.AddrPortFrom(r.family.rawHosts[0], insidePort), remote: netip.AddrPortFrom(r.family.rawRemote, remotePort)}
 }
 
 func (c *talk) segment(src, dst netip.AddrPort, flags uint8, seq, ack uint32, payload string) []byte {

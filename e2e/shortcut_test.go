@@ -49,7 +49,7 @@ func (w world) expectBypassed(what string, do func()) {
 func TestShortcut(t *testing.T) {
 	t.Parallel()
 	w := beginShortcut(t, lab.Options{})
-	w.expectBypassed("bulk", func() { testBulk(t, w.lan) })
+	w.expectBypassed("bulk", func() { testBulk(t, w, w.lan) })
 	if n := w.metric("tapgw_lan_shortcut"); n != 1 {
 		t.Errorf("metric: %g", n)
 	}
@@ -58,7 +58,7 @@ func TestShortcut(t *testing.T) {
 		t.Errorf("off because: %q", reason)
 	}
 	before := w.forwarded()
-	testBulk(t, w.lan)
+	testBulk(t, w, w.lan)
 	if n := w.forwarded() - before; n < 2*fewForwarded {
 		t.Errorf("switched off, the host forwarded %d packets of four transfers", n)
 	}
@@ -164,7 +164,7 @@ func TestShortcutBehindInnerRouter(t *testing.T) {
 	inner := w.InnerHost.Namespace
 	online(t, inner)
 	packets, _ := w.handed()
-	w.expectBypassed("bulk", func() { testBulk(t, inner) })
+	w.expectBypassed("bulk", func() { testBulk(t, w, inner) })
 	testUDP(t, w, inner)
 	testRefused(t, w, inner)
 	if now, _ := w.handed(); now-packets > 10*fewForwarded {
@@ -279,7 +279,7 @@ func (w world) expectExpired(ns *lab.Namespace, socket interface{ SetTTL(int) er
 	labtest.Must(w.t, socket.SetTTL(ttl))
 	_, err = out.Write([]byte("ping"))
 	labtest.Must(w.t, err)
-	if got, err := awaitError(errs, src, dst); err != nil || got != from {
+	if got, err := overIPv4.awaitError(errs, src, dst); err != nil || got != from {
 		w.t.Errorf("ports %d → %d with a TTL of %d: an error from %s (%v), not %s", src, dst, ttl, got, err, from)
 	}
 }
@@ -345,5 +345,5 @@ func TestShortcutAndPathMTU(t *testing.T) {
 	flow := keepAskingUDP(t, w.lan)
 	eventually(t, "a session", func() bool { return flow.moved.Load() > 10 })
 	awaitPathMTU(t, flow.Conn, 1400)
-	w.expectBypassed("bulk", func() { testBulk(t, w.lan) })
+	w.expectBypassed("bulk", func() { testBulk(t, w, w.lan) })
 }

@@ -42,17 +42,17 @@ func TestUnusualUplinks(t *testing.T) {
 // visitAll opens as many connections of each kind as there are uplinks, which take turns, and returns what the servers saw.
 func visitAll(t testing.TB, w world, ns *lab.Namespace) map[netip.Addr]bool {
 	t.Helper()
-	ctx := labtest.Context(t)
+	ctx, server := labtest.Context(t), w.family.servers[0]
 	used := make(map[netip.Addr]bool)
 	for range w.Uplinks {
-		outside, err := ns.WhoAmI(ctx, lab.ServerAddrs[0])
+		outside, err := ns.WhoAmI(ctx, server)
 		labtest.Must(t, err)
 		used[outside.Addr()] = true
 	}
 	for name, one := range map[string]func() error{
-		"ping":     func() error { _, err := ns.Ping(ctx, lab.ServerAddrs[0]); return err },
-		"download": func() error { _, err := ns.BulkDownload(ctx, lab.ServerAddrs[0], 1, 4<<20); return err },
-		"upload":   func() error { _, err := ns.BulkUpload(ctx, lab.ServerAddrs[0], 2, 4<<20); return err },
+		"ping":     func() error { _, err := ns.Ping(ctx, server); return err },
+		"download": func() error { _, err := ns.BulkDownload(ctx, server, 1, 4<<20); return err },
+		"upload":   func() error { _, err := ns.BulkUpload(ctx, server, 2, 4<<20); return err },
 	} {
 		for i := range w.Uplinks {
 			if err := one(); err != nil {

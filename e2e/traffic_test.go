@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/net/icmp"
-	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
@@ -41,9 +41,11 @@ func TestTraffic(t *testing.T) {
 // watchUplink fails the test if something leaves by an uplink with a source other than the uplink's own, or is bad.
 func watchUplink(t testing.TB, gateway *lab.Namespace, u *lab.Uplink) *lab.Capture {
 	t.Helper()
-	own := u.Addr()
+	own, ownV6 := u.Addr(), u.AddrV6()
 	return watch(t, gateway, u.Device, "with a foreign source", func(p *lab.Packet) bool {
-		return p.Outgoing && p.IP != nil && p.Src.Addr() != own
+		src := p.Src.Addr()
+		onLink := src.IsLinkLocalUnicast() || src.IsUnspecified()
+		return p.Outgoing && (p.IP != nil && src != own || p.V6 != nil && src != ownV6 && !onLink)
 	})
 }
 
@@ -69,11 +71,11 @@ func watch(t testing.TB, ns *lab.Namespace, device, what string, forbidden func(
 }
 
 func testTraffic(t *testing.T, w world, ns *lab.Namespace) {
-	t.Run("bulk", func(t *testing.T) { testBulk(t, ns) })
+	t.Run("bulk", func(t *testing.T) { testBulk(t, w, ns) })
 	t.Run("udp", func(t *testing.T) { testUDP(t, w, ns) })
 	t.Run("ping", func(t *testing.T) {
 		for range 2 * len(w.Uplinks) {
-			_, err := ns.Ping(labtest.Context(t), lab.ServerAddrs[0])
+			_, err := ns.Ping(labtest.Context(t), w.family.servers[0])
 			labtest.Must(t, err)
 		}
 	})
@@ -82,14 +84,15 @@ func testTraffic(t *testing.T, w world, ns *lab.Namespace) {
 }
 
 // testBulk sends bytes both ways, one direction after the other and both at once.
-func testBulk(t *testing.T, ns *lab.Namespace) {
+func testBulk(t *testing.T, w world, ns *lab.Namespace) {
+	servers := w.family.servers
 	ctx := labtest.Context(t)
 	down := func(seed uint64) error {
-		_, err := ns.BulkDownload(ctx, lab.ServerAddrs[0], seed, bulkBytes)
+		_, err := ns.BulkDownload(ctx, servers[0], seed, bulkBytes)
 		return err
 	}
 	up := func(seed uint64) error {
-		_, err := ns.BulkUpload(ctx, lab.ServerAddrs[1], seed, bulkBytes)
+		_, err := ns.BulkUpload(ctx, servers[1], seed, bulkBytes)
 		return err
 	}
 	labtest.Must(t, down(1))
@@ -104,12 +107,12 @@ func testBulk(t *testing.T, ns *lab.Namespace) {
 func testUDP(t *testing.T, w world, ns *lab.Namespace) {
 	used := make(map[netip.Addr]bool)
 	for range 4 * len(w.Uplinks) {
-		conn, err := ns.ListenPacket("udp4", "0.0.0.0:0")
+		conn, err := ns.ListenPacket(w.family.udp, w.family.any)
 		labtest.Must(t, err)
 		defer conn.Close()
 		var first netip.AddrPort
 		for i := range 6 {
-			outside, err := lab.AskUDP(labtest.Context(t), conn, lab.ServerAddrs[i%2], fmt.Sprint("question ", i))
+			outside, err := lab.AskUDP(labtest.Context(t), conn, w.family.servers[i%2], fmt.Sprint("question ", i))
 			labtest.Must(t, err)
 			if i == 0 {
 				first = outside
@@ -127,7 +130,7 @@ func testUDP(t *testing.T, w world, ns *lab.Namespace) {
 func expectAllUplinks(t testing.TB, w world, used map[netip.Addr]bool) {
 	t.Helper()
 	for _, u := range w.Uplinks {
-		if !used[u.Addr()] {
+		if !used[w.family.own(u)] {
 			t.Errorf("%s was never used", u.Device)
 		}
 	}
@@ -139,7 +142,7 @@ func expectAllUplinks(t testing.TB, w world, used map[netip.Addr]bool) {
 // testRefused: a closed port of the server is an error of the socket inside.
 func testRefused(t *testing.T, w world, ns *lab.Namespace) {
 	for range 2 * len(w.Uplinks) {
-		conn, err := ns.Dial(labtest.Context(t), "udp4", netip.AddrPortFrom(lab.ServerAddrs[0], 9).String())
+		conn, err := ns.Dial(labtest.Context(t), w.family.udp, netip.AddrPortFrom(w.family.servers[0], 9).String())
 		labtest.Must(t, err)
 		defer conn.Close()
 		labtest.Must(t, conn.SetDeadline(time.Now().Add(patience)))
@@ -154,16 +157,17 @@ func testRefused(t *testing.T, w world, ns *lab.Namespace) {
 // testTraceroute sends packets with rising TTL and wants an error from each router on the way, quoting what was sent: a
 // gateway that decremented the TTL twice would skip a hop, one that did not would repeat one.
 func testTraceroute(t *testing.T, w world, ns *lab.Namespace) {
+	f := w.family
 	var want []func(from netip.Addr) bool
 	if ns != w.Gateway {
-		want = append(want, func(a netip.Addr) bool { return a == lab.GatewayLANAddr })
+		want = append(want, func(a netip.Addr) bool { return a == f.lan })
 	}
 	want = append(want, func(a netip.Addr) bool {
-		return a == w.Uplinks[0].NextHop() || a == w.Uplinks[1].NextHop()
-	}, func(a netip.Addr) bool { return a == lab.ServerAddrs[0] })
+		return a == f.provider(w.Uplinks[0]) || a == f.provider(w.Uplinks[1])
+	}, func(a netip.Addr) bool { return a == f.servers[0] })
 	for i, from := range want {
 		for range len(w.Uplinks) {
-			got, err := traceUDP(labtest.Context(t), ns, i+1)
+			got, err := f.traceUDP(labtest.Context(t), ns, i+1)
 			if err != nil || !from(got) {
 				t.Errorf("UDP with a TTL of %d was answered by %s (%v)", i+1, got, err)
 			}
@@ -172,40 +176,40 @@ func testTraceroute(t *testing.T, w world, ns *lab.Namespace) {
 }
 
 // traceUDP sends a datagram with a TTL and returns who sent an ICMP error about it.
-func traceUDP(ctx context.Context, ns *lab.Namespace, ttl int) (netip.Addr, error) {
-	errs, err := ns.ListenPacket("ip4:icmp", "0.0.0.0")
+func (f *family) traceUDP(ctx context.Context, ns *lab.Namespace, ttl int) (netip.Addr, error) {
+	errs, err := ns.ListenPacket(f.icmp, f.anyIP)
 	if err != nil {
 		return netip.Addr{}, err
 	}
 	defer errs.Close()
-	conn, err := ns.ListenPacket("udp4", "0.0.0.0:0")
+	conn, err := ns.ListenPacket(f.udp, f.any)
 	if err != nil {
 		return netip.Addr{}, err
 	}
 	defer conn.Close()
-	if err := ipv4.NewPacketConn(conn).SetTTL(ttl); err != nil {
+	if err := f.setHops(conn, ttl); err != nil {
 		return netip.Addr{}, err
 	}
 	const closed = 33434
-	if _, err := conn.WriteTo([]byte("traceroute"), &net.UDPAddr{IP: lab.ServerAddrs[0].AsSlice(), Port: closed}); err != nil {
+	if _, err := conn.WriteTo([]byte("traceroute"), &net.UDPAddr{IP: f.servers[0].AsSlice(), Port: closed}); err != nil {
 		return netip.Addr{}, err
 	}
 	deadline, _ := ctx.Deadline()
 	if err := errs.SetDeadline(deadline); err != nil {
 		return netip.Addr{}, err
 	}
-	return awaitError(errs, uint16(conn.LocalAddr().(*net.UDPAddr).Port), closed)
+	return f.awaitError(errs, uint16(conn.LocalAddr().(*net.UDPAddr).Port), closed)
 }
 
 // awaitError reads until an ICMP error quotes a UDP datagram with these ports.
-func awaitError(conn net.PacketConn, src, dst uint16) (netip.Addr, error) {
+func (f *family) awaitError(conn net.PacketConn, src, dst uint16) (netip.Addr, error) {
 	buf := make([]byte, 1500)
 	for {
 		n, from, err := conn.ReadFrom(buf)
 		if err != nil {
 			return netip.Addr{}, err
 		}
-		m, err := icmp.ParseMessage(1, buf[:n])
+		m, err := icmp.ParseMessage(f.proto, buf[:n])
 		if err != nil {
 			continue
 		}
@@ -216,14 +220,28 @@ func awaitError(conn net.PacketConn, src, dst uint16) (netip.Addr, error) {
 		case *icmp.TimeExceeded:
 			quoted = body.Data
 		}
-		h, err := icmp.ParseIPv4Header(quoted)
-		if err != nil || len(quoted) < h.Len+4 {
+		header := f.headerOf(quoted)
+		if header == 0 || len(quoted) < header+4 {
 			continue
 		}
-		if ports := quoted[h.Len:]; be16(ports) == src && be16(ports[2:]) == dst {
+		if ports := quoted[header:]; be16(ports) == src && be16(ports[2:]) == dst {
 			return netip.MustParseAddr(from.String()), nil
 		}
 	}
+}
+
+// headerOf is the length of the header of a quoted packet, 0 for none.
+func (f *family) headerOf(quoted []byte) int {
+	if f == overIPv6 {
+		if _, err := ipv6.ParseHeader(quoted); err == nil {
+			return ipv6.HeaderLen
+		}
+		return 0
+	}
+	if h, err := icmp.ParseIPv4Header(quoted); err == nil {
+		return h.Len
+	}
+	return 0
 }
 
 func be16(b []byte) uint16 { return uint16(b[0])<<8 | uint16(b[1]) }

@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+
+	"tapgw/api"
+	"tapgw/internal/lab"
+)
+
+// family is what tests of traffic need to know of IPv4 or IPv6.
+type family struct {
+	name          string
+	servers       []netip.Addr
+	udp, any      string // network and address of a socket that is bound to no address
+	icmp, anyIP   string // the same of a raw socket
+	proto         int    // of ICMP
+	request       icmp.Type
+	reply         icmp.Type
+	own, provider func(*lab.Uplink) netip.Addr // the gateway's address on an uplink, and the provider's
+	lan           netip.Addr                   // of the gateway on the LAN
+	setHops       func(net.PacketConn, int) error
+	// Addresses that routes lead to and no kernel has: all that comes from them is made by the test.
+	rawHosts            []netip.Addr
+	rawRemote, rawOther netip.Addr
+}
+
+var overIPv4 = &family{
+	name: api.FamilyIPv4, servers: lab.ServerAddrs, udp: "udp4", any: "0.0.0.0:0", icmp: "ip4:icmp", anyIP: "0.0.0.0",
+	proto: 1, request: ipv4.ICMPTypeEcho, reply: ipv4.ICMPTypeEchoReply,
+	own: (*lab.Uplink).Addr, provider: (*lab.Uplink).NextHop, lan: lab.GatewayLANAddr,
+	setHops:  func(c net.PacketConn, n int) error { return ipv4.NewPacketConn(c).SetTTL(n) },
+	rawHosts: rawHosts, rawRemote: rawRemote, rawOther: rawOther,
+}
+
+var overIPv6 = &family{
+	name: api.FamilyIPv6, servers: lab.ServerAddrsV6, udp: "udp6", any: "[::]:0", icmp: "ip6:ipv6-icmp", anyIP: "::",
+	proto: 58, request: ipv6.ICMPTypeEchoRequest, reply: ipv6.ICMPTypeEchoReply,
+	own: (*lab.Uplink).AddrV6, provider: func(u *lab.Uplink) netip.Addr { return u.PrefixV6().Addr().Next() }, lan: lab.GatewayLANAddrV6,
+	setHops:   func(c net.PacketConn, n int) error { return ipv6.NewPacketConn(c).SetHopLimit(n) },
+	rawHosts:  []netip.Addr{netip.MustParseAddr("fd00:10::77"), netip.MustParseAddr("fd00:10::78")},
+	rawRemote: netip.MustParseAddr("2001:db8:f::99"), rawOther: netip.MustParseAddr("2001:db8:f::98"),
+}
+
+// familyOf is that of an address.
+func familyOf(a netip.Addr) *family {
+	if a.Is6() {
+		return overIPv6
+	}
+	return overIPv4
+}
+
+// beginV6 is begin for a test of IPv6: all uplinks have it, and so has the LAN host.
+func beginV6(t testing.TB, o lab.Options, config string) world {
+	t.Helper()
+	o.IPv6 = true
+	w := begin(t, o, config)
+	for _, u := range w.Uplinks {
+		w.ipv6Is(u.Device, api.StateUp, time.Time{})
+	}
+	w.family = overIPv6
+	w.meetLAN()
+	return w
+}

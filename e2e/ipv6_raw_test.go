@@ -1,0 +1,50 @@
+package e2e
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"tapgw/internal/lab/labtest"
+)
+
+// ip6 is ip4 for IPv6.
+func ip6(src, dst netip.Addr) *layers.IPv6 {
+	return &layers.IPv6{Version: 6, HopLimit: 64, FlowLabel: foreignID, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
+}
+
+// packetV6 is an IPv6 packet with right lengths and checksums; extensions stand before the transport layer, each {next header,
+// length, …} as extend makes them.
+func packetV6(t testing.TB, ip *layers.IPv6, extensions []extension, body ...gopacket.SerializableLayer) []byte {
+	t.Helper()
+	switch transport := body[0].(type) {
+	case *layers.UDP:
+		ip.NextHeader = layers.IPProtocolUDP
+		labtest.Must(t, transport.SetNetworkLayerForChecksum(ip))
+	case *layers.TCP:
+		ip.NextHeader = layers.IPProtocolTCP
+		labtest.Must(t, transport.SetNetworkLayerForChecksum(ip))
+	case *layers.ICMPv6:
+		ip.NextHeader = layers.IPProtocolICMPv6
+		labtest.Must(t, transport.SetNetworkLayerForChecksum(ip))
+	}
+	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	buf := gopacket.NewSerializeBuffer()
+	labtest.Must(t, gopacket.SerializeLayers(buf, options, body...))
+	payload := bytes.Clone(buf.Bytes())
+	for i := len(extensions) - 1; i >= 0; i-- {
+		payload = append(append([]byte{byte(ip.NextHeader)}, extensions[i].rest...), payload...)
+		ip.NextHeader = extensions[i].number
+	}
+	labtest.Must(t, gopacket.SerializeLayers(buf, options, ip, gopacket.Payload(payload)))
+	return bytes.Clone(buf.Bytes())
+}
+
+// extension is a header before that of the transport: its number, and what follows its first byte.
+type extension struct {
+	number layers.IPProtocol
+	rest   []byte
+}
