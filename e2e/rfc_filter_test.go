@@ -167,26 +167,41 @@ func TestRFC5382_REQ3_Filtering(t *testing.T) {
 	for i, filter := range []string{addressAndPort, addressDependent, endpointIndependent} {
 		w.use(filtering(addressAndPort, filter) + inTurn)
 		for _, s := range strangers(uint16(7200 + i)) {
-			ctx, cancel := context.WithCancel(labtest.Context(t))
-			before := w.filtered()
 			if !s.let[filter] {
-				go func() {
-					defer cancel()
-					eventually(t, "being filtered", func() bool { return w.filtered() > before })
-				}()
+				expectFiltered(t, w, s.at, outside)
+				continue
 			}
-			conn, err := dialShared(ctx, w.Internet, s.at.Addr(), s.at.Port(), outside)
-			if s.let[filter] != (err == nil) {
+			conn, err := dialShared(labtest.Context(t), w.Internet, s.at.Addr(), s.at.Port(), outside)
+			if err != nil {
 				t.Errorf("%s, %s: %v", filter, s.name, err)
+				continue
 			}
-			if err == nil {
-				for n := range 10 {
-					labtest.Must(t, echo(conn, fmt.Sprint("message ", n)))
-				}
-				conn.Close()
+			for n := range 10 {
+				labtest.Must(t, echo(conn, fmt.Sprint("message ", n)))
 			}
-			cancel()
+			conn.Close()
 		}
+	}
+}
+
+// expectFiltered has a stranger connect to an outside endpoint, until what it sends is seen to be filtered.
+func expectFiltered(t testing.TB, w world, stranger, outside netip.AddrPort) {
+	t.Helper()
+	before := w.filtered()
+	ctx, cancel := context.WithCancel(labtest.Context(t))
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		conn, err := dialShared(ctx, w.Internet, stranger.Addr(), stranger.Port(), outside)
+		if err == nil {
+			conn.Close()
+		}
+		ended <- err
+	}()
+	eventually(t, "being filtered", func() bool { return w.filtered() > before })
+	cancel()
+	if err := <-ended; err == nil {
+		t.Errorf("%s has connected to %s", stranger, outside)
 	}
 }
 
