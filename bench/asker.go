@@ -12,12 +12,13 @@ import (
 // asker keeps a number of HTTP requests under way, each by a connection of its own, from one thread: threads that wait for
 // one connection each would spend more on being woken up than the gateway on forwarding.
 type asker struct {
-	epoll int
-	next  int // request number
-	step  int // to the number after it
-	slots []asked
-	good  func()
-	bad   func(error)
+	family *family
+	epoll  int
+	next   int // request number
+	step   int // to the number after it
+	slots  []asked
+	good   func()
+	bad    func(error)
 }
 
 // asked is one request under way.
@@ -61,14 +62,14 @@ func (a *asker) run(ctx context.Context) (err error) {
 
 // begin connects to the next server.
 func (a *asker) begin(slot int) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(a.family.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		a.slots[slot] = asked{fd: -1, begun: time.Now()}
 		a.bad(err)
 		return
 	}
 	a.slots[slot] = asked{fd: fd, begun: time.Now()}
-	err = unix.Connect(fd, serverAddr(a.next))
+	err = unix.Connect(fd, a.family.httpServer(a.next))
 	a.next += a.step
 	if !errors.Is(err, unix.EINPROGRESS) && err != nil {
 		a.end(slot, fmt.Errorf("connect: %w", err))
@@ -141,9 +142,5 @@ func (a *asker) giveUp() {
 	}
 }
 
-// serverAddr is where request i goes.
-func serverAddr(i int) *unix.SockaddrInet4 {
-	addr := serverNet.Addr().As4()
-	addr[3] = byte(1 + i%serverCount)
-	return &unix.SockaddrInet4{Port: portHTTP, Addr: addr}
-}
+// httpServer is where request i goes.
+func (f *family) httpServer(i int) unix.Sockaddr { return f.sockaddr(f.server(i), portHTTP) }

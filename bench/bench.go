@@ -31,24 +31,24 @@ type bench struct {
 
 // all measures what is measured once, then everything else in rounds, peers in turns.
 func (b *bench) all(ctx context.Context) error {
-	shared := map[int][]task{} // by room
-	var rooms []int
+	shared := map[room][]task{}
+	var rooms []room
 	for _, t := range b.results.tasks {
-		room := t.room(b.settings)
+		r := t.room(b.settings)
 		switch {
 		case t.once:
-			if err := b.once(ctx, t, room); err != nil {
+			if err := b.once(ctx, t, r); err != nil {
 				return err
 			}
-		case shared[room] == nil:
-			rooms = append(rooms, room)
+		case shared[r] == nil:
+			rooms = append(rooms, r)
 			fallthrough
 		default:
-			shared[room] = append(shared[room], t)
+			shared[r] = append(shared[r], t)
 		}
 	}
-	for _, room := range rooms {
-		if err := b.together(ctx, shared[room], room); err != nil {
+	for _, r := range rooms {
+		if err := b.together(ctx, shared[r], r); err != nil {
 			return err
 		}
 	}
@@ -56,12 +56,12 @@ func (b *bench) all(ctx context.Context) error {
 }
 
 // once measures a task on peers of its own, one after the other.
-func (b *bench) once(ctx context.Context, t task, room int) error {
+func (b *bench) once(ctx context.Context, t task, r room) error {
 	for _, m := range b.makers {
 		if !t.measures(m.name) {
 			continue
 		}
-		values, err := b.onFresh(ctx, t, m, room)
+		values, err := b.onFresh(ctx, t, m, r)
 		if err := b.take(ctx, 0, t, m.name, values, err); err != nil {
 			return err
 		}
@@ -69,8 +69,8 @@ func (b *bench) once(ctx context.Context, t task, room int) error {
 	return nil
 }
 
-func (b *bench) onFresh(ctx context.Context, t task, m maker, room int) (values []float64, err error) {
-	p, err := m.make(ctx, room)
+func (b *bench) onFresh(ctx context.Context, t task, m maker, r room) (values []float64, err error) {
+	p, err := m.make(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +79,8 @@ func (b *bench) onFresh(ctx context.Context, t task, m maker, room int) (values 
 }
 
 // together measures tasks in rounds on peers that stand side by side.
-func (b *bench) together(ctx context.Context, tasks []task, room int) error {
-	peers, err := b.start(ctx, tasks, room)
+func (b *bench) together(ctx context.Context, tasks []task, r room) error {
+	peers, err := b.start(ctx, tasks, r)
 	if err == nil {
 		err = b.allRounds(ctx, tasks, peers)
 	}
@@ -90,12 +90,12 @@ func (b *bench) together(ctx context.Context, tasks []task, room int) error {
 	return err
 }
 
-func (b *bench) start(ctx context.Context, tasks []task, room int) (peers []*peer, err error) {
+func (b *bench) start(ctx context.Context, tasks []task, r room) (peers []*peer, err error) {
 	for _, m := range b.makers {
 		if !slices.ContainsFunc(tasks, func(t task) bool { return t.measures(m.name) }) {
 			continue
 		}
-		p, err := m.make(ctx, room)
+		p, err := m.make(ctx, r)
 		if err != nil {
 			return peers, err
 		}
@@ -108,10 +108,12 @@ func (b *bench) start(ctx context.Context, tasks []task, room int) (peers []*pee
 }
 
 // generatorAlone shows that the generator is not what the flood measures.
-func (b *bench) generatorAlone(ctx context.Context, tasks []task, p *peer) (err error) {
-	if slices.ContainsFunc(tasks, func(t task) bool { return strings.HasPrefix(t.name, "udp-") }) {
-		b.results.generator, err = generatorRate(ctx, p.lab.Gateway, b.flood)
+func (b *bench) generatorAlone(ctx context.Context, tasks []task, p *peer) error {
+	if !slices.ContainsFunc(tasks, func(t task) bool { return strings.HasPrefix(t.name, "udp") }) {
+		return nil
 	}
+	rate, err := generatorRate(ctx, p, b.flood)
+	b.results.sources = append(b.results.sources, source{p.family, rate})
 	return err
 }
 

@@ -13,15 +13,35 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfAddress struct {
+	_    structs.HostLayout
+	Word [4]uint32
+}
+
 type bpfMac struct {
 	_ structs.HostLayout
 	B [6]uint8
 }
 
+type bpfPrefix struct {
+	_       structs.HostLayout
+	Address struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	Mask struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+}
+
 type bpfWay struct {
 	_       structs.HostLayout
 	Ifindex uint32
-	NextHop uint32
+	NextHop struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
 }
 
 // Names of all BPF objects in the ELF.
@@ -34,16 +54,19 @@ const (
 	bpfProgRedirectOut = "redirect_out"
 	bpfVarDue          = "due"
 	bpfVarEndpoints    = "endpoints"
+	bpfVarExpected     = "expected"
 	bpfVarInterval     = "interval"
+	bpfVarIpv6         = "ipv6"
 	bpfVarLan          = "lan"
 	bpfVarLanIfindex   = "lan_ifindex"
-	bpfVarLanMask      = "lan_mask"
 	bpfVarLimit        = "limit"
 	bpfVarNumber       = "number"
 	bpfVarPortMac      = "port_mac"
 	bpfVarRemotes      = "remotes"
 	bpfVarServer       = "server"
+	bpfVarServers      = "servers"
 	bpfVarSource       = "source"
+	bpfVarUnexpected   = "unexpected"
 	bpfVarUplink0      = "uplink0"
 	bpfVarUplink1      = "uplink1"
 	bpfVarVerdict      = "verdict"
@@ -109,16 +132,19 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	Due        *ebpf.VariableSpec `ebpf:"due"`
 	Endpoints  *ebpf.VariableSpec `ebpf:"endpoints"`
+	Expected   *ebpf.VariableSpec `ebpf:"expected"`
 	Interval   *ebpf.VariableSpec `ebpf:"interval"`
+	Ipv6       *ebpf.VariableSpec `ebpf:"ipv6"`
 	Lan        *ebpf.VariableSpec `ebpf:"lan"`
 	LanIfindex *ebpf.VariableSpec `ebpf:"lan_ifindex"`
-	LanMask    *ebpf.VariableSpec `ebpf:"lan_mask"`
 	Limit      *ebpf.VariableSpec `ebpf:"limit"`
 	Number     *ebpf.VariableSpec `ebpf:"number"`
 	PortMac    *ebpf.VariableSpec `ebpf:"port_mac"`
 	Remotes    *ebpf.VariableSpec `ebpf:"remotes"`
 	Server     *ebpf.VariableSpec `ebpf:"server"`
+	Servers    *ebpf.VariableSpec `ebpf:"servers"`
 	Source     *ebpf.VariableSpec `ebpf:"source"`
+	Unexpected *ebpf.VariableSpec `ebpf:"unexpected"`
 	Uplink0    *ebpf.VariableSpec `ebpf:"uplink0"`
 	Uplink1    *ebpf.VariableSpec `ebpf:"uplink1"`
 	Verdict    *ebpf.VariableSpec `ebpf:"verdict"`
@@ -156,16 +182,19 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	Due        *ebpf.Variable `ebpf:"due"`
 	Endpoints  *ebpf.Variable `ebpf:"endpoints"`
+	Expected   *ebpf.Variable `ebpf:"expected"`
 	Interval   *ebpf.Variable `ebpf:"interval"`
+	Ipv6       *ebpf.Variable `ebpf:"ipv6"`
 	Lan        *ebpf.Variable `ebpf:"lan"`
 	LanIfindex *ebpf.Variable `ebpf:"lan_ifindex"`
-	LanMask    *ebpf.Variable `ebpf:"lan_mask"`
 	Limit      *ebpf.Variable `ebpf:"limit"`
 	Number     *ebpf.Variable `ebpf:"number"`
 	PortMac    *ebpf.Variable `ebpf:"port_mac"`
 	Remotes    *ebpf.Variable `ebpf:"remotes"`
 	Server     *ebpf.Variable `ebpf:"server"`
+	Servers    *ebpf.Variable `ebpf:"servers"`
 	Source     *ebpf.Variable `ebpf:"source"`
+	Unexpected *ebpf.Variable `ebpf:"unexpected"`
 	Uplink0    *ebpf.Variable `ebpf:"uplink0"`
 	Uplink1    *ebpf.Variable `ebpf:"uplink1"`
 	Verdict    *ebpf.Variable `ebpf:"verdict"`

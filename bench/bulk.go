@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -43,7 +43,7 @@ func (b bulk) measure(ctx context.Context, p *peer, s settings) ([]float64, erro
 		tasks.Wait()
 	}()
 	for i := range bulkConnections {
-		conn, err := dialBulk(ctx, client, mode, i)
+		conn, err := dialBulk(ctx, client, netip.AddrPortFrom(p.family.server(i%len(lab.ServerAddrs)), portBulk), mode)
 		if err != nil {
 			return nil, err
 		}
@@ -54,11 +54,10 @@ func (b bulk) measure(ctx context.Context, p *peer, s settings) ([]float64, erro
 	return []float64{rate * 8 / 1e9}, err
 }
 
-func dialBulk(ctx context.Context, client *lab.Namespace, mode byte, number int) (net.Conn, error) {
+func dialBulk(ctx context.Context, client *lab.Namespace, server netip.AddrPort, mode byte) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	addr := lab.ServerAddrs[number%len(lab.ServerAddrs)]
-	conn, err := client.Dial(ctx, "tcp4", fmt.Sprintf("%s:%d", addr, portBulk))
+	conn, err := client.Dial(ctx, "tcp", server.String())
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 
 const (
 	connWorkers  = 2                    // threads
-	serverCount  = 250                  // addresses of serverNet that are asked in turn
+	serverCount  = 250                  // addresses of family.servers that are asked in turn
 	latencyPause = 2 * time.Millisecond // between two connections when latency is measured
 	maxFailures  = 0.001                // share of failed connections above which the measurement is void
 )
@@ -31,7 +31,7 @@ func connections(ctx context.Context, p *peer, s settings) ([]float64, error) {
 	for worker := range connWorkers {
 		tasks.Go(func() {
 			err := p.host().Do(func() error {
-				a := asker{next: worker, step: connWorkers, good: func() { good.Add(1) }, bad: func(err error) { bad.Add(1); last.Store(&err) }}
+				a := asker{family: p.family, next: worker, step: connWorkers, good: func() { good.Add(1) }, bad: func(err error) { bad.Add(1); last.Store(&err) }}
 				return a.run(ctx)
 			})
 			if err != nil {
@@ -47,8 +47,8 @@ func connections(ctx context.Context, p *peer, s settings) ([]float64, error) {
 }
 
 // request asks server i and returns the time until the first byte of the answer. It runs in the client's namespace.
-func request(i int) (first time.Duration, err error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+func (f *family) request(i int) (first time.Duration, err error) {
+	fd, err := unix.Socket(f.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -57,7 +57,7 @@ func request(i int) (first time.Duration, err error) {
 		return 0, err
 	}
 	begin := time.Now()
-	if err := again(func() error { return unix.Connect(fd, serverAddr(i)) }); err != nil {
+	if err := again(func() error { return unix.Connect(fd, f.httpServer(i)) }); err != nil {
 		return 0, fmt.Errorf("connect: %w", err)
 	}
 	if _, err := unix.Write(fd, httpRequest); err != nil {
@@ -80,7 +80,7 @@ func latency(ctx context.Context, p *peer, s settings) ([]float64, error) {
 	samples := make([]float64, 0, s.samples)
 	err := p.host().Do(func() error {
 		for i := range s.samples {
-			took, err := request(i)
+			took, err := p.family.request(i)
 			if err != nil {
 				return fmt.Errorf("connection %d: %w", i, err)
 			}

@@ -20,7 +20,7 @@ const patience = 20 * time.Second
 
 // daemonConfig leaves everything at its default but the datapath, the size of the table and, so that each of 100,000
 // endpoints finds a port, the outside ports, and that one host of the LAN may do all.
-const daemonConfig = `nat: {max_sessions: %d, ports: 1024-65535, limits: {sessions_per_host: off, new_per_second: off}}
+const daemonConfig = `nat: {%s: %d, ports: 1024-65535, limits: {sessions_per_host: off, new_per_second: off}}
 datapath: {mode: %s, lan_shortcut: %s}
 `
 
@@ -50,17 +50,19 @@ type daemon struct {
 
 // maker runs the given program as the gateway.
 func (v variant) maker(binary string) maker {
-	return maker{v.name, func(ctx context.Context, sessions int) (*peer, error) {
+	return maker{v.name, func(ctx context.Context, r room) (*peer, error) {
 		var d *daemon
-		p, err := newPeer(ctx, v.name, func(p *peer) (err error) {
-			if err := v.prepare(p.lab.Gateway, sessions); err != nil {
+		p := &peer{name: v.name, family: r.family, translates: true}
+		p, err := newPeer(ctx, p, func() (err error) {
+			if err := v.prepare(p.lab.Gateway, r); err != nil {
 				return err
 			}
-			if d, err = startDaemon(p.lab.Gateway, binary, fmt.Sprintf(daemonConfig, sessions, v.datapath, v.shortcut)); err != nil {
+			config := fmt.Sprintf(daemonConfig, r.family.room, r.sessions, v.datapath, v.shortcut)
+			if d, err = startDaemon(p.lab.Gateway, binary, config); err != nil {
 				return err
 			}
 			p.stop, p.sessions, p.memory = d.stop, d.sessions, d.memory
-			return d.awaitUp(ctx)
+			return d.awaitUp(ctx, r.family)
 		})
 		if err != nil {
 			return nil, err
@@ -87,16 +89,16 @@ func (v variant) await(ctx context.Context, d *daemon) error {
 
 // prepare gives the host rules for what it forwards. More sessions than connection tracking may hold (a limit of the
 // machine, not of the namespace) are the flood's, which is exempt then.
-func (v variant) prepare(gateway *lab.Namespace, sessions int) error {
+func (v variant) prepare(gateway *lab.Namespace, r room) error {
 	if !v.rules {
 		return nil
 	}
 	limit, err := readNumber(gateway, "net/netfilter/nf_conntrack_max")
 	if err == nil {
-		err = addForwardRules(gateway)
+		err = addForwardRules(gateway, r.family)
 	}
-	if err == nil && sessions > limit {
-		err = exemptFlood(gateway)
+	if err == nil && r.sessions > limit {
+		err = exemptFlood(gateway, r.family)
 	}
 	return err
 }
@@ -139,7 +141,7 @@ func (d *daemon) note(line string) {
 }
 
 // awaitUp waits until the daemon captures traffic and all its uplinks are up.
-func (d *daemon) awaitUp(ctx context.Context) error {
+func (d *daemon) awaitUp(ctx context.Context, f *family) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := d.AwaitReady(ctx); err != nil {
@@ -147,7 +149,7 @@ func (d *daemon) awaitUp(ctx context.Context) error {
 	}
 	for {
 		status, err := d.client.Status(ctx)
-		if err == nil && allUp(status) {
+		if err == nil && f.allUp(status) {
 			return nil
 		}
 		select {
@@ -158,9 +160,9 @@ func (d *daemon) awaitUp(ctx context.Context) error {
 	}
 }
 
-func allUp(s api.Status) bool {
+func (f *family) allUp(s api.Status) bool {
 	for _, u := range s.Uplinks {
-		if u.State != api.StateUp {
+		if f.state(u) != api.StateUp {
 			return false
 		}
 	}

@@ -10,16 +10,12 @@ import (
 	"github.com/cilium/ebpf"
 
 	"tapgw/internal/lab"
-	"tapgw/internal/packet"
 )
-
-// floodLen is the length of the flood's packets, bytes of Ethernet: the least there is.
-const floodLen = 60
 
 // Limits of flows. Endpoints share source addresses, 32,768 ports on each.
 const (
 	maxEndpoints = 1 << 20
-	maxRemotes   = 250 // addresses of serverNet
+	maxRemotes   = serverCount
 )
 
 // How the generator is run.
@@ -45,15 +41,15 @@ type flows struct{ endpoints, remotes int }
 
 func (f flows) count() int { return f.endpoints * f.remotes }
 
-// generator makes the gateway's LAN port receive the packets of flows in turn, 60 bytes of UDP to the discard port each.
+// generator makes the gateway's LAN port receive the packets of flows in turn, UDP to the discard port.
 type generator struct {
 	*programs
-	frame []byte
+	frame []byte // whose content the program makes
 }
 
 // newGenerator makes a source of so many packets per second, 0 for as many as possible. The verdict is what becomes of them:
 // xdpPass for the network stack, or xdpDrop to measure the generator alone.
-func newGenerator(f flows, verdict uint32, rate int) (*generator, error) {
+func newGenerator(v *family, f flows, verdict uint32, rate int) (*generator, error) {
 	if f.endpoints < 1 || f.endpoints > maxEndpoints || f.remotes < 1 || f.remotes > maxRemotes {
 		return nil, fmt.Errorf("a flood has 1 to %d endpoints and 1 to %d remotes, not %+v", maxEndpoints, maxRemotes, f)
 	}
@@ -61,14 +57,14 @@ func newGenerator(f flows, verdict uint32, rate int) (*generator, error) {
 	if rate > 0 {
 		interval = uint64(time.Second) / uint64(rate)
 	}
-	p, err := loadPrograms(map[string]any{
+	p, err := loadPrograms(v, map[string]any{
 		"endpoints": uint32(f.endpoints), "remotes": uint32(f.remotes), "verdict": verdict, "interval": interval,
-		"source": packet.HostOrder(lab.GatewayLANAddr.Next()), "server": packet.HostOrder(lab.ServerAddrs[0]), "port_mac": lanMAC,
+		"source": toBPF(v.gateway.Next()), "server": toBPF(v.server(0)), "port_mac": lanMAC,
 	}, "generate")
 	if err != nil {
 		return nil, err
 	}
-	return &generator{p, make([]byte, floodLen)}, nil
+	return &generator{p, make([]byte, v.floodLen)}, nil
 }
 
 // xdpContext is struct xdp_md.
@@ -95,7 +91,7 @@ func (g *generator) inject(ctx context.Context, gateway *lab.Namespace, packets 
 			<-stopped // the caller may close the generator after us
 		}
 	}()
-	options := &ebpf.RunOptions{Data: g.frame, Context: xdpContext{DataEnd: floodLen, Ingress: uint32(index)},
+	options := &ebpf.RunOptions{Data: g.frame, Context: xdpContext{DataEnd: uint32(len(g.frame)), Ingress: uint32(index)},
 		Repeat: floodChunk, Flags: liveFrames, BatchSize: liveBatch}
 	at := begin
 	err = gateway.Do(func() error {
@@ -118,7 +114,7 @@ func (g *generator) number() (n uint64, err error) {
 // open lets every flow send, at a rate that any gateway takes, until practically a whole turn was forwarded and the gateway
 // holds as many sessions.
 func (f flows) open(ctx context.Context, p *peer) error {
-	g, err := newGenerator(f, xdpPass, openRate)
+	g, err := newGenerator(p.family, f, xdpPass, openRate)
 	if err != nil {
 		return err
 	}
@@ -162,7 +158,7 @@ func (f flows) turn(ctx context.Context, g *generator, p *peer) (left uint64, he
 
 // rate measures the packets per second of the flows that leave by the uplinks.
 func (f flows) rate(ctx context.Context, p *peer, s settings) (float64, error) {
-	g, err := newGenerator(f, xdpPass, 0)
+	g, err := newGenerator(p.family, f, xdpPass, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -176,7 +172,7 @@ func (f flows) rate(ctx context.Context, p *peer, s settings) (float64, error) {
 	}()
 	rate, err := counted(ctx, s.warmUp, s.flood, p.forwarded)
 	stop()
-	return rate, errors.Join(err, <-injected)
+	return rate, errors.Join(err, <-injected, p.checkSources())
 }
 
 // flood measures the packets per second that leave by the uplinks, in millions.
@@ -235,8 +231,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // generatorRate is what the generator offers when nothing is done with its packets, in millions per second.
-func generatorRate(ctx context.Context, gateway *lab.Namespace, during time.Duration) (float64, error) {
-	g, err := newGenerator(flows{1, 1}, xdpDrop, 0)
+func generatorRate(ctx context.Context, p *peer, during time.Duration) (float64, error) {
+	g, err := newGenerator(p.family, flows{1, 1}, xdpDrop, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -244,6 +240,6 @@ func generatorRate(ctx context.Context, gateway *lab.Namespace, during time.Dura
 	ctx, cancel := context.WithTimeout(ctx, during)
 	defer cancel()
 	begin := time.Now()
-	offered, err := g.inject(ctx, gateway, math.MaxInt)
+	offered, err := g.inject(ctx, p.lab.Gateway, math.MaxInt)
 	return float64(offered) / time.Since(begin).Seconds() / 1e6, err
 }

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"tapgw/internal/lab"
 )
@@ -18,17 +16,14 @@ import (
 // kernelMaker makes the gateway do mwan3's job: each new connection gets a mark at random, the mark chooses a routing table
 // and with it an uplink, and what leaves is masqueraded. With rules the host has an opinion of what it forwards, too.
 func kernelMaker(name string, rules bool) maker {
-	return maker{name, func(ctx context.Context, _ int) (*peer, error) {
-		return newPeer(ctx, name, func(p *peer) error {
+	return maker{name, func(ctx context.Context, r room) (*peer, error) {
+		p := &peer{name: name, family: r.family, translates: true}
+		return newPeer(ctx, p, func() error {
 			p.sessions = func() (int, error) { return readNumber(p.lab.Gateway, "net/netfilter/nf_conntrack_count") }
 			p.memory = func() (memory, error) { return kernelMemory(p) }
-			err := errors.Join(
-				p.lab.Gateway.Sysctl("net/ipv4/ip_forward", "1"),
-				addMarkRoutes(p.lab),
-				addMarkRules(p.lab.Gateway),
-			)
+			err := errors.Join(p.forward(), p.addMarkRoutes(), addMarkRules(p.lab.Gateway, p.family))
 			if rules {
-				err = errors.Join(err, addForwardRules(p.lab.Gateway))
+				err = errors.Join(err, addForwardRules(p.lab.Gateway, p.family))
 			}
 			return err
 		})
@@ -36,20 +31,19 @@ func kernelMaker(name string, rules bool) maker {
 }
 
 // addMarkRoutes makes mark n choose table 100+n, which holds a default route by uplink n.
-func addMarkRoutes(t *lab.Topology) error {
-	h := t.Gateway.Handle()
-	for _, u := range t.Uplinks {
-		index, err := t.Gateway.Index(u.Device)
+func (p *peer) addMarkRoutes() error {
+	h := p.lab.Gateway.Handle()
+	for _, u := range p.lab.Uplinks {
+		index, err := p.lab.Gateway.Index(u.Device)
 		if err != nil {
 			return err
 		}
-		route := &netlink.Route{LinkIndex: index, Gw: u.NextHop().AsSlice(), Table: 100 + u.Number,
-			Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}}
+		route := &netlink.Route{LinkIndex: index, Gw: p.family.nextHop(u).AsSlice(), Table: 100 + u.Number, Dst: p.family.everywhere()}
 		if err := h.RouteAdd(route); err != nil {
 			return fmt.Errorf("route by %s: %w", u.Device, err)
 		}
 		rule := netlink.NewRule()
-		rule.Family, rule.Priority, rule.Table, rule.Mark = unix.AF_INET, 1000+u.Number, route.Table, uint32(u.Number)
+		rule.Family, rule.Priority, rule.Table, rule.Mark = p.family.domain, 1000+u.Number, route.Table, uint32(u.Number)
 		if err := h.RuleAdd(rule); err != nil {
 			return fmt.Errorf("rule for %s: %w", u.Device, err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -14,26 +13,30 @@ import (
 	"tapgw/internal/lab"
 )
 
-// serverNet is a network of servers, all of them in the Internet namespace, so that short connections do not run out of
-// port numbers.
-var serverNet = netip.MustParsePrefix("203.0.113.0/24")
-
 // peer is one way of doing the gateway's job, in a laboratory of its own.
 type peer struct {
-	name    string
-	lab     *lab.Topology
-	servers *servers
-	sink    *programs // drops the flood at the providers
+	name       string
+	family     *family
+	translates bool // what it forwards leaves with its own addresses
+	lab        *lab.Topology
+	servers    *servers
+	sinks      []*programs // drop the flood at the providers
 
 	sessions func() (int, error) // that it holds now; nil for one that keeps none
 	memory   func() (memory, error)
 	stop     func() error // what makes it a gateway; nil for nothing to stop
 }
 
-// maker makes a peer that may hold so many sessions.
+// room is what a gateway is made for. Gateways of the same room are shared by tasks.
+type room struct {
+	family   *family
+	sessions int // that it may hold
+}
+
+// maker makes a peer.
 type maker struct {
 	name string
-	make func(ctx context.Context, sessions int) (*peer, error)
+	make func(context.Context, room) (*peer, error)
 }
 
 // What is measured. The names of tapgw's begin with tapgw.
@@ -48,21 +51,20 @@ const (
 	nameRoutedRules = "routed-rules"    // the same with tracking and rules for what is forwarded
 )
 
-// newPeer builds a laboratory, lets start make its gateway one, and waits until it forwards.
-func newPeer(ctx context.Context, name string, start func(*peer) error) (p *peer, err error) {
-	p = &peer{name: name}
+// newPeer builds a laboratory, lets start make the gateway p, and waits until it forwards.
+func newPeer(ctx context.Context, p *peer, start func() error) (_ *peer, err error) {
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("%s: %w", name, err), p.close())
+			err = errors.Join(fmt.Errorf("%s: %w", p.name, err), p.close())
 		}
 	}()
-	if p.lab, err = lab.Build(lab.Options{}); err != nil {
+	if p.lab, err = lab.Build(lab.Options{IPv6: p.family.ipv6}); err != nil {
 		return p, err
 	}
 	if err := p.prepareInternet(); err != nil {
 		return p, err
 	}
-	if err := start(p); err != nil {
+	if err := start(); err != nil {
 		return p, err
 	}
 	return p, p.awaitForwarding(ctx)
@@ -75,38 +77,61 @@ func (p *peer) prepareInternet() (err error) {
 		return err
 	}
 	err = p.lab.Internet.Handle().RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
-		Scope: unix.RT_SCOPE_HOST, Dst: &net.IPNet{IP: serverNet.Addr().AsSlice(), Mask: net.CIDRMask(serverNet.Bits(), 32)}})
+		Scope: unix.RT_SCOPE_HOST, Dst: ipNet(p.family.servers)})
 	if err != nil {
 		return fmt.Errorf("route the servers' network: %w", err)
 	}
 	if err := p.dropFlood(); err != nil {
 		return err
 	}
-	p.servers, err = startServers(p.lab.Internet)
+	p.servers, err = startServers(p.lab.Internet, p.family)
 	return err
 }
 
 // dropFlood drops UDP to the discard port, and only that, where the provider's port to its customer receives it.
-func (p *peer) dropFlood() (err error) {
-	if p.sink, err = loadPrograms(nil, "discard"); err != nil {
-		return err
-	}
+func (p *peer) dropFlood() error {
 	for _, u := range p.lab.Uplinks {
-		if err := p.sink.attach("discard", u.ISP, lab.DeviceCustomer); err != nil {
+		sink, err := loadPrograms(p.family, map[string]any{"expected": prefixToBPF(p.expected(u))}, "discard")
+		if err != nil {
+			return err
+		}
+		p.sinks = append(p.sinks, sink)
+		if err := sink.attach("discard", u.ISP, lab.DeviceCustomer); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// awaitForwarding pings a server from the LAN, which also fills the neighbour tables on the way.
+// expected is where what the gateway forwards to a provider comes from.
+func (p *peer) expected(u *lab.Uplink) netip.Prefix {
+	if !p.translates {
+		return p.family.lan
+	}
+	own := p.family.own(u)
+	return netip.PrefixFrom(own, own.BitLen())
+}
+
+// checkSources fails when packets of the flood had not the source that they must have behind this gateway.
+func (p *peer) checkSources() error {
+	for i, sink := range p.sinks {
+		var packets uint64
+		if err := sink.Variables["unexpected"].Get(&packets); err != nil {
+			return err
+		}
+		if packets > 0 {
+			return fmt.Errorf("%d packets left by %s with a wrong source", packets, p.lab.Uplinks[i].Device)
+		}
+	}
+	return nil
+}
+
+// awaitForwarding waits until packets of the LAN get to a server and back.
 func (p *peer) awaitForwarding(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		try, done := context.WithTimeout(ctx, time.Second)
-		_, err := p.host().Ping(try, lab.ServerAddrs[0])
-		done()
+		err := p.forwards(ctx)
 		if err == nil {
 			return nil
 		}
@@ -116,6 +141,21 @@ func (p *peer) awaitForwarding(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// forwards pings a server from the LAN, which also fills the neighbour tables on the way. A gateway that keeps sessions must
+// hold one then: what the host forwards without it does not count.
+func (p *peer) forwards(ctx context.Context) error {
+	ctx, done := context.WithTimeout(ctx, time.Second)
+	defer done()
+	if _, err := p.host().Ping(ctx, p.family.server(0)); err != nil || p.sessions == nil {
+		return err
+	}
+	held, err := p.sessions()
+	if err == nil && held == 0 {
+		err = errors.New("the ping has no session")
+	}
+	return err
 }
 
 func (p *peer) host() *lab.Host { return p.lab.Hosts[0] }
@@ -129,8 +169,8 @@ func (p *peer) close() error {
 	if p.servers != nil {
 		errs = append(errs, p.servers.close())
 	}
-	if p.sink != nil {
-		errs = append(errs, p.sink.close())
+	for _, sink := range p.sinks {
+		errs = append(errs, sink.close())
 	}
 	if p.lab != nil {
 		errs = append(errs, p.lab.Close())

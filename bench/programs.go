@@ -17,11 +17,14 @@ type programs struct {
 	links []link.Link
 }
 
-// loadPrograms loads the named programs with their constants.
-func loadPrograms(constants map[string]any, names ...string) (*programs, error) {
+// loadPrograms loads the named programs for a family, with their constants.
+func loadPrograms(f *family, constants map[string]any, names ...string) (*programs, error) {
 	spec, err := loadBpf()
 	if err != nil {
 		return nil, err
+	}
+	if err := spec.Variables["ipv6"].Set(f.flag()); err != nil {
+		return nil, fmt.Errorf("constant ipv6: %w", err)
 	}
 	for name, value := range constants {
 		if err := spec.Variables[name].Set(value); err != nil {

@@ -2,46 +2,41 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 
 	"github.com/vishvananda/netlink"
 
 	"tapgw/internal/lab"
-	"tapgw/internal/packet"
 )
 
 // lanMAC is the hardware address of the gateway's LAN port, as the laboratory sets it.
 var lanMAC = [6]byte{2, 0, 0, 0, 0, 0xaa}
 
-// lanNet is the LAN of the laboratory.
-var lanNet = netip.PrefixFrom(lab.GatewayLANAddr, 24).Masked()
-
 // newRouted makes the gateway a plain router: nothing is translated or tracked.
-func newRouted(ctx context.Context, _ int) (*peer, error) {
-	return newPeer(ctx, nameRouted, func(p *peer) error {
-		return errors.Join(routeLAN(p.lab), p.lab.Gateway.Sysctl("net/ipv4/ip_forward", "1"))
-	})
+func newRouted(ctx context.Context, r room) (*peer, error) {
+	p := &peer{name: nameRouted, family: r.family}
+	return newPeer(ctx, p, func() error { return errors.Join(p.routeLAN(), p.forward()) })
 }
 
 // newRoutedRules makes it one that tracks what it forwards, and has the rules of kernel-rules.
-func newRoutedRules(ctx context.Context, _ int) (*peer, error) {
-	return newPeer(ctx, nameRoutedRules, func(p *peer) error {
-		return errors.Join(routeLAN(p.lab), p.lab.Gateway.Sysctl("net/ipv4/ip_forward", "1"), addForwardRules(p.lab.Gateway))
-	})
+func newRoutedRules(ctx context.Context, r room) (*peer, error) {
+	p := &peer{name: nameRoutedRules, family: r.family}
+	return newPeer(ctx, p, func() error { return errors.Join(p.routeLAN(), p.forward(), addForwardRules(p.lab.Gateway, p.family)) })
 }
+
+// forward makes the gateway a router.
+func (p *peer) forward() error { return p.lab.Gateway.Sysctl(p.family.forwarding, "1") }
 
 // newRedirect makes the gateway redirect packets between the LAN and the uplinks and nothing else, which is as fast as a BPF
 // program there can be.
-func newRedirect(ctx context.Context, _ int) (*peer, error) {
-	return newPeer(ctx, nameRedirect, func(p *peer) error {
-		if err := routeLAN(p.lab); err != nil {
+func newRedirect(ctx context.Context, r room) (*peer, error) {
+	p := &peer{name: nameRedirect, family: r.family}
+	return newPeer(ctx, p, func() error {
+		if err := p.routeLAN(); err != nil {
 			return err
 		}
-		redirect, err := loadRedirect(p.lab)
+		redirect, err := p.loadRedirect()
 		if err != nil {
 			return err
 		}
@@ -54,48 +49,40 @@ func newRedirect(ctx context.Context, _ int) (*peer, error) {
 	})
 }
 
-// way is struct way of bench.bpf.c.
-type way struct{ Index, NextHop uint32 }
-
-func loadRedirect(t *lab.Topology) (*programs, error) {
-	constants := map[string]any{
-		"lan": packet.HostOrder(lanNet.Addr()), "lan_mask": binary.BigEndian.Uint32(net.CIDRMask(lanNet.Bits(), 32)),
-	}
-	index, err := t.Gateway.Index(lab.DeviceLAN)
+func (p *peer) loadRedirect() (*programs, error) {
+	constants := map[string]any{"lan": prefixToBPF(p.family.lan), "servers": prefixToBPF(p.family.servers)}
+	gateway := p.lab.Gateway
+	index, err := gateway.Index(lab.DeviceLAN)
 	if err != nil {
 		return nil, err
 	}
 	constants["lan_ifindex"] = uint32(index)
-	for i, u := range t.Uplinks {
-		index, err := t.Gateway.Index(u.Device)
+	for i, u := range p.lab.Uplinks {
+		index, err := gateway.Index(u.Device)
 		if err != nil {
 			return nil, err
 		}
-		next := u.NextHop().As4()
-		constants[fmt.Sprintf("uplink%d", i)] = way{uint32(index), binary.NativeEndian.Uint32(next[:])}
+		constants[fmt.Sprintf("uplink%d", i)] = bpfWay{Ifindex: uint32(index), NextHop: toBPF(p.family.nextHop(u))}
 	}
-	return loadPrograms(constants, "redirect_out", "redirect_in")
+	return loadPrograms(p.family, constants, "redirect_out", "redirect_in")
 }
 
 // routeLAN makes the providers and the Internet know the LAN, whose addresses are not translated. Replies come by the
 // first provider.
-func routeLAN(t *lab.Topology) error {
-	for _, u := range t.Uplinks {
-		route := &netlink.Route{Dst: lanPrefix(), Gw: u.Addr().AsSlice()}
+func (p *peer) routeLAN() error {
+	f, internet := p.family, p.lab.Internet.Handle()
+	for _, u := range p.lab.Uplinks {
+		route := &netlink.Route{Dst: ipNet(f.lan), Gw: f.own(u).AsSlice()}
 		if err := u.ISP.Handle().RouteAdd(route); err != nil {
 			return fmt.Errorf("route the LAN at the provider: %w", err)
 		}
 	}
-	back, err := t.Internet.Handle().RouteGet(t.Uplinks[0].Addr().AsSlice())
+	back, err := internet.RouteGet(f.own(p.lab.Uplinks[0]).AsSlice())
 	if err != nil || len(back) == 0 {
 		return fmt.Errorf("find the first provider's route: %w", err)
 	}
-	if err := t.Internet.Handle().RouteAdd(&netlink.Route{Dst: lanPrefix(), Gw: back[0].Gw}); err != nil {
+	if err := internet.RouteAdd(&netlink.Route{Dst: ipNet(f.lan), Gw: back[0].Gw}); err != nil {
 		return fmt.Errorf("route the LAN in the Internet: %w", err)
 	}
 	return nil
-}
-
-func lanPrefix() *net.IPNet {
-	return &net.IPNet{IP: lanNet.Addr().AsSlice(), Mask: net.CIDRMask(lanNet.Bits(), 32)}
 }

@@ -11,10 +11,16 @@ import (
 
 // results are all values measured.
 type results struct {
-	tasks     []task
-	rounds    int
-	generator float64 // Mpkt/s of the flood's source alone, 0 if not measured
-	values    map[string][]float64
+	tasks   []task
+	rounds  int
+	sources []source
+	values  map[string][]float64
+}
+
+// source is what the flood's source alone reaches.
+type source struct {
+	family *family
+	rate   float64 // Mpkt/s
 }
 
 func (r *results) add(label, peer string, value float64) {
@@ -95,8 +101,11 @@ func (r *results) write(w io.Writer) (missed int) {
 			missed += r.block(w, l)
 		}
 	}
-	if r.generator > 0 {
-		fmt.Fprintf(w, "\nThe source of the UDP packets alone: %s Mpkt/s.\n", figure(r.generator))
+	if len(r.sources) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, s := range r.sources {
+		fmt.Fprintf(w, "The source of the UDP packets over %s alone: %s Mpkt/s.\n", s.family.name, figure(s.rate))
 	}
 	return missed
 }

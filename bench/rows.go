@@ -38,7 +38,7 @@ type (
 	task struct {
 		name    string
 		on      []string // the peers
-		room    func(settings) int
+		room    func(settings) room
 		once    bool // on a fresh peer of its own, not in rounds
 		measure measure
 		lines   []line
@@ -81,11 +81,11 @@ var (
 	wholeMiB   = map[string]bar{nameShortcut: {256, 220}}
 )
 
-// Rooms: how many sessions a gateway may hold. Gateways with the same room are shared by tasks.
-func busyRoom(settings) int    { return busySessions }
-func fewRoom(settings) int     { return tableSize }
-func crowdRoom(s settings) int { return s.crowd.count() * 11 / 10 }
-func manyRoom(s settings) int  { return s.many.count() + spare }
+func busyRoom(settings) room    { return room{ipv4, busySessions} }
+func busyRoom6(settings) room   { return room{ipv6, busySessions} }
+func fewRoom(settings) room     { return room{ipv4, tableSize} }
+func crowdRoom(s settings) room { return room{ipv4, s.crowd.count() * 11 / 10} }
+func manyRoom(s settings) room  { return room{ipv4, s.many.count() + spare} }
 
 var tasks = []task{
 	{"memory", onMemory, fewRoom, true, sessionBytes, []line{{label: "session, added", unit: "B"}, {label: "session, of all memory", unit: "B"}}},
@@ -108,6 +108,17 @@ var tasks = []task{
 	{"udp-30000", onLAN, busyRoom, false, flood(30_000), []line{{label: "UDP 60 B, 30,000 flows", unit: "Mpkt/s", bars: packets}}},
 	{"connections", append([]string{nameRoutedRules}, onAll...), busyRoom, false, connections,
 		[]line{{label: "new connections", unit: "1/s", bars: newConns}}},
+	{"bulk6-lan-up", onLAN, busyRoom6, false, bulk{}.measure, []line{{label: "TCP LAN→Internet, IPv6", unit: "Gbit/s", bars: bulkCopied}}},
+	{"bulk6-lan-down", onLAN, busyRoom6, false, bulk{down: true}.measure,
+		[]line{{label: "TCP Internet→LAN, IPv6", unit: "Gbit/s", bars: bulkCopied}}},
+	{"light6-lan-up", onLight, busyRoom6, false, bulk{light: true}.measure,
+		[]line{{label: "TCP LAN→Internet, light ends, IPv6", unit: "Gbit/s", bars: bulkLAN}}},
+	{"light6-lan-down", onLight, busyRoom6, false, bulk{down: true, light: true}.measure,
+		[]line{{label: "TCP Internet→LAN, light ends, IPv6", unit: "Gbit/s", bars: bulkLAN}}},
+	{"udp6-1", onLAN, busyRoom6, false, flood(1), []line{{label: "UDP 80 B, IPv6, 1 flow", unit: "Mpkt/s", bars: packets}}},
+	{"udp6-30000", onLAN, busyRoom6, false, flood(30_000), []line{{label: "UDP 80 B, IPv6, 30,000 flows", unit: "Mpkt/s", bars: packets}}},
+	{"connections6", append([]string{nameRoutedRules}, onAll...), busyRoom6, false, connections,
+		[]line{{label: "new connections, IPv6", unit: "1/s", bars: newConns}}},
 	{"latency", onAll, busyRoom, false, latency, []line{
 		{label: "connect+byte p50", unit: "µs", less: true}, {label: "connect+byte p99", unit: "µs", less: true}}},
 	{"echo", onAll, busyRoom, false, echo, []line{

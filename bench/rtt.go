@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"tapgw/internal/lab"
 )
 
 // echoPause is what passes between two packets of an echo, so that each finds the gateway idle.
@@ -20,7 +18,7 @@ const echoPause = 100 * time.Microsecond
 func echo(ctx context.Context, p *peer, s settings) ([]float64, error) {
 	samples := make([]float64, 0, s.echoes)
 	err := p.host().Do(func() error {
-		fd, err := dialEcho()
+		fd, err := p.family.dialEcho()
 		if err != nil {
 			return err
 		}
@@ -42,13 +40,13 @@ func echo(ctx context.Context, p *peer, s settings) ([]float64, error) {
 	return []float64{samples[len(samples)/2], samples[len(samples)*99/100]}, nil
 }
 
-func dialEcho() (fd int, err error) {
-	if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+func (f *family) dialEcho() (fd int, err error) {
+	if fd, err = unix.Socket(f.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 		return 0, err
 	}
 	err = limitWaiting(fd)
 	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrInet4{Port: portEcho, Addr: lab.ServerAddrs[0].As4()})
+		err = unix.Connect(fd, f.sockaddr(f.server(0), portEcho))
 	}
 	if err != nil {
 		return 0, errors.Join(fmt.Errorf("connect: %w", err), unix.Close(fd))

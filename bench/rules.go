@@ -23,8 +23,8 @@ import (
 //	             ct mark set meta mark }
 //	chain post { type nat hook postrouting priority srcnat
 //	             oifname "wan*" masquerade }
-func addMarkRules(gateway *lab.Namespace) error {
-	return addTable(gateway, "bench", func(chain addChain) {
+func addMarkRules(gateway *lab.Namespace, f *family) error {
+	return addTable(gateway, f, "bench", func(chain addChain) {
 		fromLAN := nameStarts(expr.MetaKeyIIFNAME, lab.DeviceLAN+"\x00")
 		toUplink := nameStarts(expr.MetaKeyOIFNAME, "wan")
 		chain("pre", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle,
@@ -43,8 +43,8 @@ func addMarkRules(gateway *lab.Namespace) error {
 //	                ct state invalid drop
 //	                iifname "lan0" accept
 //	                drop }
-func addForwardRules(gateway *lab.Namespace) error {
-	return addTable(gateway, "bench_forward", func(chain addChain) {
+func addForwardRules(gateway *lab.Namespace, f *family) error {
+	return addTable(gateway, f, "bench_forward", func(chain addChain) {
 		chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter,
 			join(inState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept)),
 			join(inState(expr.CtStateBitINVALID), verdict(expr.VerdictDrop)),
@@ -56,8 +56,8 @@ func addForwardRules(gateway *lab.Namespace) error {
 // exemptFlood keeps the flood out of connection tracking:
 //
 //	chain raw { type filter hook prerouting priority raw; udp dport 9 notrack }
-func exemptFlood(gateway *lab.Namespace) error {
-	return addTable(gateway, "bench_exempt", func(chain addChain) {
+func exemptFlood(gateway *lab.Namespace, f *family) error {
+	return addTable(gateway, f, "bench_exempt", func(chain addChain) {
 		chain("raw", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
@@ -70,13 +70,13 @@ func exemptFlood(gateway *lab.Namespace) error {
 
 type addChain func(name string, kind nftables.ChainType, hook *nftables.ChainHook, at *nftables.ChainPriority, rules ...[]expr.Any)
 
-// addTable installs a table of IPv4 rules.
-func addTable(ns *lab.Namespace, name string, fill func(addChain)) error {
+// addTable installs a table of a family's rules.
+func addTable(ns *lab.Namespace, f *family, name string, fill func(addChain)) error {
 	c, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	table := c.AddTable(&nftables.Table{Name: name, Family: nftables.TableFamilyIPv4})
+	table := c.AddTable(&nftables.Table{Name: name, Family: f.table})
 	fill(func(name string, kind nftables.ChainType, hook *nftables.ChainHook, at *nftables.ChainPriority, rules ...[]expr.Any) {
 		chain := c.AddChain(&nftables.Chain{Name: name, Table: table, Type: kind, Hooknum: hook, Priority: at})
 		for _, exprs := range rules {

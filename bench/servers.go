@@ -45,15 +45,15 @@ type servers struct {
 	tasks    sync.WaitGroup
 }
 
-func startServers(internet *lab.Namespace) (s *servers, err error) {
+func startServers(internet *lab.Namespace, f *family) (s *servers, err error) {
 	s = &servers{}
-	if s.bulk, err = internet.Listen("tcp4", fmt.Sprintf(":%d", portBulk)); err != nil {
+	if s.bulk, err = internet.Listen(f.tcp, fmt.Sprintf(":%d", portBulk)); err != nil {
 		return nil, err
 	}
-	if err := internet.Do(s.listenHTTP); err != nil {
+	if err := internet.Do(func() error { return s.listenHTTP(f) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for HTTP: %w", err), s.bulk.Close())
 	}
-	if err := internet.Do(s.listenEcho); err != nil {
+	if err := internet.Do(func() error { return s.listenEcho(f) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for echoes: %w", err), s.bulk.Close(), unix.Close(s.http))
 	}
 	s.tasks.Go(s.serveBulk)
@@ -99,14 +99,14 @@ func (s *servers) transfer(conn net.Conn) {
 
 // listenHTTP uses plain sockets, as the runtime's poller would cost more than the exchange, and wants to hear of a
 // connection once it has the request.
-func (s *servers) listenHTTP() (err error) {
-	if s.http, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+func (s *servers) listenHTTP(f *family) (err error) {
+	if s.http, err = unix.Socket(f.domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		return err
 	}
 	if err := unix.SetsockoptInt(s.http, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, ioTimeout); err != nil {
 		return errors.Join(err, unix.Close(s.http))
 	}
-	if err = unix.Bind(s.http, &unix.SockaddrInet4{Port: portHTTP}); err == nil {
+	if err = unix.Bind(s.http, f.sockaddr(f.any(), portHTTP)); err == nil {
 		err = unix.Listen(s.http, 4096)
 	}
 	if err != nil {
@@ -115,11 +115,11 @@ func (s *servers) listenHTTP() (err error) {
 	return err
 }
 
-func (s *servers) listenEcho() (err error) {
-	if s.echo, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+func (s *servers) listenEcho(f *family) (err error) {
+	if s.echo, err = unix.Socket(f.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 		return err
 	}
-	if err = unix.Bind(s.echo, &unix.SockaddrInet4{Port: portEcho, Addr: lab.ServerAddrs[0].As4()}); err != nil {
+	if err = unix.Bind(s.echo, f.sockaddr(f.server(0), portEcho)); err != nil {
 		err = errors.Join(err, unix.Close(s.echo))
 	}
 	return err
