@@ -3,6 +3,8 @@ package nft
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
+	"net/netip"
 
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
@@ -52,6 +54,21 @@ func hideRules(f family, ports []PortRange) (rules [][]expr.Any) {
 // hideAllRules drop all that is sent to an address of an inside host's own.
 func hideAllRules(f family) [][]expr.Any {
 	return append(f.discoveryRules(), join(f.packets(), f.to(), f.in(setWhole), drop()))
+}
+
+// hidePrefixRules drop all that is sent into a prefix, but to an address of an uplink. They compare, as a set of intervals finds
+// nothing for a moment after a change.
+func hidePrefixRules(f family, prefixes []netip.Prefix) (rules [][]expr.Any) {
+	for _, p := range prefixes {
+		if f.has(p.Addr()) {
+			bits := net.CIDRMask(p.Bits(), p.Addr().BitLen())
+			rules = append(rules, join(f.packets(), f.to(), notIn(f.of(setOutside)), mask(bits), equal(p.Masked().Addr().AsSlice()), drop()))
+		}
+	}
+	if len(rules) > 0 {
+		rules = append(f.discoveryRules(), rules...)
+	}
+	return rules
 }
 
 // givenBackRule lets pass what we hand back to the host's stack. On a header-less device nothing else has the source

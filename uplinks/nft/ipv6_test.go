@@ -251,6 +251,45 @@ func TestWholeAddressesOfIPv6AreHidden(t *testing.T) {
 	w.reach(w.isp1, hostOnISP1V6, otherPort, w.listen(w.host, otherPort))
 }
 
+// TestPrefixesAreHidden: all that is sent into them, but to addresses of uplinks and what never leaves its link; what is given back
+// passes.
+func TestPrefixesAreHidden(t *testing.T) {
+	w := newWorldV6(t)
+	wanted := w.wantedV6()
+	for _, address := range []string{hostOnLANV6, hostOnISP1V6} {
+		wanted.Prefixes = append(wanted.Prefixes, netip.PrefixFrom(netip.MustParseAddr(address), 61).Masked())
+	}
+	r := w.apply(wanted)
+	far, near := w.links(w.isp1, "wan0")
+	answers, err := w.isp1.StartCapture("eth0", func(p *lab.Packet) bool {
+		return !p.Outgoing && (icmpOf(p.Data) == packet.ICMPv6EchoReply || len(p.Data) > 20 && p.Data[12] == 0x86 && p.Data[20] == unix.IPPROTO_TCP)
+	})
+	w.must(err)
+	echo := append([]byte{packet.ICMPv6Echo, 0, 0, 0, 0, 1, 0, 1}, make([]byte, 8)...)
+	w.inject(w.isp1, icmpV6(far, near, isp1AddrV6, hostOnLANV6, echo))
+	w.syn(w.isp1, hostOnLANV6, otherPort)
+	w.advertises(answers, w.isp1, solicitation(far, near, isp1AddrV6, hostOnLANV6, hostOnISP1V6))
+	report, err := answers.Stop()
+	w.must(err)
+	if len(report.Kept) > 0 {
+		t.Errorf("the host answered %d packets that it should not have seen", len(report.Kept))
+	}
+	server := w.listenUDP(w.host, otherPort)
+	w.inject(w.isp1, datagramV6(far, near, hostOnLANV6, otherPort))
+	w.inject(w.isp1, datagramV6(backMAC[:], near, hostOnLANV6, otherPort))
+	w.send(w.isp1, hostOnISP1V6, otherPort, "the end")
+	for n := 0; ; n++ {
+		if got, _ := w.receive(server); got == "the end" {
+			if n != 1 {
+				t.Errorf("%d datagrams reached the host, want the one given back", n)
+			}
+			break
+		}
+	}
+	w.must(r.Apply(w.wantedV6()))
+	w.reach(w.isp1, hostOnLANV6, otherPort, w.listen(w.host, otherPort))
+}
+
 // icmpOf is the type of an ICMPv6 message in a frame, 0 for anything else.
 func icmpOf(frame []byte) byte {
 	if len(frame) < 55 || frame[12] != 0x86 || frame[20] != unix.IPPROTO_ICMPV6 {

@@ -80,7 +80,7 @@ func newPlan(w Wanted) plan {
 	uplinks := slices.SortedFunc(slices.Values(w.Uplinks), func(a, b Uplink) int { return cmp.Compare(a.Name, b.Name) })
 	ports := merge(w.Ports)
 	if len(uplinks) > 0 {
-		p.hide(uplinks, ports)
+		p.hide(uplinks, ports, w.Prefixes)
 		p.turn(w, uplinks, ports)
 		p.filter(w, uplinks)
 		for _, f := range families {
@@ -139,7 +139,7 @@ func (p plan) messages() (messages []message) {
 // nor answers it: ports of the pool, fragments and what has extension headers, since their port may be elsewhere, and protocols
 // without ports. What it gives back passes, as does everything else. The addresses are those of all uplinks, as it may be for a
 // mapping of another one.
-func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
+func (p *plan) hide(uplinks []Uplink, ports []PortRange, prefixes []netip.Prefix) {
 	received := slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return u.Taken })
 	if len(ports) == 0 || len(received) == 0 {
 		return
@@ -156,6 +156,7 @@ func (p *plan) hide(uplinks []Uplink, ports []PortRange) {
 		if len(whole.keys) > 0 {
 			rules = append(rules, hideAllRules(f)...)
 		}
+		rules = append(rules, hidePrefixRules(f, prefixes)...)
 	}
 	if len(rules) == 0 {
 		return
