@@ -172,11 +172,11 @@ func (d *Daemon) setUplinks(old, s *uplinks.Snapshot) error {
 	var errs []error
 	for _, u := range old.Uplinks {
 		if s.ByID(u.ID) == nil {
-			errs = append(errs, d.fast.SetUplink(u.ID, fastpath.Uplink{}), d.fast.SetAddresses(u.ID, nil))
+			errs = append(errs, d.fast.SetUplink(u.ID, uplinks.IPv4, fastpath.Uplink{}), d.fast.SetAddresses(u.ID, uplinks.IPv4, nil))
 		}
 	}
 	for _, u := range s.Uplinks {
-		errs = append(errs, d.fast.SetUplink(u.ID, fastpath.Uplink{
+		errs = append(errs, d.fast.SetUplink(u.ID, uplinks.IPv4, fastpath.Uplink{
 			Generation: u.Generation, Index: u.Index, MAC: u.MAC, Gateway: u.Gateway, MTU: u.MTU, HeaderLess: u.HeaderLess,
 			Ready: u.Ready(), Usable: u.Ready() && !d.gateway.For(uplinks.IPv4).Avoids(u),
 		}))
@@ -192,7 +192,7 @@ func (d *Daemon) announceAddresses(s *uplinks.Snapshot) error {
 	}
 	var errs []error
 	for _, u := range s.Uplinks {
-		errs = append(errs, d.fast.AddAddresses(u.ID, u.Outside()))
+		errs = append(errs, d.fast.AddAddresses(u.ID, uplinks.IPv4, u.Outside()))
 	}
 	return errors.Join(errs...)
 }
@@ -208,5 +208,5 @@ func (d *Daemon) preparePorts(f uplinks.Family, u *uplinks.Uplink) error {
 	if d.fast == nil || f == uplinks.IPv6 {
 		return nil
 	}
-	return d.fast.SetAddresses(u.ID, arrays)
+	return d.fast.SetAddresses(u.ID, uplinks.IPv4, arrays)
 }

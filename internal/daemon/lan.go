@@ -121,7 +121,7 @@ func (d *Daemon) followLAN(f uplinks.Facts) error {
 }
 
 func (d *Daemon) moveLAN(ports []int, ways uplinks.Ways, hops []fastpath.Hop) error {
-	errs := []error{d.fast.SetHops(nil)}
+	errs := []error{d.fast.SetHops(uplinks.IPv4, nil)}
 	d.gateway.For(uplinks.IPv4).SetWays(ways)
 	for _, index := range d.lan.ports {
 		if !slices.Contains(ports, index) {
@@ -136,7 +136,7 @@ func (d *Daemon) moveLAN(ports []int, ways uplinks.Ways, hops []fastpath.Hop) er
 		return err
 	}
 	d.lan.ways, d.lan.hops, d.lan.ports = ways, hops, ports
-	return d.fast.SetHops(hops)
+	return d.fast.SetHops(uplinks.IPv4, hops)
 }
 
 func indexes(links []uplinks.Link) (list []int) {

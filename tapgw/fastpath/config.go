@@ -12,8 +12,10 @@ import (
 // Config is fixed for the life of the programs.
 type Config struct {
 	Seed        [2]uint64 // secret key of the hash, as in nat.Config
-	MaxSessions int       // as in nat.Config
+	MaxSessions int       // as in nat.Config, of IPv4
 	Secret      [6]byte   // source address of frames on the upcall device, where the last byte becomes a tag
+
+	MaxSessionsV6 int // of IPv6; 0 leaves IPv6 to the host
 
 	TAPAddress uint32  // IPv4 address of the host on the TAP, host order
 	TAPMAC     [6]byte // of the device that captures outbound packets and gets the replies
@@ -25,22 +27,25 @@ func (c *Config) validate() error {
 	if c.MaxSessions < 1 || c.MaxSessions > nat.MaxRecords {
 		return fmt.Errorf("fastpath: room for %d sessions, choose 1 to %d", c.MaxSessions, nat.MaxRecords)
 	}
+	if c.MaxSessionsV6 < 0 || c.MaxSessionsV6 > nat.MaxRecords {
+		return fmt.Errorf("fastpath: room for %d sessions of IPv6, choose 0 to %d", c.MaxSessionsV6, nat.MaxRecords)
+	}
 	return nil
 }
 
-// Uplink is what the kernel must know of an uplink. Sessions of another generation are not found.
+// Uplink is what the kernel must know of an uplink's side to one family. Sessions of another generation are not found.
 type Uplink struct {
 	Generation uint32
 	Index      int        // interface index
 	MAC        [6]byte    // of the device
-	Gateway    netip.Addr // IPv4 next hop; the zero Addr when remotes are on the link or the device is header-less
+	Gateway    netip.Addr // next hop; the zero Addr when remotes are on the link or the device is header-less
 	MTU        int        // bytes
 	HeaderLess bool       // frames have no Ethernet header: PPP, WWAN, TUN
 	Ready      bool       // packets can leave by it: those with a source of its own do
 	Usable     bool       // its sessions are the kernel's
 }
 
-// MaxAddresses is how many outside addresses of an uplink the programs look at.
+// MaxAddresses is how many outside addresses of an uplink, of each family, the programs look at.
 const MaxAddresses = 64
 
 // Hop is where packets to a part of the LAN go next without the host's own forwarding.
@@ -50,7 +55,7 @@ type Hop struct {
 	MTU     int        // bytes
 }
 
-// MaxHops is how many hops there can be, numbered from 1.
+// MaxHops is how many hops there can be to each family, numbered from 1.
 const MaxHops = nat.HopDevice - 1
 
 // ErrUplink is what SetUplink, SetHops and AttachUplink say of the impossible.
@@ -63,13 +68,17 @@ func checkID(id uint8) error {
 	return nil
 }
 
-// nextHop is a gateway in network order, 0 for none.
-func nextHop(gateway netip.Addr) (uint32, error) {
+// nextHop is a gateway in network order, as the programs hold that of a family; 0 for none.
+func nextHop(f uplinks.Family, gateway netip.Addr) (words [4]uint32, err error) {
 	if !gateway.IsValid() {
-		return 0, nil
+		return words, nil
 	}
-	if gateway = gateway.Unmap(); !gateway.Is4() {
-		return 0, fmt.Errorf("%w: the gateway %v is not an IPv4 address", ErrUplink, gateway)
+	gateway = gateway.Unmap()
+	if gateway.Is4() != (f == uplinks.IPv4) {
+		return words, fmt.Errorf("%w: the gateway %v is an address of the other family", ErrUplink, gateway)
 	}
-	return networkOrder(gateway), nil
+	for i, b := range gateway.AsSlice() {
+		words[i/4] |= uint32(b) << (8 * (i % 4)) // the programs are little-endian
+	}
+	return words, nil
 }

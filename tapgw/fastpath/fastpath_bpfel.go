@@ -13,13 +13,19 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type fastpathAddr struct {
+	_  structs.HostLayout
+	Hi uint64
+	Lo uint64
+}
+
 type fastpathAddresses struct {
 	_      structs.HostLayout
 	Count  uint32
 	Unused uint32
 	List   [64]struct {
 		_    structs.HostLayout
-		Addr uint32
+		Addr fastpathAddr
 		Tcp  uint32
 		Udp  uint32
 	}
@@ -32,8 +38,8 @@ type fastpathBucket struct {
 
 type fastpathClient struct {
 	_       structs.HostLayout
-	Addr    uint32
-	Local   uint32
+	Addr    fastpathAddr
+	Local   fastpathAddr
 	Port    uint16
 	Service uint16
 	Uplink  uint32
@@ -51,9 +57,8 @@ type fastpathCounters struct {
 type fastpathHop struct {
 	_       structs.HostLayout
 	Ifindex uint32
-	Gateway uint32
 	Mtu     uint32
-	Unused  uint32
+	Gateway [4]uint32
 }
 
 type fastpathIdentity struct {
@@ -84,14 +89,23 @@ type fastpathUplink struct {
 	Generation uint32
 	Flags      uint32
 	Ifindex    uint32
-	Gateway    uint32
 	Mtu        uint32
-	Tap        uint32
-	Upcall     uint32
+	Gateway    [4]uint32
 	Mac        [6]uint8
 	Unused     uint16
+	Tap        uint32
+	Upcall     uint32
 	Rerouted   uint32
+	_          [4]byte
 	Clock      uint64
+	Host       fastpathAddr
+}
+
+type fastpathWide struct {
+	_       structs.HostLayout
+	Inside  fastpathAddr
+	Remote  fastpathAddr
+	Outside fastpathAddr
 }
 
 // Names of all BPF objects in the ELF.
@@ -100,22 +114,30 @@ type fastpathUplink struct {
 const (
 	fastpathMapClients                  = "clients"
 	fastpathMapCountsIn                 = "counts_in"
+	fastpathMapCountsIn6                = "counts_in6"
 	fastpathMapCountsOut                = "counts_out"
+	fastpathMapCountsOut6               = "counts_out6"
 	fastpathMapHops                     = "hops"
 	fastpathMapIndexIn                  = "index_in"
+	fastpathMapIndexIn6                 = "index_in6"
 	fastpathMapIndexOut                 = "index_out"
+	fastpathMapIndexOut6                = "index_out6"
 	fastpathMapOutside                  = "outside"
 	fastpathMapOwn                      = "own"
 	fastpathMapPortWords                = "port_words"
+	fastpathMapPortWords6               = "port_words6"
 	fastpathMapRecords                  = "records"
+	fastpathMapRecords6                 = "records6"
 	fastpathMapUdpServices              = "udp_services"
 	fastpathMapUplinks                  = "uplinks"
+	fastpathMapWide6                    = "wide6"
 	fastpathProgLanIngress              = "lan_ingress"
 	fastpathProgTapEgress               = "tap_egress"
 	fastpathProgUpcallIngress           = "upcall_ingress"
 	fastpathProgUplinkIngress           = "uplink_ingress"
 	fastpathProgUplinkIngressHeaderless = "uplink_ingress_headerless"
 	fastpathVarBuckets                  = "buckets"
+	fastpathVarBuckets6                 = "buckets6"
 	fastpathVarGatewayMac               = "gateway_mac"
 	fastpathVarSecret                   = "secret"
 	fastpathVarSeed0                    = "seed0"
@@ -181,16 +203,23 @@ type fastpathProgramSpecs struct {
 type fastpathMapSpecs struct {
 	Clients     *ebpf.MapSpec `ebpf:"clients"`
 	CountsIn    *ebpf.MapSpec `ebpf:"counts_in"`
+	CountsIn6   *ebpf.MapSpec `ebpf:"counts_in6"`
 	CountsOut   *ebpf.MapSpec `ebpf:"counts_out"`
+	CountsOut6  *ebpf.MapSpec `ebpf:"counts_out6"`
 	Hops        *ebpf.MapSpec `ebpf:"hops"`
 	IndexIn     *ebpf.MapSpec `ebpf:"index_in"`
+	IndexIn6    *ebpf.MapSpec `ebpf:"index_in6"`
 	IndexOut    *ebpf.MapSpec `ebpf:"index_out"`
+	IndexOut6   *ebpf.MapSpec `ebpf:"index_out6"`
 	Outside     *ebpf.MapSpec `ebpf:"outside"`
 	Own         *ebpf.MapSpec `ebpf:"own"`
 	PortWords   *ebpf.MapSpec `ebpf:"port_words"`
+	PortWords6  *ebpf.MapSpec `ebpf:"port_words6"`
 	Records     *ebpf.MapSpec `ebpf:"records"`
+	Records6    *ebpf.MapSpec `ebpf:"records6"`
 	UdpServices *ebpf.MapSpec `ebpf:"udp_services"`
 	Uplinks     *ebpf.MapSpec `ebpf:"uplinks"`
+	Wide6       *ebpf.MapSpec `ebpf:"wide6"`
 }
 
 // fastpathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -198,6 +227,7 @@ type fastpathMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type fastpathVariableSpecs struct {
 	Buckets    *ebpf.VariableSpec `ebpf:"buckets"`
+	Buckets6   *ebpf.VariableSpec `ebpf:"buckets6"`
 	GatewayMac *ebpf.VariableSpec `ebpf:"gateway_mac"`
 	Secret     *ebpf.VariableSpec `ebpf:"secret"`
 	Seed0      *ebpf.VariableSpec `ebpf:"seed0"`
@@ -230,32 +260,46 @@ func (o *fastpathObjects) Close() error {
 type fastpathMaps struct {
 	Clients     *ebpf.Map `ebpf:"clients"`
 	CountsIn    *ebpf.Map `ebpf:"counts_in"`
+	CountsIn6   *ebpf.Map `ebpf:"counts_in6"`
 	CountsOut   *ebpf.Map `ebpf:"counts_out"`
+	CountsOut6  *ebpf.Map `ebpf:"counts_out6"`
 	Hops        *ebpf.Map `ebpf:"hops"`
 	IndexIn     *ebpf.Map `ebpf:"index_in"`
+	IndexIn6    *ebpf.Map `ebpf:"index_in6"`
 	IndexOut    *ebpf.Map `ebpf:"index_out"`
+	IndexOut6   *ebpf.Map `ebpf:"index_out6"`
 	Outside     *ebpf.Map `ebpf:"outside"`
 	Own         *ebpf.Map `ebpf:"own"`
 	PortWords   *ebpf.Map `ebpf:"port_words"`
+	PortWords6  *ebpf.Map `ebpf:"port_words6"`
 	Records     *ebpf.Map `ebpf:"records"`
+	Records6    *ebpf.Map `ebpf:"records6"`
 	UdpServices *ebpf.Map `ebpf:"udp_services"`
 	Uplinks     *ebpf.Map `ebpf:"uplinks"`
+	Wide6       *ebpf.Map `ebpf:"wide6"`
 }
 
 func (m *fastpathMaps) Close() error {
 	return _FastpathClose(
 		m.Clients,
 		m.CountsIn,
+		m.CountsIn6,
 		m.CountsOut,
+		m.CountsOut6,
 		m.Hops,
 		m.IndexIn,
+		m.IndexIn6,
 		m.IndexOut,
+		m.IndexOut6,
 		m.Outside,
 		m.Own,
 		m.PortWords,
+		m.PortWords6,
 		m.Records,
+		m.Records6,
 		m.UdpServices,
 		m.Uplinks,
+		m.Wide6,
 	)
 }
 
@@ -264,6 +308,7 @@ func (m *fastpathMaps) Close() error {
 // It can be passed to loadFastpathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fastpathVariables struct {
 	Buckets    *ebpf.Variable `ebpf:"buckets"`
+	Buckets6   *ebpf.Variable `ebpf:"buckets6"`
 	GatewayMac *ebpf.Variable `ebpf:"gateway_mac"`
 	Secret     *ebpf.Variable `ebpf:"secret"`
 	Seed0      *ebpf.Variable `ebpf:"seed0"`

@@ -6,6 +6,7 @@ import (
 	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 // otherID is the uplink beside the one that receives.
@@ -16,7 +17,7 @@ func (j *judging) openElsewhere(t *testing.T) {
 	t.Helper()
 	arrays := j.table.Prepare(otherID, []packet.Addr{packet.IPv4(foreign)})
 	arrays = append(arrays, nat.PortArrays{Outside: packet.IPv4(foreigner), TCP: nat.WholeAddress, UDP: nat.WholeAddress})
-	labtest.Must(t, j.SetAddresses(otherID, arrays))
+	labtest.Must(t, j.SetAddresses(otherID, uplinks.IPv4, arrays))
 	for proto, tr := range map[uint8]*nat.Translation{packet.ProtoUDP: &j.otherUDP, packet.ProtoICMP: &j.otherAsk, greProto: &j.otherGRE} {
 		k := nat.Key{Inside: packet.IPv4(0x0a000003), Remote: packet.IPv4(0x08080808), Proto: proto}
 		if proto != greProto {
@@ -65,11 +66,11 @@ func (j *judging) toOther() []arrival {
 // TestAddressOfTwoUplinks: when one of them loses it, what comes by a third is judged by the other.
 func TestAddressOfTwoUplinks(t *testing.T) {
 	j := newJudging(t)
-	labtest.Must(t, j.SetAddresses(otherID+1, []nat.PortArrays{{Outside: packet.IPv4(foreign), TCP: -1, UDP: -1}}))
+	labtest.Must(t, j.SetAddresses(otherID+1, uplinks.IPv4, []nat.PortArrays{{Outside: packet.IPv4(foreign), TCP: -1, UDP: -1}}))
 	for _, handed := range []bool{false, true} {
 		if code, _ := run(t, j.ingress, to(packet.ProtoTCP, foreign, unsent), 0); (code == codeHit) != handed {
 			t.Errorf("handed to Go: %v", !handed)
 		}
-		labtest.Must(t, j.SetAddresses(otherID, nil))
+		labtest.Must(t, j.SetAddresses(otherID, uplinks.IPv4, nil))
 	}
 }

@@ -60,7 +60,7 @@ func newJudging(t *testing.T) *judging {
 	binary.NativeEndian.PutUint32(j.memory.Ports[arrays[0].TCP*nat.PortArrayBytes+4*shared:], 2<<30|2)
 	arrays[1].TCP, arrays[1].UDP = -1, -1
 	arrays = append(arrays, nat.PortArrays{Outside: packet.IPv4(whole), TCP: nat.WholeAddress, UDP: nat.WholeAddress})
-	labtest.Must(t, j.SetAddresses(uplinkID, arrays))
+	labtest.Must(t, j.SetAddresses(uplinkID, uplinks.IPv4, arrays))
 	j.resting = j.rested(t)
 	for i, tr := range []*nat.Translation{&j.tcp, &j.udp, &j.ask} {
 		k := nat.Key{Inside: packet.IPv4(0x0a000002), Remote: packet.IPv4(0x08080808), InsidePort: 40000, RemotePort: 443, Proto: packet.ProtoTCP}
@@ -399,16 +399,19 @@ func TestAnnouncedAddress(t *testing.T) {
 		}
 	}
 	expect(before, others)
-	labtest.Must(t, j.AddAddresses(uplinkID, []packet.Addr{packet.IPv4(outside), packet.IPv4(neighbour)}))
+	labtest.Must(t, j.AddAddresses(uplinkID, uplinks.IPv4, []packet.Addr{packet.IPv4(outside), packet.IPv4(neighbour)}))
 	expect(before, ours)
 	expect(to(packet.ProtoTCP, outside, unsent), others)
 	expect(to(packet.ProtoTCP, outside, j.tcp.OutsidePort), ours)
 }
 
+// wide is an address as the programs have it.
+func wide(a packet.Addr) fastpathAddr { return fastpathAddr{Hi: a.Hi, Lo: a.Lo} }
+
 func (j *judging) judge(t *testing.T, a arrival) {
 	clients := j.maps[fastpathMapClients]
 	for id, local := range map[uint32]uint32{uplinkID: outside, otherID: foreign} { // there may be none
-		_ = clients.Delete(fastpathClient{Addr: stranger, Local: local, Port: 7, Service: service, Uplink: id})
+		_ = clients.Delete(fastpathClient{Addr: wide(packet.IPv4(stranger)), Local: wide(packet.IPv4(local)), Port: 7, Service: service, Uplink: id})
 	}
 	code, out := run(t, j.ingress, a.frame, 0)
 	wantCode, wantOut := uint32(codeNext), a.frame
@@ -432,5 +435,8 @@ func (j *judging) judge(t *testing.T, a arrival) {
 func labelled(frame []byte, tag uint8) []byte {
 	f := slices.Clone(frame)
 	copy(f, upcallMAC[:])
-	return from(secret, tag, put(12, 8)(put(13, 0)(f)))
+	if f[12] != 0x86 { // a frame may come without a type
+		f = put(12, 8)(put(13, 0)(f))
+	}
+	return from(secret, tag, f)
 }

@@ -19,6 +19,7 @@ import (
 	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 // runOn runs a program as if the frame had come in by a device of a namespace.
@@ -135,7 +136,7 @@ func (w *world) bypass(t *testing.T) {
 	t.Helper()
 	lan, err := w.gateway.Index("lan0")
 	labtest.Must(t, err)
-	labtest.Must(t, w.SetHops([]Hop{{Index: lan, MTU: 1500}, {Index: lan, Gateway: inside, MTU: 1500}}))
+	labtest.Must(t, w.SetHops(uplinks.IPv4, []Hop{{Index: lan, MTU: 1500}, {Index: lan, Gateway: inside, MTU: 1500}}))
 	labtest.Must(t, w.gateway.Do(func() error { return w.AttachLAN(lan) }))
 }
 

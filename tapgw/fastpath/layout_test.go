@@ -35,6 +35,7 @@ func TestLayout(t *testing.T) {
 		{"bytes of ports", nat.PortArrayBytes, int(reflect.TypeFor[fastpathPorts]().Size())},
 		{"bytes of counters", nat.SizesFor(1).CountersBytes, int(reflect.TypeFor[fastpathCounters]().Size())},
 		{"bytes of a record", nat.SizesFor(1).RecordBytes, int(reflect.TypeFor[fastpathIdentity]().Size())},
+		{"bytes of a record's addresses", nat.SizesFor(1).WideBytes, int(reflect.TypeFor[fastpathWide]().Size())},
 		{"bytes of a bucket", nat.SizesFor(1).BucketBytes, int(reflect.TypeFor[fastpathBucket]().Size())},
 	} {
 		if c.ours != c.compiled {
@@ -70,7 +71,7 @@ func TestArrayLengths(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]int{
-		fastpathMapUplinks: uplinks.MaxUplinks, fastpathMapOutside: uplinks.MaxUplinks, fastpathMapHops: MaxHops + 1,
+		fastpathMapUplinks: 2 * uplinks.MaxUplinks, fastpathMapOutside: 2 * uplinks.MaxUplinks, fastpathMapHops: 2 * hopWordsEach,
 		fastpathMapUdpServices: 1,
 	} {
 		if got := int(spec.Maps[name].MaxEntries); got != want {

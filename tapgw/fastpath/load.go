@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/uplinks"
 )
@@ -37,9 +38,14 @@ type Programs struct {
 	closed    bool
 	ingresses map[variant]*ebpf.Program // loaded when first attached, and kept
 	attached  map[place]attached
-	known     [uplinks.MaxUplinks]Uplink   // as the programs know them
-	own       [uplinks.MaxUplinks][]uint32 // addresses in the map of that name
-	addresses [uplinks.MaxUplinks][]nat.PortArrays
+	sides     [len(uplinks.Families)][uplinks.MaxUplinks]side
+}
+
+// side is an uplink's side to a family as the programs know it.
+type side struct {
+	uplink    Uplink
+	own       []packet.Addr // those in the map of that name
+	addresses []nat.PortArrays
 }
 
 // Load makes the arrays and programs, attached to nothing yet. Errors: ErrPermission, ErrUnsupported, ErrRefused,
@@ -65,17 +71,30 @@ func prepare(cfg Config) (*ebpf.CollectionSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	sizes := nat.SizesFor(cfg.MaxSessions)
-	buckets := uint32(sizes.Buckets)
-	spec.Maps[fastpathMapIndexOut].MaxEntries, spec.Maps[fastpathMapIndexIn].MaxEntries = buckets, buckets
-	for _, name := range []string{fastpathMapRecords, fastpathMapCountsOut, fastpathMapCountsIn} {
-		spec.Maps[name].MaxEntries = uint32(sizes.Records)
-	}
-	spec.Maps[fastpathMapPortWords].MaxEntries = portArrays
+	buckets := resize(spec, "", cfg.MaxSessions)
+	buckets6 := resize(spec, "6", cfg.MaxSessionsV6)
 	return spec, setConstants(spec, map[string]any{
-		"seed0": cfg.Seed[0], "seed1": cfg.Seed[1], "buckets": buckets,
+		"seed0": cfg.Seed[0], "seed1": cfg.Seed[1], "buckets": buckets, "buckets6": buckets6,
 		"tap_addr": cfg.TAPAddress, "tap_mac": cfg.TAPMAC, "gateway_mac": cfg.GatewayMAC, "upcall_mac": cfg.UpcallMAC, "secret": cfg.Secret,
 	})
+}
+
+// resize gives the arrays of a family, whose names end alike, room for so many sessions, and returns the number of buckets.
+func resize(spec *ebpf.CollectionSpec, suffix string, maxSessions int) (buckets uint32) {
+	if maxSessions == 0 {
+		return 0
+	}
+	sizes := nat.SizesFor(maxSessions)
+	for name, n := range map[string]int{
+		fastpathMapIndexOut: sizes.Buckets, fastpathMapIndexIn: sizes.Buckets, fastpathMapPortWords: portArrays,
+		fastpathMapRecords: sizes.Records, fastpathMapCountsOut: sizes.Records, fastpathMapCountsIn: sizes.Records,
+	} {
+		spec.Maps[name+suffix].MaxEntries = uint32(n)
+	}
+	if suffix != "" {
+		spec.Maps[fastpathMapWide6].MaxEntries = uint32(sizes.Records)
+	}
+	return uint32(sizes.Buckets)
 }
 
 func setConstants(spec *ebpf.CollectionSpec, constants map[string]any) error {

@@ -2,7 +2,6 @@ package fastpath
 
 import (
 	"errors"
-	"net/netip"
 	"runtime"
 	"slices"
 	"testing"
@@ -21,7 +20,8 @@ var small = Config{MaxSessions: 1}
 
 func TestLoadRefusesNonsense(t *testing.T) {
 	for name, c := range map[string]Config{
-		"no sessions": {}, "too many": {MaxSessions: nat.MaxRecords + 1},
+		"no sessions": {}, "too many": {MaxSessions: nat.MaxRecords + 1}, "too few of IPv6": {MaxSessions: 1, MaxSessionsV6: -1},
+		"too many of IPv6": {MaxSessions: 1, MaxSessionsV6: nat.MaxRecords + 1},
 	} {
 		if p, err := Load(c); err == nil {
 			p.Close()
@@ -71,11 +71,12 @@ func TestExplain(t *testing.T) {
 
 func TestImpossibleUplinks(t *testing.T) {
 	rig := newRig(t)
-	six, down := usable, usable
-	six.Gateway = netip.MustParseAddr("fe80::1")
+	four, six, down := usable, usable, usable
+	four.Gateway, six.Gateway = nextHops[uplinks.IPv4], nextHops[uplinks.IPv6]
 	down.Index = 0
 	for _, err := range []error{
-		rig.SetUplink(uplinks.MaxUplinks, usable), rig.SetUplink(1, six), rig.SetUplink(1, down), rig.AttachUplink(uplinks.MaxUplinks, 1, false),
+		rig.SetUplink(uplinks.MaxUplinks, uplinks.IPv4, usable), rig.SetUplink(1, uplinks.IPv4, six), rig.SetUplink(1, uplinks.IPv6, four),
+		rig.SetUplink(1, uplinks.IPv4, down), rig.AttachUplink(uplinks.MaxUplinks, 1, false),
 	} {
 		if !errors.Is(err, ErrUplink) {
 			t.Errorf("%v, want ErrUplink", err)
@@ -113,7 +114,7 @@ func TestAttach(t *testing.T) {
 		return nil
 	}))
 	_, verified := p.Verify()
-	for _, err := range []error{p.AttachTAP(up), p.AttachUplink(1, up, false), p.SetUplink(1, usable), verified} {
+	for _, err := range []error{p.AttachTAP(up), p.AttachUplink(1, up, false), p.SetUplink(1, uplinks.IPv4, usable), verified} {
 		if !errors.Is(err, errClosed) {
 			t.Errorf("after Close: %v", err)
 		}
@@ -140,7 +141,7 @@ func TestAttachAgain(t *testing.T) {
 		if after := links(t, h.index); len(before) != 4 || !slices.Equal(after, before) {
 			t.Errorf("links %v, want those of before %v", after, before)
 		}
-		if w := p.shared.uplink(1); w.tap.Load() != uint32(h.index) || w.upcall.Load() != uint32(h.index) {
+		if w := p.shared.uplink(1, uplinks.IPv4); w.tap.Load() != uint32(h.index) || w.upcall.Load() != uint32(h.index) {
 			t.Error("the programs do not know their devices")
 		}
 		labtest.Must(t, p.AttachUplink(1, h.index, false))

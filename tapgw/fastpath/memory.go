@@ -9,18 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 // mapped is all memory of the process that lies in arrays of the kernel.
 type mapped struct {
-	nat.Memory
+	tables                           [len(uplinks.Families)]nat.Memory
 	uplinks, hops, outside, services []byte
 }
 
 func (m *mapped) arrays() map[string]*[]byte {
+	four, six := &m.tables[uplinks.IPv4], &m.tables[uplinks.IPv6]
 	return map[string]*[]byte{
-		fastpathMapIndexOut: &m.IndexOut, fastpathMapIndexIn: &m.IndexIn, fastpathMapRecords: &m.Records,
-		fastpathMapCountsOut: &m.CountsOut, fastpathMapCountsIn: &m.CountsIn, fastpathMapPortWords: &m.Ports,
+		fastpathMapIndexOut: &four.IndexOut, fastpathMapIndexIn: &four.IndexIn, fastpathMapRecords: &four.Records,
+		fastpathMapCountsOut: &four.CountsOut, fastpathMapCountsIn: &four.CountsIn, fastpathMapPortWords: &four.Ports,
+		fastpathMapIndexOut6: &six.IndexOut, fastpathMapIndexIn6: &six.IndexIn, fastpathMapRecords6: &six.Records, fastpathMapWide6: &six.Wide,
+		fastpathMapCountsOut6: &six.CountsOut, fastpathMapCountsIn6: &six.CountsIn, fastpathMapPortWords6: &six.Ports,
 		fastpathMapUplinks: &m.uplinks, fastpathMapHops: &m.hops, fastpathMapOutside: &m.outside, fastpathMapUdpServices: &m.services,
 	}
 }
@@ -53,8 +57,13 @@ func (m *mapped) unmap() error {
 	return errors.Join(errs...)
 }
 
-// Memory is where a nat.Table must keep its sessions for the programs to find them.
-func (p *Programs) Memory() *nat.Memory {
-	m := p.shared.Memory
+// Memory is where a nat.Table must keep its sessions of IPv4 for the programs to find them.
+func (p *Programs) Memory() *nat.Memory { return p.memory(uplinks.IPv4) }
+
+// MemoryV6 is Memory for IPv6, where Config gave its sessions room.
+func (p *Programs) MemoryV6() *nat.Memory { return p.memory(uplinks.IPv6) }
+
+func (p *Programs) memory(f uplinks.Family) *nat.Memory {
+	m := p.shared.tables[f]
 	return &m
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// Reading and rewriting of IPv4 packets, with the results of internal/packet and nat/rewrite.go.
+// Reading and rewriting of IP packets, with the results of internal/packet and nat/rewrite.go.
 #pragma once
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -21,40 +22,50 @@
 
 #define TCP_MIN 20
 #define UDP_MIN 8
-#define HEADERS_MAX (sizeof(struct iphdr) + TCP_MIN)  // what is read of a packet
 
-// packet is what a hit needs to know. Addresses and ports are in host order.
+// packet is what a hit needs to know. Ports are in host order.
 struct packet {
-	__u32 src, dst;
+	struct addr src, dst;
 	__u16 sport, dport;
-	__u32 len;      // IPv4 total length
-	__u32 headers;  // IPv4 and transport header
+	__u32 len;      // of the IP packet
+	__u32 headers;  // IP and transport header
 	__u32 seq_end, ack;
 	__u8 proto, flags, ttl;
 };
 
-static __always_inline int parse_tcp(struct packet *p, const __u8 *l4, const void *end)
+// header is the length of an IP header without options or extension headers.
+static __always_inline __u32 header(enum family f)
 {
-	__u32 room = p->len - sizeof(struct iphdr);
+	return f == V4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+}
 
-	if ((void *)l4 + TCP_MIN > end || p->len < HEADERS_MAX)
+static __always_inline __be16 ethertype(enum family f)
+{
+	return f == V4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+}
+
+static __always_inline int parse_tcp(enum family f, struct packet *p, const __u8 *l4, const void *end)
+{
+	__u32 room = p->len - header(f);
+
+	if ((void *)l4 + TCP_MIN > end || p->len < header(f) + TCP_MIN)
 		return -1;
 	__u32 off = (l4[12] >> 4) * 4;
 	p->flags = l4[13];
 	if (off < TCP_MIN || off > room || p->flags & (TCP_SYN | TCP_RST))
 		return -1;
-	p->headers = sizeof(struct iphdr) + off;
+	p->headers = header(f) + off;
 	p->seq_end = bpf_ntohl(*(__be32 *)(l4 + 4)) + room - off + (p->flags & TCP_FIN);
 	p->ack = bpf_ntohl(*(__be32 *)(l4 + 8));
 	return 0;
 }
 
-static __always_inline int parse_udp(struct packet *p, const __u8 *l4)
+static __always_inline int parse_udp(enum family f, struct packet *p, const __u8 *l4)
 {
-	__u32 room = p->len - sizeof(struct iphdr);
+	__u32 room = p->len - header(f);
 	__u32 len = bpf_ntohs(*(__be16 *)(l4 + 4));
 
-	p->headers = sizeof(struct iphdr) + UDP_MIN;
+	p->headers = header(f) + UDP_MIN;
 	return p->len < p->headers || len < UDP_MIN || len > room ? -1 : 0;
 }
 
@@ -65,32 +76,55 @@ static __always_inline int untag(struct __sk_buff *skb)
 	return skb->vlan_tci & VLAN_ID || bpf_skb_vlan_pop(skb) ? -1 : 0;
 }
 
-// parse fills p from what can be a hit: not 0 for anything unusual, which is Go's. l2 is the length of the link header.
-static __always_inline int parse(struct __sk_buff *skb, __u32 l2, struct packet *p)
+static __always_inline struct addr ipv6(const struct in6_addr *a)
 {
-	if (skb->protocol != bpf_htons(ETH_P_IP) || (skb->vlan_present && untag(skb)))
+	const __be64 *half = (const void *)a;
+
+	return (struct addr){bpf_be64_to_cpu(half[0]), bpf_be64_to_cpu(half[1])};
+}
+
+// parse_ip reads an IP header: not 0 when it is unusual.
+static __always_inline int parse_ip(enum family f, struct packet *p, const void *l3)
+{
+	if (f == V6) {
+		const struct ipv6hdr *ip = l3;
+
+		p->len = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+		p->src = ipv6(&ip->saddr), p->dst = ipv6(&ip->daddr), p->proto = ip->nexthdr, p->ttl = ip->hop_limit;
+		return ip->version != 6;
+	}
+	const struct iphdr *ip = l3;
+
+	if (ip->version != 4 || ip->ihl != 5 || ip->frag_off & bpf_htons(0x3fff))
+		return -1;
+	p->len = bpf_ntohs(ip->tot_len);
+	p->src = ipv4(ip->saddr), p->dst = ipv4(ip->daddr), p->proto = ip->protocol, p->ttl = ip->ttl;
+	return p->len < sizeof(*ip);
+}
+
+// parse fills p from what can be a hit: not 0 for anything unusual, which is Go's. l2 is the length of the link header.
+static __always_inline int parse(enum family f, struct __sk_buff *skb, __u32 l2, struct packet *p)
+{
+	__u32 need = l2 + header(f) + TCP_MIN;
+
+	if (skb->protocol != ethertype(f) || (skb->vlan_present && untag(skb)))
 		return -1;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	if (data + l2 + HEADERS_MAX > end) {
-		__u32 want = skb->len < l2 + HEADERS_MAX ? skb->len : l2 + HEADERS_MAX;
+	if (data + need > end) {
+		__u32 want = skb->len < need ? skb->len : need;
 
 		if (bpf_skb_pull_data(skb, want))
 			return -1;
 		data = (void *)(long)skb->data, end = (void *)(long)skb->data_end;
 	}
-	struct iphdr *ip = data + l2;
-	__u8 *l4 = (void *)(ip + 1);
-	if ((void *)(l4 + UDP_MIN) > end || ip->version != 4 || ip->ihl != 5 || ip->frag_off & bpf_htons(0x3fff))
+	__u8 *l4 = data + l2 + header(f);
+	if ((void *)(l4 + UDP_MIN) > end || parse_ip(f, p, data + l2) || p->len > skb->len - l2)
 		return -1;
-	p->len = bpf_ntohs(ip->tot_len);
-	if (p->len < sizeof(*ip) || p->len > skb->len - l2)
-		return -1;
-	p->src = bpf_ntohl(ip->saddr), p->dst = bpf_ntohl(ip->daddr), p->proto = ip->protocol, p->ttl = ip->ttl;
 	p->sport = bpf_ntohs(*(__be16 *)l4), p->dport = bpf_ntohs(*(__be16 *)(l4 + 2));
 	p->flags = 0, p->seq_end = 0, p->ack = 0;
 	if (p->proto == IPPROTO_TCP)
-		return parse_tcp(p, l4, end);
-	return p->proto == IPPROTO_UDP ? parse_udp(p, l4) : -1;
+		return parse_tcp(f, p, l4, end);
+	return p->proto == IPPROTO_UDP ? parse_udp(f, p, l4) : -1;
 }
 
 // patch is RFC 1624 eqn. 3 for one replaced address.
@@ -106,45 +140,144 @@ static __always_inline __u16 patch(__u16 check, __be32 from, __be32 to)
 
 // edit is the one address and port that change, and by how much the time to live shrinks.
 struct edit {
-	__u32 addr, to_addr;
+	struct addr addr, to_addr;
 	__u16 port, to_port;
 	__u8 hops;
 };
 
-// age is what a router does to a packet whose time to live allows it (RFC 1812 section 5.3.1).
-static __always_inline void age(struct iphdr *ip)
+static __always_inline __be32 wire4(struct addr a)
 {
+	return bpf_htonl((__u32)a.lo);
+}
+
+// difference is what an address of IPv6 in place of another adds to a sum.
+static __always_inline __u32 difference(struct addr from, struct addr to)
+{
+	__u64 sum = 0, words[] = {~bpf_cpu_to_be64(from.hi), ~bpf_cpu_to_be64(from.lo), bpf_cpu_to_be64(to.hi), bpf_cpu_to_be64(to.lo)};
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		sum += (__u32)words[i] + (words[i] >> 32);
+	sum = (__u32)sum + (sum >> 32);
+	return sum + (sum >> 32);
+}
+
+// fix_sum brings the transport checksum up to date with the address. Only the helpers know whether it is complete or left to
+// the device. What a device has summed of a whole packet of IPv6 stays true, as address and checksum make up for each other;
+// the helper holds it for changed as in IPv4, where the header's checksum makes up for the address.
+static __always_inline int fix_sum(enum family f, struct __sk_buff *skb, __u32 sum, const struct edit *e, __u64 flags)
+{
+	flags |= BPF_F_PSEUDO_HDR;
+	if (f == V4)
+		return bpf_l4_csum_replace(skb, sum, wire4(e->addr), wire4(e->to_addr), flags | sizeof(__be32));
+	__u32 d = difference(e->addr, e->to_addr);
+	if (bpf_l4_csum_replace(skb, sum, 0, d, flags))
+		return -1;
+	bpf_csum_update(skb, d);
+	return 0;
+}
+
+// age is what a router does to a packet whose time to live allows it (RFC 1812 section 5.3.1, RFC 8200 section 3).
+static __always_inline void age(enum family f, void *l3)
+{
+	if (f == V6) {
+		((struct ipv6hdr *)l3)->hop_limit--;
+		return;
+	}
+	struct iphdr *ip = l3;
 	__u32 sum = ip->check + bpf_htons(0x100);
 
 	ip->check = sum + (sum >= 0xffff);
 	ip->ttl--;
 }
 
+// put writes the address.
+static __always_inline void put(enum family f, void *l3, const struct edit *e, enum direction d)
+{
+	if (f == V6) {
+		struct ipv6hdr *ip = l3;
+		__be64 *at = d == OUTBOUND ? (void *)&ip->saddr : (void *)&ip->daddr;
+
+		at[0] = bpf_cpu_to_be64(e->to_addr.hi), at[1] = bpf_cpu_to_be64(e->to_addr.lo);
+		return;
+	}
+	struct iphdr *ip = l3;
+
+	ip->check = patch(ip->check, wire4(e->addr), wire4(e->to_addr));
+	if (d == OUTBOUND)
+		ip->saddr = wire4(e->to_addr);
+	else
+		ip->daddr = wire4(e->to_addr);
+}
+
 // rewrite changes source or destination. TC_ACT_OK when done, TC_ACT_UNSPEC when the packet is as before, TC_ACT_SHOT when
-// it is neither. Only the helpers know whether the transport checksum is complete or left to the device, so they patch it.
-static __always_inline int rewrite(struct __sk_buff *skb, __u32 l2, const struct packet *p, struct edit e, enum direction d)
+// it is neither.
+static __always_inline int rewrite(enum family f, struct __sk_buff *skb, __u32 l2, const struct packet *p, struct edit e, enum direction d)
 {
 	int udp = p->proto == IPPROTO_UDP;
-	__u32 l4 = l2 + sizeof(struct iphdr), sum = l4 + (udp ? 6 : 16);
+	__u32 l4 = l2 + header(f), sum = l4 + (udp ? 6 : 16);
 	__u64 zero = udp ? BPF_F_MARK_MANGLED_0 : 0;
-	__be32 from = bpf_htonl(e.addr), to = bpf_htonl(e.to_addr);
 	__be16 port = bpf_htons(e.port), to_port = bpf_htons(e.to_port);
 
-	if (bpf_l4_csum_replace(skb, sum, from, to, BPF_F_PSEUDO_HDR | zero | sizeof(to)))
+	if (fix_sum(f, skb, sum, &e, zero))
 		return TC_ACT_UNSPEC;
 	if (port != to_port && bpf_l4_csum_replace(skb, sum, port, to_port, zero | sizeof(to_port)))
 		return TC_ACT_SHOT;
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct iphdr *ip = data + l2;
-	__be16 *ports = (void *)(ip + 1);
+	__be16 *ports = data + l4;
 	if ((void *)(ports + 2) > end)
 		return TC_ACT_SHOT;
-	ip->check = patch(ip->check, from, to);
+	put(f, data + l2, &e, d);
 	if (e.hops)
-		age(ip);
+		age(f, data + l2);
 	if (d == OUTBOUND)
-		ip->saddr = to, ports[0] = to_port;
+		ports[0] = to_port;
 	else
-		ip->daddr = to, ports[1] = to_port;
+		ports[1] = to_port;
 	return TC_ACT_OK;
+}
+
+// The extension headers (RFC 8200 section 4) that Go walks over.
+#define HOP_BY_HOP 0
+#define ROUTING 43
+#define FRAGMENT 44
+#define DESTINATION 60
+
+// head is what the header of an IP packet tells of it.
+struct head {
+	struct addr src, dst;
+	__u32 at;     // offset of what follows
+	__be32 flow;  // as in struct bpf_fib_lookup
+	__u8 proto, ttl;
+	__u8 cut;  // a fragment; of IPv6 also what has other extension headers, as it may be one
+};
+
+static __always_inline int is_mapped(struct addr a)
+{
+	return !a.hi && a.lo >> 32 == MAPPED;
+}
+
+// read_head reads an IP header of any length at an offset: not 0 when there is none.
+static __always_inline int read_head(enum family f, struct __sk_buff *skb, __u32 at, struct head *h)
+{
+	if (f == V6) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 6)
+			return -1;
+		h->src = ipv6(&ip.saddr), h->dst = ipv6(&ip.daddr), h->proto = ip.nexthdr, h->ttl = ip.hop_limit;
+		h->flow = *(__be32 *)&ip & bpf_htonl(0x0fffffff);
+		h->at = at + sizeof(ip);
+		h->cut = h->proto == HOP_BY_HOP || h->proto == ROUTING || h->proto == FRAGMENT || h->proto == DESTINATION;
+		return is_mapped(h->src) || is_mapped(h->dst) ? -1 : 0;
+	}
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+		return -1;
+	h->src = ipv4(ip.saddr), h->dst = ipv4(ip.daddr), h->proto = ip.protocol, h->ttl = ip.ttl;
+	h->flow = ip.tos;
+	h->at = at + ip.ihl * 4;
+	h->cut = (ip.frag_off & bpf_htons(0x3fff)) != 0;
+	return 0;
 }

@@ -11,13 +11,15 @@ import (
 
 	"tapgw/internal/packet"
 	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 // random makes a packet of an inside host that can be a hit.
-func random(r *rand.Rand) sample {
+func random(f uplinks.Family, r *rand.Rand) sample {
 	s := sample{
-		src: 0x0a000000 | r.Uint32()>>8, dst: 0x08000000 | r.Uint32()>>6, sport: uint16(r.Uint32()), dport: uint16(r.Uint32()),
-		proto: packet.ProtoUDP, seq: r.Uint32(), ack: r.Uint32(), payload: r.IntN(mtu - 40 + 1), noChecksum: r.IntN(4) == 0,
+		family: f,
+		src:    0x0a000000 | r.Uint32()>>8, dst: 0x08000000 | r.Uint32()>>6, sport: uint16(r.Uint32()), dport: uint16(r.Uint32()),
+		proto: packet.ProtoUDP, seq: r.Uint32(), ack: r.Uint32(), payload: r.IntN(mtu - 60 + 1), noChecksum: r.IntN(4) == 0,
 	}
 	if r.IntN(8) == 0 {
 		s.payload, s.trailer = r.IntN(3), 18 // an Ethernet frame that was padded
@@ -32,28 +34,36 @@ func random(r *rand.Rand) sample {
 // TestAsGo gives the same packets to Go and to the programs: what comes out and what is counted must be identical. The
 // table is nearly full, so all slots and both buckets of the indexes are met.
 func TestAsGo(t *testing.T) {
-	rig, r := newRig(t), rand.New(rand.NewPCG(3, 4))
-	samples := make([]sample, sessions*9/10)
-	refs := make([]nat.Ref, len(samples))
-	for i := range samples {
-		samples[i] = random(r)
-		refs[i] = rig.open(t, samples[i].key())
-	}
-	for i, s := range samples {
-		rig.compareOut(t, s, refs[i])
-		again := s
-		again.seq, again.ack, again.payload = s.seq+uint32(r.Int32N(4000))-2000, s.ack+uint32(r.Int32N(4000))-2000, s.payload/2
-		rig.compareOut(t, again, refs[i])
-		tr := rig.table.Translation(refs[i])
-		back := s.reply(&tr)
-		back.flags &^= packet.FIN // both closed is no longer a hit
-		rig.compareIn(t, back, refs[i])
-		back.seq++
-		rig.compareIn(t, back, refs[i])
-		if t.Failed() {
-			t.Fatalf("sample %d: %+v", i, s)
+	eachFamily(t, func(t *testing.T, rig *rig) {
+		r := rand.New(rand.NewPCG(3, 4))
+		samples := make([]sample, sessions*9/10)
+		refs := make([]nat.Ref, len(samples))
+		for i := range samples {
+			samples[i] = random(rig.family, r)
+			refs[i] = rig.open(t, samples[i].key())
 		}
-	}
+		for i, s := range samples {
+			rig.compareWays(t, s, refs[i], r)
+			if t.Failed() {
+				t.Fatalf("sample %d: %+v", i, s)
+			}
+		}
+	})
+}
+
+// compareWays gives two packets of a session each way.
+func (r *rig) compareWays(t *testing.T, s sample, ref nat.Ref, random *rand.Rand) {
+	t.Helper()
+	r.compareOut(t, s, ref)
+	again := s
+	again.seq, again.ack, again.payload = s.seq+uint32(random.Int32N(4000))-2000, s.ack+uint32(random.Int32N(4000))-2000, s.payload/2
+	r.compareOut(t, again, ref)
+	tr := r.table.Translation(ref)
+	back := s.reply(&tr)
+	back.flags &^= packet.FIN // both closed is no longer a hit
+	r.compareIn(t, back, ref)
+	back.seq++
+	r.compareIn(t, back, ref)
 }
 
 // way is one direction: the program and what Go does in its place.

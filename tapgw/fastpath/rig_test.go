@@ -12,6 +12,7 @@ import (
 	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 const (
@@ -32,30 +33,47 @@ var (
 	upcallMAC  = [6]byte{2, 0x54, 0x41, 0x50, 0x47, 2}
 	secret     = [6]byte{0x5e, 0xc2, 0xe7, 1, 2, 3}
 	seed       = [2]uint64{0x0123456789abcdef, 0xfedcba9876543210}
-	usable     = Uplink{Generation: generation, Index: 1, Gateway: netip.MustParseAddr("198.51.100.1"), MTU: mtu, Usable: true}
+	usable     = Uplink{Generation: generation, Index: 1, MTU: mtu, Usable: true}
+	nextHops   = [...]netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("fe80::1")} // by family
 )
 
 // rig is a table in memory that the programs read, and its twin in ordinary memory that Go alone counts in.
 type rig struct {
 	*Programs
+	family      uplinks.Family
 	ingress     *ebpf.Program
 	table, twin *nat.Table
 	memory      *nat.Memory
 	plain       *nat.Memory
 }
 
-// newRig is attached to nothing: programs run, but what they redirect goes nowhere.
+func familyName(f uplinks.Family) string { return [...]string{"IPv4", "IPv6"}[f] }
+
+// eachFamily runs a test with a rig of either.
+func eachFamily(t *testing.T, test func(*testing.T, *rig)) {
+	for _, f := range uplinks.Families {
+		t.Run(familyName(f), func(t *testing.T) { test(t, newRigOf(t, f)) })
+	}
+}
+
+// newRig is one for IPv4.
 func newRig(t testing.TB) *rig {
+	t.Helper()
+	return newRigOf(t, uplinks.IPv4)
+}
+
+// newRigOf is attached to nothing: programs run, but what they redirect goes nowhere.
+func newRigOf(t testing.TB, f uplinks.Family) *rig {
 	t.Helper()
 	labtest.RequireRoot(t)
 	p, err := Load(Config{
-		Seed: seed, MaxSessions: sessions, Secret: secret, TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
+		Seed: seed, MaxSessions: sessions, MaxSessionsV6: sessions, Secret: secret, TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	labtest.Must(t, p.SetClock(offset<<tickBits))
-	r := &rig{Programs: p, memory: p.Memory(), plain: plainMemory(nat.SizesFor(sessions))}
+	r := &rig{Programs: p, family: f, memory: p.memory(f), plain: plainMemory(nat.SizesFor(sessions))}
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			t.Error(err)
@@ -65,17 +83,22 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.ingress.Close() })
-	if err := p.SetUplink(uplinkID, usable); err != nil {
-		t.Fatal(err)
-	}
-	r.table, r.twin = newTable(t, r.memory), newTable(t, r.plain)
+	r.set(t, usable)
+	r.table, r.twin = newTable(t, f, r.memory), newTable(t, f, r.plain)
 	return r
 }
 
-func newTable(t testing.TB, m *nat.Memory) *nat.Table {
+// set tells the programs what the uplink of the sessions is now.
+func (r *rig) set(t testing.TB, u Uplink) {
+	t.Helper()
+	u.Gateway = nextHops[r.family]
+	labtest.Must(t, r.SetUplink(uplinkID, r.family, u))
+}
+
+func newTable(t testing.TB, f uplinks.Family, m *nat.Memory) *nat.Table {
 	t.Helper()
 	table, err := nat.New(nat.Config{
-		MaxSessions: sessions, Ports: []nat.PortRange{{First: 1024, Last: 65535}}, ShareTCP: true,
+		IPv6: f == uplinks.IPv6, MaxSessions: sessions, Ports: []nat.PortRange{{First: 1024, Last: 65535}}, ShareTCP: true,
 		Timeouts: nat.DefaultTimeouts, Seed: seed, Random: rand.New(rand.NewPCG(1, 2)).Uint64, Memory: m,
 	})
 	if err != nil {
@@ -91,14 +114,20 @@ func plainMemory(s nat.Sizes) *nat.Memory {
 	}
 	return &nat.Memory{
 		IndexOut: words(s.Buckets * s.BucketBytes), IndexIn: words(s.Buckets * s.BucketBytes), Records: words(s.Records * s.RecordBytes),
+		Wide:      words(s.Records * s.WideBytes),
 		CountsOut: words(s.Records * s.CountersBytes), CountsIn: words(s.Records * s.CountersBytes),
 	}
+}
+
+// binding is to the uplink of the sessions.
+func (r *rig) binding() nat.Binding {
+	return nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []packet.Addr{addressOf(r.family, outside)}}
 }
 
 // open makes the same session in both tables.
 func (r *rig) open(t testing.TB, k nat.Key) nat.Ref {
 	t.Helper()
-	b := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []packet.Addr{packet.IPv4(outside)}}
+	b := r.binding()
 	ref, err := r.table.Open(k, b, offset)
 	if err != nil {
 		t.Fatal(err)
@@ -133,65 +162,4 @@ func run(t testing.TB, p *ebpf.Program, frame []byte, gso int) (code uint32, out
 		t.Fatal(err)
 	}
 	return code, o.DataOut
-}
-
-// sample describes a packet to be built.
-type sample struct {
-	src, dst     uint32
-	sport, dport uint16
-	proto, flags uint8
-	seq, ack     uint32
-	payload      int
-	noChecksum   bool // UDP
-	trailer      int  // bytes after the IPv4 packet
-}
-
-// build makes an Ethernet frame with right checksums; its destination is the loopback's address, so that it is for us.
-func (s sample) build() []byte {
-	header := 8
-	if s.proto == packet.ProtoTCP {
-		header = 20
-	}
-	total := 20 + header + s.payload
-	f := make([]byte, packet.EthernetLen+total+s.trailer)
-	f[6], f[12] = 2, 8
-	ip := f[packet.EthernetLen:]
-	ip[0], ip[8], ip[9] = 0x45, 64, s.proto
-	binary.BigEndian.PutUint16(ip[2:], uint16(total))
-	binary.BigEndian.PutUint32(ip[12:], s.src)
-	binary.BigEndian.PutUint32(ip[16:], s.dst)
-	binary.BigEndian.PutUint16(ip[10:], ^packet.Fold(packet.Sum(0, ip[:20])))
-	l4 := ip[20:total]
-	binary.BigEndian.PutUint16(l4, s.sport)
-	binary.BigEndian.PutUint16(l4[2:], s.dport)
-	for i := range l4[header:] {
-		l4[header+i] = byte(i * int(s.seq|1))
-	}
-	sum := l4[6:8]
-	if s.proto == packet.ProtoTCP {
-		binary.BigEndian.PutUint32(l4[4:], s.seq)
-		binary.BigEndian.PutUint32(l4[8:], s.ack)
-		l4[12], l4[13], sum = 5<<4, s.flags, l4[16:18]
-	} else {
-		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
-	}
-	if !s.noChecksum {
-		check := ^packet.Fold(packet.Sum(packet.PseudoHeader(packet.IPv4(s.src), packet.IPv4(s.dst), s.proto, len(l4)), l4))
-		if s.proto == packet.ProtoUDP && check == 0 {
-			check = 0xffff
-		}
-		binary.BigEndian.PutUint16(sum, check)
-	}
-	return f
-}
-
-// reply is the sample in the other direction, to what the session is outside.
-func (s sample) reply(tr *nat.Translation) sample {
-	s.src, s.dst, s.sport, s.dport = tr.Remote.V4(), tr.Outside.V4(), tr.RemotePort, tr.OutsidePort
-	s.seq, s.ack = s.ack, s.seq
-	return s
-}
-
-func (s sample) key() nat.Key {
-	return nat.Key{Inside: packet.IPv4(s.src), Remote: packet.IPv4(s.dst), InsidePort: s.sport, RemotePort: s.dport, Proto: s.proto}
 }

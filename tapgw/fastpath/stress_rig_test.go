@@ -2,11 +2,11 @@ package fastpath
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +19,7 @@ import (
 
 	"tapgw/internal/packet"
 	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 // witness is a session whose outside address is a checksum of its key: what a program makes of a packet tells whether the
@@ -31,8 +32,8 @@ type witness struct {
 	hit   atomic.Uint64 // round in which its ending met a packet
 }
 
-func newWitness(i int) *witness {
-	w := &witness{sample: samples()[i%2]}
+func newWitness(f uplinks.Family, i int) *witness {
+	w := &witness{sample: samplesOf(f)[i%2]}
 	w.src, w.sport, w.payload = w.src+uint32(i), w.sport+uint16(i), 8
 	w.frame = w.build()
 	for u := range w.sums {
@@ -60,8 +61,8 @@ type stress struct {
 	failure   atomic.Pointer[string]
 }
 
-func newStress(t *testing.T, witnesses int) *stress {
-	s := &stress{rig: newRig(t), buffer: make([]byte, 2048)}
+func newStress(t *testing.T, f uplinks.Family, witnesses int) *stress {
+	s := &stress{rig: newRigOf(t, f), buffer: make([]byte, 2048)}
 	s.outward = s.egress
 	for u := range s.replies {
 		id := uplinkID + uint8(u)
@@ -70,13 +71,13 @@ func newStress(t *testing.T, witnesses int) *stress {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { program.Close() })
-		if err := s.SetUplink(id, usable); err != nil {
+		if err := s.SetUplink(id, f, usable); err != nil {
 			t.Fatal(err)
 		}
 		s.replies[u] = program
 	}
 	for i := range witnesses {
-		s.witnesses = append(s.witnesses, newWitness(i))
+		s.witnesses = append(s.witnesses, newWitness(f, i))
 	}
 	before := runtime.GOMAXPROCS(8) // no thread waits for another's turn in Go's scheduler
 	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
@@ -185,7 +186,7 @@ func kernelTick() (nat.Tick, error) {
 // open makes the session of a witness on an uplink, or moves it there.
 func (s *stress) open(w *witness, uplink int, now nat.Tick) error {
 	_, err := s.table.Open(w.key(), nat.Binding{
-		Uplink: uplinkID + uint8(uplink), Generation: generation, Addresses: []packet.Addr{packet.IPv4(w.sums[uplink])},
+		Uplink: uplinkID + uint8(uplink), Generation: generation, Addresses: []packet.Addr{addressOf(s.family, w.sums[uplink])},
 	}, now)
 	return err
 }
@@ -196,10 +197,12 @@ func (s *stress) out(w *witness) (end outsideEnd, hit bool) {
 	if !hit {
 		return end, false
 	}
-	if binary.BigEndian.Uint32(got[ip+12:]) == w.sums[1] {
+	var p packet.Packet
+	p.Decode(got)
+	if numberOf(p.Src) == w.sums[1] {
 		end.uplink = 1
 	}
-	end.port = binary.BigEndian.Uint16(got[l4:])
+	end.port = p.SrcPort
 	want := w.sample
 	want.src, want.sport = w.sums[end.uplink], end.port
 	s.compare(w, got, want)
@@ -208,7 +211,7 @@ func (s *stress) out(w *witness) (end outsideEnd, hit bool) {
 
 // in sends a reply to what the witness is outside.
 func (s *stress) in(w *witness, end outsideEnd) (hit bool) {
-	reply := w.reply(&nat.Translation{Key: w.key(), Outside: packet.IPv4(w.sums[end.uplink]), OutsidePort: end.port})
+	reply := w.reply(&nat.Translation{Key: w.key(), Outside: addressOf(s.family, w.sums[end.uplink]), OutsidePort: end.port})
 	got, hit := s.send(s.replies[end.uplink], reply.build())
 	if hit {
 		reply.dst, reply.dport = w.src, w.sport
@@ -232,6 +235,8 @@ func (s *stress) compare(w *witness, got []byte, want sample) {
 	}
 }
 
+var countsMaps = []string{fastpathMapCountsOut, fastpathMapCountsIn, fastpathMapCountsOut6, fastpathMapCountsIn6}
+
 // delay makes a program wait for some twenty microseconds between finding a record and using it, where it looks up the
 // record's counters. All else stays as it is compiled.
 func delay(t *testing.T, p *ebpf.ProgramSpec) {
@@ -241,7 +246,7 @@ func delay(t *testing.T, p *ebpf.ProgramSpec) {
 	for i := range p.Instructions {
 		switch ins := &p.Instructions[i]; {
 		case ins.IsLoadFromMap():
-			counts = ins.Reference() == fastpathMapCountsOut || ins.Reference() == fastpathMapCountsIn
+			counts = slices.Contains(countsMaps, ins.Reference())
 		case counts && ins.IsBuiltinCall() && ins.Constant == int64(asm.FnMapLookupElem):
 			*ins, found = asm.Call.Label(function), true
 		}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 // Phases of a witness in a round of frozen. Its phase word is round<<2 | phase.
@@ -45,15 +46,17 @@ type frozen struct {
 //   - conclude does not read last-seen again;
 //   - retire takes the last-seen that conclude compares with after it has judged the session idle.
 func TestFrozenWriter(t *testing.T) {
-	f := &frozen{stress: newStress(t, 8), round: 1}
-	cpu, _ := cpus(t)
-	f.thread(cpu, f.write)
-	f.thread(cpu, f.read)
-	f.wait(t, 3*time.Second)
-	t.Logf("%d rounds: %d witnesses ended, %d kept; looks by phase: %d", f.round, f.ended, f.kept, f.looks)
-	if f.ended == 0 || f.kept == 0 || f.looks[opening] == 0 || f.looks[present] == 0 || f.looks[ending] == 0 {
-		t.Error("the reader never met the writer at work")
-	}
+	eachOf(t, func(t *testing.T, f uplinks.Family) {
+		w := &frozen{stress: newStress(t, f, 8), round: 1}
+		cpu, _ := cpus(t)
+		w.thread(cpu, w.write)
+		w.thread(cpu, w.read)
+		w.wait(t, 3*time.Second)
+		t.Logf("%d rounds: %d witnesses ended, %d kept; looks by phase: %d", w.round, w.ended, w.kept, w.looks)
+		if w.ended == 0 || w.kept == 0 || w.looks[opening] == 0 || w.looks[present] == 0 || w.looks[ending] == 0 {
+			t.Error("the reader never met the writer at work")
+		}
+	})
 }
 
 // write is a round: all witnesses are opened, moved to the other uplink, and swept as long idle.
@@ -145,26 +148,28 @@ func (f *frozen) switches() int64 {
 // when it waits for the two sweeps but not for quarantineTime. Programs that are not slowed down show the first too, but
 // not in every run: their moment is 20 ns.
 func TestQuarantine(t *testing.T) {
-	s := newStress(t, 16)
-	s.slow(t)
-	writer, reader := cpus(t)
-	moves := 0
-	s.thread(writer, func() {
-		s.move(moves/len(s.witnesses)%2, moves%len(s.witnesses))
-		moves++
-	})
-	s.thread(reader, func() {
-		w := s.witnesses[s.at.Load()]
-		if end, hit := s.out(w); hit {
-			s.in(w, end)
+	eachOf(t, func(t *testing.T, f uplinks.Family) {
+		s := newStress(t, f, 16)
+		s.slow(t)
+		writer, reader := cpus(t)
+		moves := 0
+		s.thread(writer, func() {
+			s.move(moves/len(s.witnesses)%2, moves%len(s.witnesses))
+			moves++
+		})
+		s.thread(reader, func() {
+			w := s.witnesses[s.at.Load()]
+			if end, hit := s.out(w); hit {
+				s.in(w, end)
+			}
+		})
+		s.wait(t, 4*time.Second)
+		opened := s.table.Stats().Opened
+		t.Logf("%d sessions in %d records", opened, sessions)
+		if opened <= sessions {
+			t.Error("no record was used again")
 		}
 	})
-	s.wait(t, 4*time.Second)
-	opened := s.table.Stats().Opened
-	t.Logf("%d sessions in %d records", opened, sessions)
-	if opened <= sessions {
-		t.Error("no record was used again")
-	}
 }
 
 // move binds a witness to an uplink, once there is a record for that.

@@ -4,16 +4,38 @@
 #pragma once
 
 #include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #define SLOTS 8        // words in a bucket
 #define UPLINKS 32     // uplink IDs
-#define HOPS 255       // numbers of next hops towards the LAN; 0 is none
+#define HOPS 256       // numbers of next hops towards the LAN; 0 is none
 #define HOP_DEVICE 255 // instead of one: the inside is a socket that is bound to the TAP, where its replies must go
 #define ADDRESSES 64   // outside addresses of an uplink
 #define PORTS 65536
 
 enum direction { OUTBOUND, INBOUND };
+
+// family is a constant wherever it is an argument, so that programs hold no question about it but the first. What there is for
+// each uplink or hop comes first for IPv4, then for IPv6.
+enum family { V4, V6, FAMILIES };
+
+// addr is an address in host order, that of IPv4 mapped into IPv6 (RFC 4291 section 2.5.5.2).
+struct addr {
+	__u64 hi, lo;
+};
+
+#define MAPPED 0xffffULL  // above the 32 bits of an IPv4 address
+
+static __always_inline struct addr ipv4(__be32 a)
+{
+	return (struct addr){0, MAPPED << 32 | bpf_ntohl(a)};
+}
+
+static __always_inline int is_same(struct addr a, struct addr b)
+{
+	return a.hi == b.hi && a.lo == b.lo;
+}
 
 // bucket: each word is tag << 32 | record number, 0 when free.
 struct bucket {
@@ -21,10 +43,15 @@ struct bucket {
 };
 
 struct identity {
-	__u64 addrs;    // inside address << 32 | remote address
+	__u64 addrs;    // inside address << 32 | remote address; of IPv6 nothing
 	__u64 ports;    // inside port << 48 | remote port << 32 | outside port << 16 | protocol << 8 | uplink
-	__u64 outside;  // outside address << 32 | next hop towards the LAN << 24 | generation
+	__u64 outside;  // outside address << 32 | next hop towards the LAN << 24 | generation; of IPv6 without the address
 	__u64 own;      // written by Go alone; the lowest bits are the state, and whether a helper must see the packets
+};
+
+// wide is the addresses of a record of IPv6.
+struct wide {
+	struct addr inside, remote, outside;
 };
 
 struct counters {
@@ -39,28 +66,28 @@ struct uplink {
 	__u32 generation;  // of the sessions that work now
 	__u32 flags;
 	__u32 ifindex;
-	__u32 gateway;  // network order, 0 when remotes are on the link
 	__u32 mtu;
-	__u32 tap;     // interface index, the same for all uplinks, as is what follows
-	__u32 upcall;  // interface index
-	__u8 mac[6];   // of the device
+	__u32 gateway[4];  // network order, that of IPv4 in the first word; 0 when remotes are on the link
+	__u8 mac[6];       // of the device
 	__u16 unused;
-	__u32 rerouted;  // tick of when the host's routes may have changed last
-	__u64 clock;     // nanoseconds from CLOCK_MONOTONIC to the clock of the sessions
+	__u32 tap;         // interface index, the same for all uplinks, as is what follows
+	__u32 upcall;      // interface index
+	__u32 rerouted;    // tick of when the host's routes may have changed last
+	__u64 clock;       // nanoseconds from CLOCK_MONOTONIC to the clock of the sessions
+	struct addr host;  // address of the host on the TAP
 };
 
 // hop is where packets to a part of the LAN go next. 0 when they take the way through the host's stack.
 struct hop {
 	__u32 ifindex;
-	__u32 gateway;  // network order, 0 when the destination is on the link
 	__u32 mtu;
-	__u32 unused;  // elements of an array begin at multiples of eight bytes
+	__u32 gateway[4];  // as in struct uplink
 };
 
 // address is one outside address of an uplink and where the words of its ports are; NO_PORTS when they are not shared,
 // or WHOLE_ADDRESS.
 struct address {
-	__u32 addr;
+	struct addr addr;
 	__u32 tcp, udp;
 };
 
@@ -115,14 +142,21 @@ ARRAY(records, struct identity, 1);
 ARRAY(counts_out, struct counters, 1);
 ARRAY(counts_in, struct counters, 1);
 ARRAY(port_words, struct ports, 1);
-ARRAY(uplinks, struct uplink, UPLINKS);
-ARRAY(hops, struct hop, HOPS);
-ARRAY(outside, struct addresses, UPLINKS);
+ARRAY(index_out6, struct bucket, 1);
+ARRAY(index_in6, struct bucket, 1);
+ARRAY(records6, struct identity, 1);
+ARRAY(wide6, struct wide, 1);
+ARRAY(counts_out6, struct counters, 1);
+ARRAY(counts_in6, struct counters, 1);
+ARRAY(port_words6, struct ports, 1);
+ARRAY(uplinks, struct uplink, FAMILIES *UPLINKS);
+ARRAY(hops, struct hop, FAMILIES *HOPS);
+ARRAY(outside, struct addresses, FAMILIES *UPLINKS);
 ARRAY(udp_services, struct services, 1);
 
 // client is a remote endpoint and the UDP service of the host that it speaks to.
 struct client {
-	__u32 addr, local;
+	struct addr addr, local;
 	__u16 port, service;
 	__u32 uplink;
 };
@@ -135,21 +169,30 @@ struct {
 	__type(value, __u32);
 } clients SEC(".maps");
 
-// own tells which uplink has an address, host order.
+// own tells which uplink has an address.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, UPLINKS * ADDRESSES);
-	__type(key, __u32);
+	__uint(max_entries, FAMILIES *UPLINKS *ADDRESSES);
+	__type(key, struct addr);
 	__type(value, __u32);
 } own SEC(".maps");
 
 const volatile __u64 seed0;
 const volatile __u64 seed1;
 const volatile __u32 buckets;
+const volatile __u32 buckets6;  // 0 where IPv6 is the host's alone
 
+// key is a session as one side sees it: the address on that side, the remote one, and the masked word of identity.ports.
 struct key {
-	__u64 addrs, ports;
+	struct addr near, far;
+	__u64 ports;
 };
+
+// pair is the addresses of IPv4, which share a word.
+static __always_inline __u64 pair(struct key k)
+{
+	return k.near.lo << 32 | (__u32)k.far.lo;
+}
 
 static __always_inline __u64 rotl(__u64 v, int n)
 {
@@ -181,8 +224,8 @@ static __always_inline void sip_word(struct sip *s, __u64 m)
 	s->v0 ^= m;
 }
 
-// hash is SipHash-1-3 of the key's two words.
-static __always_inline __u64 hash(struct key k)
+// hash is SipHash-1-3 of the key's words.
+static __always_inline __u64 hash(enum family f, struct key k)
 {
 	__u64 k0 = seed0, k1 = seed1;
 	struct sip s = {
@@ -190,9 +233,16 @@ static __always_inline __u64 hash(struct key k)
 		k0 ^ 0x6c7967656e657261ULL, k1 ^ 0x7465646279746573ULL,
 	};
 
-	sip_word(&s, k.addrs);
+	if (f == V4) {
+		sip_word(&s, pair(k));
+	} else {
+		sip_word(&s, k.near.hi);
+		sip_word(&s, k.near.lo);
+		sip_word(&s, k.far.hi);
+		sip_word(&s, k.far.lo);
+	}
 	sip_word(&s, k.ports);
-	sip_word(&s, 16ULL << 56);
+	sip_word(&s, (f == V4 ? 16ULL : 40ULL) << 56);
 	s.v2 ^= 0xff;
 	sip_round(&s);
 	sip_round(&s);
@@ -200,23 +250,59 @@ static __always_inline __u64 hash(struct key k)
 	return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
 }
 
-// session returns record n when it is that of the key.
-static __always_inline struct identity *session(__u32 n, struct key k, enum direction d)
+static __always_inline struct identity *record(enum family f, __u32 n)
 {
-	struct identity *id = bpf_map_lookup_elem(&records, &n);
-
-	if (!id)
-		return 0;
-	if (d == OUTBOUND)
-		return id->addrs == k.addrs && (id->ports & OUT_PORTS) == k.ports ? id : 0;
-	if ((id->ports & IN_PORTS) != k.ports || id->outside >> 32 != k.addrs >> 32)
-		return 0;
-	return (__u32)id->addrs == (__u32)k.addrs ? id : 0;
+	return f == V4 ? bpf_map_lookup_elem(&records, &n) : bpf_map_lookup_elem(&records6, &n);
 }
 
-static __always_inline struct identity *search(void *index, __u32 at, __u32 tag, struct key k, enum direction d, __u32 *n)
+// session returns record n when it is that of the key.
+static __always_inline struct identity *session(enum family f, __u32 n, struct key k, enum direction d)
 {
-	struct bucket *b = bpf_map_lookup_elem(index, &at);
+	struct identity *id = record(f, n);
+
+	if (!id || (id->ports & (d == OUTBOUND ? OUT_PORTS : IN_PORTS)) != k.ports)
+		return 0;
+	if (f == V6) {
+		struct wide *w = bpf_map_lookup_elem(&wide6, &n);
+
+		return w && is_same(w->remote, k.far) && is_same(d == OUTBOUND ? w->inside : w->outside, k.near) ? id : 0;
+	}
+	if (d == OUTBOUND)
+		return id->addrs == pair(k) ? id : 0;
+	return id->outside >> 32 == (__u32)k.near.lo && (__u32)id->addrs == (__u32)k.far.lo ? id : 0;
+}
+
+// other is the address that packets of session n get: outbound the outside one, inbound the inside one.
+static __always_inline int other(enum family f, const struct identity *id, __u32 n, enum direction d, struct addr *to)
+{
+	if (f == V4) {
+		*to = (struct addr){0, MAPPED << 32 | (d == OUTBOUND ? id->outside : id->addrs) >> 32};
+		return 0;
+	}
+	struct wide *w = bpf_map_lookup_elem(&wide6, &n);
+	if (!w)
+		return -1;
+	*to = d == OUTBOUND ? w->outside : w->inside;
+	return 0;
+}
+
+static __always_inline struct bucket *bucket(enum family f, enum direction d, __u32 n)
+{
+	if (f == V4)
+		return d == OUTBOUND ? bpf_map_lookup_elem(&index_out, &n) : bpf_map_lookup_elem(&index_in, &n);
+	return d == OUTBOUND ? bpf_map_lookup_elem(&index_out6, &n) : bpf_map_lookup_elem(&index_in6, &n);
+}
+
+static __always_inline struct counters *counts(enum family f, enum direction d, __u32 n)
+{
+	if (f == V4)
+		return d == OUTBOUND ? bpf_map_lookup_elem(&counts_out, &n) : bpf_map_lookup_elem(&counts_in, &n);
+	return d == OUTBOUND ? bpf_map_lookup_elem(&counts_out6, &n) : bpf_map_lookup_elem(&counts_in6, &n);
+}
+
+static __always_inline struct identity *search(enum family f, __u32 at, __u32 tag, struct key k, enum direction d, __u32 *n)
+{
+	struct bucket *b = bucket(f, d, at);
 
 	if (!b)
 		return 0;
@@ -227,7 +313,7 @@ static __always_inline struct identity *search(void *index, __u32 at, __u32 tag,
 		if (w >> 32 != tag || !w)
 			continue;
 		*n = w;
-		struct identity *id = session(*n, k, d);
+		struct identity *id = session(f, *n, k, d);
 		if (id)
 			return id;
 	}
@@ -235,14 +321,20 @@ static __always_inline struct identity *search(void *index, __u32 at, __u32 tag,
 }
 
 // find looks into both buckets of the key. An entry that Go moves meanwhile may be missed: then Go handles the packet.
-static __always_inline struct identity *find(void *index, struct key k, enum direction d, __u32 *n)
+static __always_inline struct identity *find(enum family f, struct key k, enum direction d, __u32 *n)
 {
-	__u64 h = hash(k), count = buckets;
+	__u64 h = hash(f, k), count = f == V4 ? buckets : buckets6;
 	__u32 a = (h >> 32) * count >> 32;
 	__u32 b = (h >> 16 & 0xffffffff) * count >> 32;
 
 	if (a == b && ++b == count)
 		b = 0;
-	struct identity *id = search(index, a, h, k, d, n);
-	return id ? id : search(index, b, h, k, d, n);
+	struct identity *id = search(f, a, h, k, d, n);
+	return id ? id : search(f, b, h, k, d, n);
+}
+
+static __always_inline struct uplink *uplink_of(enum family f, __u32 n)
+{
+	n += f * UPLINKS;
+	return bpf_map_lookup_elem(&uplinks, &n);
 }

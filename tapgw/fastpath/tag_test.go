@@ -14,6 +14,7 @@ import (
 	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 // Tags, as they lie in a frame behind the addresses (IEEE 802.1Q).
@@ -121,7 +122,7 @@ func TestPriorityTagsToGo(t *testing.T) {
 	calls, err := w.gateway.Index("calls0")
 	labtest.Must(t, err)
 	labtest.Must(t, w.gateway.Do(func() error { return w.AttachUpcall(calls) }))
-	labtest.Must(t, w.SetAddresses(uplinkID, []nat.PortArrays{{Outside: packet.IPv4(0xc6336407), TCP: -1, UDP: -1}}))
+	labtest.Must(t, w.SetAddresses(uplinkID, uplinks.IPv4, []nat.PortArrays{{Outside: packet.IPv4(0xc6336407), TCP: -1, UDP: -1}}))
 	stranger := sample{src: 0xcb007109, dst: 0xc6336407, sport: 53, dport: 2000, proto: packet.ProtoUDP}
 	begins := sample{src: 0x0a000002, dst: 0x08080808, sport: 2000, dport: 443, proto: packet.ProtoTCP, flags: packet.SYN}
 	seen, tagged := labtest.Capture(t, reader, "eth0"), tagsArrive(t, reader)

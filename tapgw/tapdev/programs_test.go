@@ -20,6 +20,7 @@ import (
 	"tapgw/nat"
 	"tapgw/tapgw/fastpath"
 	"tapgw/tapgw/tapdev"
+	"tapgw/uplinks"
 	"tapgw/uplinks/wire"
 	"tapgw/uplinks/wire/batchio"
 )
@@ -76,9 +77,9 @@ func (c *carried) load(t *testing.T) {
 	c.wan, err = c.gw.Index("wan1")
 	labtest.Must(t, err)
 	u := fastpath.Uplink{Generation: 1, Index: c.wan, MAC: wanMAC, MTU: 1500, HeaderLess: c.headerless, Usable: true}
-	labtest.Must(t, p.SetUplink(uplinkID, u))
+	labtest.Must(t, p.SetUplink(uplinkID, uplinks.IPv4, u))
 	addr := packet.AddrOf(wanAddr)
-	labtest.Must(t, p.SetAddresses(uplinkID, []nat.PortArrays{{Outside: addr, TCP: 0, UDP: 1}}))
+	labtest.Must(t, p.SetAddresses(uplinkID, uplinks.IPv4, []nat.PortArrays{{Outside: addr, TCP: 0, UDP: 1}}))
 	ports := p.Memory().Ports[nat.PortArrayBytes:]
 	binary.NativeEndian.PutUint32(ports[barrier*4:], 1<<30)
 	labtest.Must(t, c.gw.Do(func() error {
@@ -351,7 +352,7 @@ func TestProgramsToLAN(t *testing.T) {
 	labtest.Must(t, c.gw.Sysctl("net/ipv4/ip_forward", "0"))
 	lan, err := c.gw.Index("lan0")
 	labtest.Must(t, err)
-	labtest.Must(t, c.programs.SetHops([]fastpath.Hop{{Index: lan, MTU: 1000}, {}, {Index: lan, Gateway: lanAddr, MTU: 1500}}))
+	labtest.Must(t, c.programs.SetHops(uplinks.IPv4, []fastpath.Hop{{Index: lan, MTU: 1000}, {}, {Index: lan, Gateway: lanAddr, MTU: 1500}}))
 	client, tap := listen(t, c.lan, service), labtest.Capture(t, c.gw, "tapgw0")
 	at, err := c.lan.Index("eth0")
 	labtest.Must(t, err)
