@@ -206,7 +206,10 @@ func (d *Daemon) purge(table *nat.Table, old, s *uplinks.Snapshot) {
 
 // applyHost sets the sysctls that forwarding and several uplinks need.
 func (d *Daemon) applyHost(s *uplinks.Snapshot, f uplinks.Facts) error {
-	return d.host.Apply(hostconf.Wanted{TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Load().Name(), Uplinks: interfaces(s), Facts: f})
+	return d.host.Apply(hostconf.Wanted{
+		TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Load().Name(), Uplinks: interfaces(s), Facts: f,
+		IPv6: len(addressesOn(d.tapAddresses)) > 0,
+	})
 }
 
 // interfaces lists the uplinks' devices that exist.
@@ -236,7 +239,8 @@ func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 		w.Uplinks = append(w.Uplinks, nft.Uplink{
 			Name: u.Interface, Index: u.Index, HeaderLess: u.HeaderLess,
 			Addresses: d.carried(u, addresses), Whole: d.carried(u, (*uplinks.Side).Whole), Insides: d.carried(u, (*uplinks.Side).Insides),
-			GiveBackMAC: wire.GiveBackMAC(d.seed, u.ID), Guard: d.host.Forwarding(u.Interface), Taken: d.ports[u.ID].taken,
+			GiveBackMAC: wire.GiveBackMAC(d.seed, u.ID), Taken: d.ports[u.ID].taken,
+			Guard: d.host.Forwarding(u.Interface), GuardV6: d.host.ForwardingV6(u.Interface),
 		})
 	}
 	return d.applyWanted(w)

@@ -19,6 +19,7 @@ type Guard struct {
 	path    string
 	journal journal
 	lan     []string
+	lanV6   []string
 	names   map[int]string // of all interfaces at the last Apply, by index
 }
 
@@ -115,7 +116,7 @@ func (g *Guard) Changes() (list []Change) {
 
 // RestoreAll puts back every value that is still what we set. What cannot be put back stays in the journal.
 func (g *Guard) RestoreAll() error {
-	g.lan = nil
+	g.lan, g.lanV6 = nil, nil
 	next, err := g.journal.restore(func(entry) bool { return true }, func(entry) bool { return false })
 	return errors.Join(err, g.replace(next))
 }
@@ -152,7 +153,7 @@ func (e entry) undo() error {
 // isGlobal reports whether somebody, such as Docker, has switched forwarding on for all interfaces since, those included that we
 // had to.
 func (e entry) isGlobal() bool {
-	if _, key := e.split(); key != "forwarding" {
+	if dir, _, key := e.split(); dir != confDir || key != "forwarding" {
 		return false
 	}
 	all, err := readSysctl(sysctlPath("all", "forwarding"))

@@ -40,33 +40,48 @@ type entry struct {
 	New  string `json:"new"`
 }
 
-// values lists the interface settings (below net/ipv4/conf) that may be written, and to what. A journal that asks for
-// anything else is refused.
-var values = map[string][]string{
-	"rp_filter":    {"0", "1", "2"},
-	"accept_local": {"0", "1"},
-	"forwarding":   {"0", "1"},
+// Where the settings of interfaces are, below /proc/sys.
+const (
+	confDir   = "net/ipv4/conf"
+	confDirV6 = "net/ipv6/conf"
+)
+
+// values lists the interface settings that may be written, and to what. A journal that asks for anything else is refused.
+var values = map[string]map[string][]string{
+	confDir:   {"rp_filter": {"0", "1", "2"}, "accept_local": {"0", "1"}, "forwarding": {"0", "1"}},
+	confDirV6: {"accept_ra": {"0", "1", "2"}, "force_forwarding": {"0", "1"}},
 }
 
-const confDir = "net/ipv4/conf"
-
-// sysctlPath is the path of an interface's setting below /proc/sys.
+// sysctlPath is the path of an interface's IPv4 setting below /proc/sys.
 func sysctlPath(iface, setting string) string { return confDir + "/" + iface + "/" + setting }
 
-// split separates the interface from the name of its setting.
-func (e entry) split() (iface, key string) {
-	iface, key, _ = strings.Cut(strings.TrimPrefix(e.Path, confDir+"/"), "/")
-	return iface, key
+// sysctlPathV6 is that of IPv6.
+func sysctlPathV6(iface, setting string) string { return confDirV6 + "/" + iface + "/" + setting }
+
+// forwardingV6 is the one setting for all interfaces together: before Linux 6.17 there is no other that decides.
+const forwardingV6 = confDirV6 + "/all/forwarding"
+
+// split separates the interface from its directory and the name of its setting.
+func (e entry) split() (dir, iface, key string) {
+	dir, rest := confDir, strings.TrimPrefix(e.Path, confDir+"/")
+	if v6, ok := strings.CutPrefix(e.Path, confDirV6+"/"); ok {
+		dir, rest = confDirV6, v6
+	}
+	iface, key, _ = strings.Cut(rest, "/")
+	return dir, iface, key
 }
 
 // allowed refuses every path and value but those this program sets.
 func allowed(path, value string) error {
-	rest, ok := strings.CutPrefix(path, confDir+"/")
-	iface, setting, two := strings.Cut(rest, "/")
-	if !ok || !two || !validInterface(iface) {
+	dir, iface, setting := entry{Path: path}.split()
+	may := values[dir][setting]
+	switch {
+	case path == forwardingV6:
+		may = []string{"0", "1"}
+	case path != dir+"/"+iface+"/"+setting || !validInterface(iface):
 		return fmt.Errorf("%q is not a setting of an interface", path)
 	}
-	if !slices.Contains(values[setting], value) {
+	if !slices.Contains(may, value) {
 		return fmt.Errorf("%q may not become %q", path, value)
 	}
 	return nil

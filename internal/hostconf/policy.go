@@ -15,13 +15,14 @@ type Wanted struct {
 	Upcall  string   // give-back device, "" for none
 	Uplinks []string // their interfaces
 	Facts   uplinks.Facts
+	IPv6    bool // is captured
 }
 
 // learned are the states of a neighbour that answered or spoke to us: REACHABLE, STALE, DELAY, PROBE.
 const learned = 0x02 | 0x04 | 0x08 | 0x10
 
-// maxLANBits is the longest prefix that leaves room for a host behind this one.
-const maxLANBits = 30
+// roomBits is how many bits of an address a subnet leaves at least that has room for a host behind this one.
+const roomBits = 2
 
 // LANInterfaces names the interfaces with hosts behind them, sorted: not an uplink, not ours, up, with a subnet in which a
 // neighbour was learned. One that was known stays while it exists, because neighbours are forgotten when idle. One with a
@@ -45,13 +46,17 @@ func hasDefault(f uplinks.Facts, index int) bool {
 
 func hasHosts(f uplinks.Facts, index int) bool {
 	return slices.ContainsFunc(f.Addresses, func(a uplinks.Address) bool {
-		return a.Index == index && a.Prefix.Addr().Is4() && a.Prefix.Bits() <= maxLANBits && hasNeighbour(f, a)
+		room := a.Prefix.Addr().BitLen() - a.Prefix.Bits()
+		return a.Index == index && room >= roomBits && !a.Prefix.Addr().IsLinkLocalUnicast() && hasNeighbour(f, a)
 	})
 }
 
+// hasNeighbour reports whether a host in the subnet of a was learned, or by IPv6 on its link: hosts ask for their router from
+// link-local addresses.
 func hasNeighbour(f uplinks.Facts, a uplinks.Address) bool {
 	return slices.ContainsFunc(f.Neighbours, func(n uplinks.Neighbour) bool {
-		return n.Index == a.Index && n.State&learned != 0 && n.Addr != a.Prefix.Addr() && a.Prefix.Contains(n.Addr)
+		return n.Index == a.Index && n.State&learned != 0 && n.Addr != a.Prefix.Addr() &&
+			(a.Prefix.Contains(n.Addr) || n.Addr.Is6() && n.Addr.IsLinkLocalUnicast())
 	})
 }
 
@@ -109,21 +114,24 @@ func turning(w Wanted, lan []string, was func(string) (string, bool)) []setting 
 // not wanted any more. Call it again after every change of the facts. The journal is written at most once.
 func (g *Guard) Apply(w Wanted) error {
 	names := namesOf(w.Facts.Links)
-	next, lan := follow(renames(g.names, names), g.journal, g.lan)
+	renamed := renames(g.names, names)
+	next, lan := follow(renamed, g.journal, g.lan)
 	lan = LANInterfaces(w, lan)
 	wanted := settings(w, lan, next.withoutUs)
+	lanV6 := w.lanV6(renamedAll(renamed, g.lanV6))
+	wanted = append(wanted, routingV6(w, lanV6, next.withoutUs)...)
 	unwanted := func(e entry) bool {
 		return !slices.ContainsFunc(wanted, func(s setting) bool { return s.path == e.Path })
 	}
 	next, restoring := next.restore(unwanted, func(e entry) bool {
-		iface, _ := e.split()
+		_, iface, _ := e.split()
 		return slices.Contains(slices.Collect(maps.Values(names)), iface) // renamed since: the next facts tell its name
 	})
 	next, changes, planning := next.plan(wanted)
 	if err := g.replace(next); err != nil { // before anything is set, so that whoever cleans up after a crash knows of it
 		return errors.Join(restoring, planning, err)
 	}
-	g.lan, g.names = lan, names
+	g.lan, g.lanV6, g.names = lan, lanV6, names
 	errs := []error{restoring, planning}
 	for _, s := range changes {
 		errs = append(errs, unlessGone(writeSysctl(s.path, s.value)))
@@ -157,20 +165,25 @@ func follow(renamed map[string]string, j journal, lan []string) (journal, []stri
 		return j, lan
 	}
 	taken := slices.Collect(maps.Values(renamed))
-	lan = slices.Clone(lan)
-	for i, name := range lan {
-		lan[i] = cmp.Or(renamed[name], name)
-	}
+	lan = renamedAll(renamed, lan)
 	var moved []entry
 	for _, e := range j.Sysctls {
-		iface, key := e.split()
-		e.Path = sysctlPath(cmp.Or(renamed[iface], iface), key)
+		dir, iface, key := e.split()
+		e.Path = dir + "/" + cmp.Or(renamed[iface], iface) + "/" + key
 		if _, is := renamed[iface]; is || !slices.Contains(taken, iface) { // else it is of a device that is gone
 			moved = append(moved, e)
 		}
 	}
 	j.Sysctls = moved
 	return j, lan
+}
+
+// renamedAll are the present names.
+func renamedAll(renamed map[string]string, names []string) (list []string) {
+	for _, name := range names {
+		list = append(list, cmp.Or(renamed[name], name))
+	}
+	return list
 }
 
 // withoutUs is the value that path would have had we not changed it.
@@ -185,8 +198,15 @@ func (j journal) withoutUs(path string) (value string, ok bool) {
 	return value, true
 }
 
-// LAN names the interfaces that had hosts behind them at the last Apply, sorted; nobody may change the list.
-func (g *Guard) LAN() []string { return g.lan }
+// LAN names the interfaces that had hosts of either family behind them at the last Apply, sorted; nobody may change the list.
+func (g *Guard) LAN() []string {
+	if len(g.lanV6) == 0 {
+		return g.lan
+	}
+	all := slices.Concat(g.lan, g.lanV6)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
 
 // Forwarding reports whether it was us who switched forwarding on for an interface.
 func (g *Guard) Forwarding(iface string) bool {

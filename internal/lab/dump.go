@@ -181,7 +181,7 @@ var dumpedSysctls = []string{
 	"ipv4/ip_forward", "ipv4/ip_local_port_range", "ipv4/ip_local_reserved_ports", "ipv4/tcp_ecn",
 	"ipv4/conf/*/forwarding", "ipv4/conf/*/rp_filter", "ipv4/conf/*/arp_*", "ipv4/conf/*/accept_*",
 	"ipv4/conf/*/send_redirects", "ipv4/conf/*/src_valid_mark", "ipv4/conf/*/proxy_arp", "ipv4/conf/*/route_localnet",
-	"ipv6/conf/*/forwarding", "ipv6/conf/*/accept_ra", "ipv6/conf/*/disable_ipv6",
+	"ipv6/conf/*/forwarding", "ipv6/conf/*/force_forwarding", "ipv6/conf/*/accept_ra", "ipv6/conf/*/disable_ipv6",
 	"netfilter/nf_conntrack_max", "netfilter/nf_conntrack_acct",
 }
 

@@ -1,0 +1,50 @@
+package hostconf
+
+// lanV6 names the interfaces with hosts of IPv6 behind them, sorted, where IPv6 is captured. They are found as those of IPv4, on
+// their own facts.
+func (w Wanted) lanV6(known []string) []string {
+	if !w.IPv6 {
+		return nil
+	}
+	w.Facts.Addresses, w.Facts.Routes, w.Facts.Neighbours = w.Facts.V6.Addresses, w.Facts.V6.Routes, w.Facts.V6.Neighbours
+	return LANInterfaces(w, known)
+}
+
+// routingV6 switches forwarding on where hosts of IPv6 are behind us: on interface by interface where the kernel can (Linux 6.17),
+// else on all. Where the user has it on, nothing is to be done. A router hears no advertisements, and the default routes made of
+// them are gone at once, unless accept_ra is 2, which is therefore set before.
+func routingV6(w Wanted, lan []string, was func(string) (string, bool)) (list []setting) {
+	all, known := was(forwardingV6)
+	if !w.IPv6 || !known {
+		return nil
+	}
+	_, single := was(sysctlPathV6(w.TAP, "force_forwarding"))
+	wanted := len(lan) > 0 && all == "0"
+	if all == "1" || wanted && !single {
+		list = raise(list, w.Uplinks, "accept_ra", "1", "2", was)
+	}
+	switch {
+	case !wanted:
+	case single:
+		list = raise(list, append(append([]string{w.TAP}, lan...), w.Uplinks...), "force_forwarding", "0", "1", was)
+	default:
+		list = append(list, setting{forwardingV6, "1"})
+	}
+	return list
+}
+
+// raise adds a setting of IPv6 where it has another value.
+func raise(list []setting, interfaces []string, name, from, to string, was func(string) (string, bool)) []setting {
+	for _, iface := range interfaces {
+		path := sysctlPathV6(iface, name)
+		if own, ok := was(path); ok && own == from {
+			list = append(list, setting{path, to})
+		}
+	}
+	return list
+}
+
+// ForwardingV6 is Forwarding for IPv6.
+func (g *Guard) ForwardingV6(iface string) bool {
+	return g.journal.find(forwardingV6) >= 0 || g.journal.find(sysctlPathV6(iface, "force_forwarding")) >= 0
+}
