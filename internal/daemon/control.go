@@ -227,7 +227,8 @@ func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 	w := nft.Wanted{
 		TAP: d.pumps.tap.Load().Name(), TAPIndex: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(),
 		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0, Untracked: d.lan.ports, Exempt: d.cfg().NAT.Exempt,
-		IPv6: d.carriesIPv6(), NoMasqueradeV6: d.ruleset.noMasqueradeV6, Prefixes: d.prefixes(s),
+		IPv6: d.carriesIPv6(), NoMasqueradeV6: d.ruleset.noMasqueradeV6, AddressesV6: addressesOn(d.tapAddresses),
+		Prefixes: d.prefixes(s),
 	}
 	for _, r := range d.pool {
 		w.Ports = append(w.Ports, nft.PortRange(r))

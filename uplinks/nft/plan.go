@@ -281,6 +281,7 @@ func (p *plan) fallBack(f family, w Wanted, uplinks []Uplink, ports []PortRange)
 	if w.masquerades(f) {
 		forward.rules = append(append(forward.rules, resetRule()), leakRules(nil)...)
 		forward.needs = fmt.Sprintf("nft_ct, nf_conntrack, nft_fib_%s and nft_reject_%[1]s", f.name)
+		forward.without = f.unmasqueraded
 		p.chains = append(p.chains, chain{
 			table: t, name: "postrouting", kind: "nat", hook: unix.NF_INET_POST_ROUTING, priority: prioritySource,
 			rules: masqueradeRules(largestGap(ports)), needs: fmt.Sprintf("nft_chain_nat, nft_masq and nft_fib_%s", f.name), without: f.unmasqueraded,
