@@ -197,21 +197,41 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// TestVerify: a row of a datapath that the daemon does not run is none.
-func TestVerify(t *testing.T) {
-	labtest.RequireRoot(t)
+// serve makes a daemon of a handler.
+func serve(t *testing.T, handler http.HandlerFunc) *daemon {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "socket")
 	listener, err := net.Listen("unix", socket)
 	labtest.Must(t, err)
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(api.Status{Datapath: api.DatapathKernel})
-	})}
+	server := &http.Server{Handler: handler}
 	go func() { _ = server.Serve(listener) }() // until Close
-	defer server.Close()
-	d := &daemon{client: &api.Client{Socket: socket}}
+	t.Cleanup(func() { labtest.Must(t, server.Close()) })
+	return &daemon{client: &api.Client{Socket: socket}}
+}
+
+// TestVerify: a row of a datapath that the daemon does not run is none.
+func TestVerify(t *testing.T) {
+	d := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(api.Status{Datapath: api.DatapathKernel})
+	})
 	for _, v := range variants {
 		if err := v.verify(t.Context(), d); (err == nil) != (v.name == namePlain) {
 			t.Errorf("%s on the kernel datapath without a shortcut: %v", v.name, err)
+		}
+	}
+}
+
+// TestSent adds up what the daemon's metrics say of all uplinks.
+func TestSent(t *testing.T) {
+	const metric = "tapgw_uplink_datapath_transmit_packets_total"
+	for text, want := range map[string]uint64{
+		metric + "{uplink=\"wan1\"} 3\n# HELP " + metric + " Packets\n" + metric + "{uplink=\"wan2\"} 1e+06\nother 9\n": 1_000_003,
+		metric + "{uplink=\"wan1\"} many\n": 0,
+		"other 9\n":                         0,
+	} {
+		d := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
+		if got, err := d.sent(); got != want || (err == nil) != (want > 0) {
+			t.Errorf("%d packets, %v, want %d:\n%s", got, err, want, text)
 		}
 	}
 }

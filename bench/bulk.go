@@ -50,7 +50,9 @@ func (b bulk) measure(ctx context.Context, p *peer, s settings) ([]float64, erro
 		conns = append(conns, conn)
 		tasks.Go(func() { transferBulk(conn, mode, count) })
 	}
-	rate, err := counted(ctx, s.warmUp, s.bulk, func() (uint64, error) { return count.Load(), nil })
+	rate, err := p.carried(func() (float64, error) {
+		return counted(ctx, s.warmUp, s.bulk, func() (uint64, error) { return count.Load(), nil })
+	})
 	return []float64{rate * 8 / 1e9}, err
 }
 

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,6 +66,9 @@ func (v variant) maker(binary string) maker {
 				return err
 			}
 			p.stop, p.sessions, p.memory = d.stop, d.sessions, d.memory
+			if v.datapath == api.DatapathKernel {
+				p.sent = d.sent
+			}
 			return d.awaitUp(ctx, r.family)
 		})
 		if err != nil {
@@ -195,6 +202,35 @@ func (d *daemon) stop() error {
 func (d *daemon) sessions() (int, error) {
 	status, err := d.client.Status(context.Background())
 	return status.Sessions, err
+}
+
+// sent is how many packets the daemon itself has sent by the uplinks, as its metrics say.
+func (d *daemon) sent() (packets uint64, err error) {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", d.client.Socket)
+	}}
+	answer, err := (&http.Client{Transport: transport, Timeout: patience}).Get("http://tapgw/metrics")
+	if err != nil {
+		return 0, d.explain(err)
+	}
+	defer answer.Body.Close()
+	found := false
+	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+		if !strings.HasPrefix(lines.Text(), "tapgw_uplink_datapath_transmit_packets_total{") {
+			continue
+		}
+		found = true
+		_, value, _ := strings.Cut(lines.Text(), "} ")
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return 0, fmt.Errorf("metrics read %q: %w", lines.Text(), err)
+		}
+		packets += uint64(n)
+	}
+	if !found {
+		return 0, fmt.Errorf("the metrics do not tell what tapgw has sent: %s", answer.Status)
+	}
+	return packets, nil
 }
 
 // memory is all that the daemon occupies: the arrays that it shares with the kernel, and its resident set without them.

@@ -170,7 +170,7 @@ func (f flows) rate(ctx context.Context, p *peer, s settings) (float64, error) {
 		_, err := g.inject(ctx, p.lab.Gateway, math.MaxInt)
 		injected <- err
 	}()
-	rate, err := counted(ctx, s.warmUp, s.flood, p.forwarded)
+	rate, err := p.carried(func() (float64, error) { return counted(ctx, s.warmUp, s.flood, p.forwarded) })
 	stop()
 	return rate, errors.Join(err, <-injected, p.checkSources())
 }

@@ -104,6 +104,24 @@ func TestWrongSources(t *testing.T) {
 	})
 }
 
+// TestCarried: packets that pass a program are no figure of the kernel's.
+func TestCarried(t *testing.T) {
+	p := newTestPeer(t, maker{nameRouted, newRouted}, ipv4)
+	for _, c := range []struct {
+		sent func() (uint64, error)
+		ok   bool
+	}{
+		{func() (uint64, error) { return 7, nil }, true},
+		{p.forwarded, false},
+		{func() (uint64, error) { return 0, errNothing }, false},
+	} {
+		p.sent = c.sent
+		if rate, err := (flows{1, 1}).rate(t.Context(), p, quick); (err == nil) != c.ok || c.ok && rate <= 0 {
+			t.Errorf("%g packets per second, %v", rate, err)
+		}
+	}
+}
+
 // TestFloodIsWellFormed lets an independent decoder look at what the LAN port received: all checksums are right, also of
 // frames that came back rewritten, and every endpoint and every server has its turn.
 func TestFloodIsWellFormed(t *testing.T) { inFamilies(t, testFlood) }

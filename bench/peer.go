@@ -22,7 +22,8 @@ type peer struct {
 	servers    *servers
 	sinks      []*programs // drop the flood at the providers
 
-	sessions func() (int, error) // that it holds now; nil for one that keeps none
+	sessions func() (int, error)    // that it holds now; nil for one that keeps none
+	sent     func() (uint64, error) // packets that left through a program although the kernel was to carry them; nil where nobody was
 	memory   func() (memory, error)
 	stop     func() error // what makes it a gateway; nil for nothing to stop
 }
@@ -176,6 +177,37 @@ func (p *peer) close() error {
 		errs = append(errs, p.lab.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// maxUpcalls is the share of a program's packets above which the kernel's speed was not measured.
+const maxUpcalls = 0.1
+
+// carried measures packets of known sessions, and fails when it was not the kernel that carried them where it was to.
+func (p *peer) carried(measure func() (float64, error)) (float64, error) {
+	if p.sent == nil {
+		return measure()
+	}
+	sent, all, err := p.left()
+	if err != nil {
+		return 0, err
+	}
+	value, err := measure()
+	if err != nil {
+		return 0, err
+	}
+	sentNow, allNow, err := p.left()
+	if sent, all = sentNow-sent, allNow-all; err == nil && float64(sent) > maxUpcalls*float64(all) {
+		err = fmt.Errorf("%d of %d packets were not the kernel's", sent, all)
+	}
+	return value, err
+}
+
+// left is how many packets have left by the uplinks through a program, and how many in all.
+func (p *peer) left() (sent, all uint64, err error) {
+	if sent, err = p.sent(); err == nil {
+		all, err = p.forwarded()
+	}
+	return sent, all, err
 }
 
 // forwarded is how many packets the gateway has sent by its uplinks.
