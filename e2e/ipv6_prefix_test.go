@@ -1,0 +1,67 @@
+package e2e
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"tapgw/api"
+	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
+)
+
+// sourceV6 is the address that the gateway's own sockets have.
+func (w world) sourceV6() netip.Addr {
+	w.t.Helper()
+	conn, err := w.Gateway.Dial(labtest.Context(w.t), "udp6", netip.AddrPortFrom(lab.ServerAddrsV6[0], 7).String())
+	labtest.Must(w.t, err)
+	defer conn.Close()
+	return netip.MustParseAddrPort(conn.LocalAddr().String()).Addr()
+}
+
+// awaitSourceV6 waits until it is one that fits.
+func (w world) awaitSourceV6(what string, fits func(netip.Addr) bool) netip.Addr {
+	w.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		if a := w.sourceV6(); fits(a) {
+			return a
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s: sends from %s", what, w.sourceV6())
+		}
+	}
+}
+
+// TestRenumberedPrefix: what the host sends by IPv6 goes through the TAP from an address of its own there. When the provider
+// takes a prefix back, the host gets an address of the next one, and connections that begin then work as before.
+func TestRenumberedPrefix(t *testing.T) {
+	t.Parallel()
+	w := beginOn(t, lab.Options{IPv6: true, Uplinks: make([]lab.UplinkOptions, 1)}, api.DatapathUserspace, inTurn)
+	w.ipv6Is("wan1", api.StateUp, time.Time{})
+	u := w.Uplinks[0]
+	first := w.awaitSourceV6("at first", func(a netip.Addr) bool { return u.PrefixV6().Contains(a) && a != u.AddrV6() })
+	talk := func(when string) {
+		t.Helper()
+		conn, err := w.Gateway.Dial(labtest.Context(t), "tcp6", netip.AddrPortFrom(lab.ServerAddrsV6[0], lab.PortTCPEcho).String())
+		labtest.Must(t, err)
+		defer func() { labtest.Must(t, conn.Close()) }()
+		if err := (talker{Conn: conn}).talk(); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	talk("at first")
+	begun := time.Now()
+	next, err := u.Delegate()
+	labtest.Must(t, err)
+	labtest.Must(t, u.RemoveRouterV6())
+	const life = time.Hour
+	labtest.Must(t, u.Advertise(life, lab.AdvertisedPrefix{Prefix: next, Preferred: life, Valid: life},
+		lab.AdvertisedPrefix{Prefix: u.PrefixV6(), Valid: life}))
+	second := w.awaitSourceV6("renumbered", next.Contains)
+	w.ipv6Is("wan1", api.StateUp, begun)
+	talk("renumbered")
+	if first == second {
+		t.Errorf("still %s", first)
+	}
+	w.events.none(0, begun, func(e api.Event) bool { return e.Kind == api.EventRepair })
+}
