@@ -144,7 +144,7 @@ func answerAll(t testing.TB, conn net.PacketConn, answer func(from net.Addr, b [
 
 func listenUDP(ns *lab.Namespace, at netip.AddrPort) (conn net.PacketConn, err error) {
 	err = ns.Do(func() error {
-		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+		conn, err = net.ListenUDP(familyOf(at.Addr()).udp, net.UDPAddrFromAddrPort(at))
 		return err
 	})
 	return conn, err
@@ -152,7 +152,7 @@ func listenUDP(ns *lab.Namespace, at netip.AddrPort) (conn net.PacketConn, err e
 
 // askService sends n bytes to a UDP service and waits for them to come back until ctx ends.
 func askService(ctx context.Context, ns *lab.Namespace, service netip.AddrPort, n int) error {
-	conn, err := ns.Dial(ctx, "udp4", service.String())
+	conn, err := ns.Dial(ctx, familyOf(service.Addr()).udp, service.String())
 	if err != nil {
 		return err
 	}
