@@ -33,35 +33,48 @@ func (w world) awaitSourceV6(what string, fits func(netip.Addr) bool) netip.Addr
 }
 
 // TestRenumberedPrefix: what the host sends by IPv6 goes through the TAP from an address of its own there. When the provider
-// takes a prefix back, the host gets an address of the next one, and connections that begin then work as before.
+// takes a prefix back, the host gets an address of the next one, and connections begin with that; those of before go on.
 func TestRenumberedPrefix(t *testing.T) {
 	t.Parallel()
 	w := beginOn(t, lab.Options{IPv6: true, Uplinks: make([]lab.UplinkOptions, 1)}, api.DatapathUserspace, inTurn)
-	w.ipv6Is("wan1", api.StateUp, time.Time{})
 	u := w.Uplinks[0]
-	first := w.awaitSourceV6("at first", func(a netip.Addr) bool { return u.PrefixV6().Contains(a) && a != u.AddrV6() })
-	talk := func(when string) {
+	const life = time.Hour
+	labtest.Must(t, u.RemoveRouterV6())
+	labtest.Must(t, u.Advertise(life, lab.AdvertisedPrefix{Prefix: u.PrefixV6(), Preferred: life, Valid: life}))
+	w.awaitUpV6("wan1", func(a netip.Addr) bool { return u.PrefixV6().Contains(a) && a != u.AddrV6() })
+	w.awaitSourceV6("at first", u.PrefixV6().Contains)
+	connect := func() talker {
 		t.Helper()
 		conn, err := w.Gateway.Dial(labtest.Context(t), "tcp6", netip.AddrPortFrom(lab.ServerAddrsV6[0], lab.PortTCPEcho).String())
 		labtest.Must(t, err)
-		defer func() { labtest.Must(t, conn.Close()) }()
-		if err := (talker{Conn: conn}).talk(); err != nil {
-			t.Errorf("%s: %v", when, err)
-		}
+		t.Cleanup(func() { labtest.Must(t, conn.Close()) })
+		labtest.Must(t, talker{Conn: conn}.talk())
+		return talker{Conn: conn}
 	}
-	talk("at first")
-	begun := time.Now()
+	before, begun := connect(), time.Now()
 	next, err := u.Delegate()
 	labtest.Must(t, err)
-	labtest.Must(t, u.RemoveRouterV6())
-	const life = time.Hour
 	labtest.Must(t, u.Advertise(life, lab.AdvertisedPrefix{Prefix: next, Preferred: life, Valid: life},
 		lab.AdvertisedPrefix{Prefix: u.PrefixV6(), Valid: life}))
-	second := w.awaitSourceV6("renumbered", next.Contains)
-	w.ipv6Is("wan1", api.StateUp, begun)
-	talk("renumbered")
-	if first == second {
-		t.Errorf("still %s", first)
+	w.awaitSourceV6("renumbered", next.Contains)
+	w.awaitUpV6("wan1", next.Contains)
+	connect()
+	if err := before.talk(); err != nil {
+		t.Errorf("the connection of before: %v", err)
 	}
 	w.events.none(0, begun, func(e api.Event) bool { return e.Kind == api.EventRepair })
+}
+
+// awaitUpV6 waits until an uplink is up to IPv6 with a first address that fits.
+func (w world) awaitUpV6(uplink string, fits func(netip.Addr) bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		v := w.uplink(uplink).IPv6
+		if v.State == api.StateUp && fits(v.Addresses[0]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s: %+v", uplink, v)
+		}
+	}
 }

@@ -132,3 +132,27 @@ func TestPlanIPv6(t *testing.T) {
 		t.Errorf("routes %+v", got.Routes)
 	}
 }
+
+// TestDeprecatedAddressKeepsItsSessions until the device has it no more; new ones use the other.
+func TestDeprecatedAddressKeepsItsSessions(t *testing.T) {
+	tr, w := NewTracker(TrackerConfig{AssumeHealthyV6: true}), dual()
+	look := func() *Uplink {
+		s, _ := tr.Update(t0, w.Facts)
+		return s.ByID(0)
+	}
+	before := look()
+	w.V6.Addresses[2].Passing = true
+	w.V6.Addresses = append(w.V6.Addresses, Address{Index: 2, Prefix: pfx("2001:db8:9::2/64")})
+	old, next := addr("2001:db8:1::2"), addr("2001:db8:9::2")
+	for range 2 {
+		u := look()
+		if u.V6.Generation != before.V6.Generation || !slices.Equal(u.V6.Addresses, []netip.Addr{next, old}) ||
+			!slices.Equal(u.V6.Retired, []netip.Addr{old}) || !reflect.DeepEqual(u.V6.Pool(), u.V6.Shared()[:1]) || len(u.V6.Shared()) != 2 {
+			t.Errorf("deprecated: %+v, before %+v", u.V6, before.V6)
+		}
+	}
+	w.V6.Addresses = slices.Delete(w.V6.Addresses, 2, 3)
+	if u := look(); u.V6.Generation == before.V6.Generation || !slices.Equal(u.V6.Addresses, []netip.Addr{next}) {
+		t.Errorf("gone: %+v", u.V6)
+	}
+}

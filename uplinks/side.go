@@ -35,8 +35,9 @@ type Side struct {
 	// Unproven: the link lacks nothing, but no probe has succeeded under these addresses yet.
 	Unproven bool
 
-	Addresses  []netip.Addr // never empty while usable; those of Static come last
+	Addresses  []netip.Addr // never empty while usable; those of Static come late, Retired last
 	Static     []Static     // inside hosts that have one of Addresses for themselves
+	Retired    []netip.Addr // of Addresses: deprecated ones, for the sessions that use them (RFC 4862 §5.5.4)
 	NPTv6      []NPTv6      // prefixes of the inside that are translated to prefixes routed here
 	Gateway    netip.Addr   // invalid on point-to-point links
 	GatewayMAC [6]byte      // zero until resolved, and on header-less links
@@ -53,6 +54,7 @@ type side struct {
 	addresses  []netip.Addr
 	static     []Static
 	nptv6      []NPTv6
+	retired    []netip.Addr
 	held       []netip.Addr // addresses the sessions of this generation may use
 	heldNPTv6  []NPTv6      // … and prefixes
 	generation uint32
@@ -83,8 +85,25 @@ func (s *side) refresh(u *tracked, v *view) {
 		s.addresses = v.withoutAliases(u.link.Index, s.addresses, s.gateway, s.source)
 	}
 	s.addStatic(u.spec.Static)
+	s.addRetired(v.addresses[u.link.Index])
 	s.addNPTv6(u.spec.NPTv6)
 	s.compareAddresses(u)
+}
+
+// addRetired keeps addresses of IPv6 that sessions use and the device still has, behind those for new sessions: a prefix that is
+// replaced is deprecated long before it goes.
+func (s *side) addRetired(onLink []Address) {
+	s.retired = nil
+	if s.family != IPv6 || len(s.addresses) == 0 {
+		return
+	}
+	for _, a := range onLink {
+		addr := a.Prefix.Addr()
+		if a.Passing && slices.Contains(s.held, addr) && !slices.Contains(s.addresses, addr) {
+			s.retired = append(s.retired, addr)
+		}
+	}
+	s.addresses = append(slices.Clip(s.addresses), s.retired...)
 }
 
 // compareAddresses decides whether sessions survive. A link without any address decides nothing, nor does one that has lost its
@@ -170,7 +189,8 @@ func (s *side) lacks(u *tracked) string {
 func (s *side) publish(u *tracked) Side {
 	return Side{
 		State: s.state, Reason: s.reason, Since: s.since, Unproven: !s.proven && s.lacks(u) == "",
-		Addresses: slices.Clone(s.addresses), Static: slices.Clone(s.static), NPTv6: slices.Clone(s.nptv6),
+		Addresses: slices.Clone(s.addresses), Retired: slices.Clone(s.retired),
+		Static: slices.Clone(s.static), NPTv6: slices.Clone(s.nptv6),
 		Gateway: s.gateway, GatewayMAC: s.gatewayMAC, Generation: s.generation, Health: s.health,
 	}
 }

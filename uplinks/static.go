@@ -10,10 +10,17 @@ import (
 // Static is a one-to-one mapping of an inside host (RFC 3022 §2.1).
 type Static struct{ Inside, Outside netip.Addr }
 
-// Pool returns the addresses that inside hosts share.
+// Pool returns the addresses that inside hosts share for new sessions.
 func (s *Side) Pool() (list []packet.Addr) {
+	return s.shared(func(a netip.Addr) bool { return !slices.Contains(s.Retired, a) })
+}
+
+// Shared returns the addresses that sessions of several inside hosts may use: those of Pool, and retired ones.
+func (s *Side) Shared() (list []packet.Addr) { return s.shared(func(netip.Addr) bool { return true }) }
+
+func (s *Side) shared(fits func(netip.Addr) bool) (list []packet.Addr) {
 	for _, a := range s.Addresses {
-		if !isStatic(s.Static, a) {
+		if !isStatic(s.Static, a) && fits(a) {
 			list = append(list, packet.AddrOf(a))
 		}
 	}

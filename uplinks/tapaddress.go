@@ -53,7 +53,9 @@ func tapPrefixes(s *Snapshot) (prefixes []netip.Prefix) {
 	for _, usable := range []bool{true, false} {
 		for _, u := range s.Uplinks {
 			if u.hasIPv6() && u.V6.State.Usable() == usable {
-				pool = append(pool, u.V6.Addresses...)
+				for _, a := range u.V6.Pool() {
+					pool = append(pool, a.Netip())
+				}
 			}
 		}
 	}

@@ -161,7 +161,7 @@ func (d *Daemon) follow(ctx context.Context) error {
 		return errors.Join(rerouted, err)
 	}
 	snapshot, events := d.tracker.Update(time.Now(), facts)
-	errs := []error{rerouted, d.followPorts(snapshot), d.publish(snapshot, events), d.followTAPAddress(snapshot, facts)}
+	errs := []error{rerouted, d.followPorts(snapshot), d.hideGained(snapshot), d.publish(snapshot, events), d.followTAPAddress(snapshot, facts)}
 	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.followLAN(facts),
 		d.followTurned(facts), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
 	d.keepNeighbours(snapshot)

@@ -204,7 +204,7 @@ func (d *Daemon) preparePorts(f uplinks.Family, u *uplinks.Uplink) error {
 	for _, a := range u.Whole() {
 		arrays = append(arrays, nat.PortArrays{Outside: packet.AddrOf(a), TCP: nat.WholeAddress, UDP: nat.WholeAddress})
 	}
-	arrays = append(arrays, d.tables[f].Prepare(u.ID, u.Pool())...)
+	arrays = append(arrays, d.tables[f].Prepare(u.ID, u.Shared())...)
 	if d.fast == nil || f == uplinks.IPv6 {
 		return nil
 	}
