@@ -8,6 +8,7 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -162,19 +163,78 @@ static __always_inline __u32 difference(struct addr from, struct addr to)
 	return sum + (sum >> 32);
 }
 
-// fix_sum brings the transport checksum up to date with the address. Only the helpers know whether it is complete or left to
-// the device. What a device has summed of a whole packet of IPv6 stays true, as address and checksum make up for each other;
-// the helper holds it for changed as in IPv4, where the header's checksum makes up for the address.
-static __always_inline int fix_sum(enum family f, struct __sk_buff *skb, __u32 sum, const struct edit *e, __u64 flags)
+// difference4 is what an address of IPv4, or a port, in place of another adds to a sum.
+static __always_inline __u32 difference4(__be32 from, __be32 to)
 {
-	flags |= BPF_F_PSEUDO_HDR;
-	if (f == V4)
-		return bpf_l4_csum_replace(skb, sum, wire4(e->addr), wire4(e->to_addr), flags | sizeof(__be32));
-	__u32 d = difference(e->addr, e->to_addr);
-	if (bpf_l4_csum_replace(skb, sum, 0, d, flags))
-		return -1;
-	bpf_csum_update(skb, d);
-	return 0;
+	__u64 sum = (__u64)(__u32)~from + to;
+
+	return (__u32)sum + (sum >> 32);
+}
+
+// fold makes a sum one of 16 bits.
+static __always_inline __u16 fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum + (sum >> 16);
+}
+
+// What sk_buff.ip_summed says of a transport checksum.
+#define CHECKSUM_COMPLETE 2  // a device has summed the whole packet
+#define CHECKSUM_PARTIAL 3   // only the pseudo header is in it, the rest is left to a device
+
+struct sk_buff {
+	__u8 ip_summed : 2;
+} __attribute__((preserve_access_index));
+
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
+
+// summed is sk_buff.ip_summed: CHECKSUM_COMPLETE also where the kernel does not tell (before Linux 6.2).
+static __always_inline int summed(struct __sk_buff *skb)
+{
+	if (!bpf_cast_to_kern_ctx)
+		return CHECKSUM_COMPLETE;
+	const struct sk_buff *kernels = bpf_cast_to_kern_ctx(skb);
+
+	return BPF_CORE_READ_BITFIELD(kernels, ip_summed);
+}
+
+// change is what an edit adds to the sum of the pseudo header.
+static __always_inline __u32 change(enum family f, const struct edit *e)
+{
+	return f == V4 ? difference4(wire4(e->addr), wire4(e->to_addr)) : difference(e->addr, e->to_addr);
+}
+
+// fix_complete has helpers bring a transport checksum up to date, and with it what a device has summed. That stays true of a whole
+// packet of IPv6, as address and checksum make up for each other; the helper holds it for changed as in IPv4, where the header's
+// checksum makes up for the address.
+static __always_inline int fix_complete(enum family f, struct __sk_buff *skb, __u32 sum, const struct edit *e, __u64 zero)
+{
+	__u32 d = change(f, e);
+
+	if (bpf_l4_csum_replace(skb, sum, 0, d, zero | BPF_F_PSEUDO_HDR))
+		return TC_ACT_UNSPEC;
+	if (f == V6)
+		bpf_csum_update(skb, d);
+	if (e->port != e->to_port && bpf_l4_csum_replace(skb, sum, bpf_htons(e->port), bpf_htons(e->to_port), zero | sizeof(__be16)))
+		return TC_ACT_SHOT;
+	return TC_ACT_OK;
+}
+
+// fix brings a transport checksum up to date that no device has summed (RFC 1624 eqn. 3). That of UDP may be missing, which 0 says.
+static __always_inline void fix(enum family f, __u16 *check, const struct edit *e, int partial, int udp)
+{
+	if (udp && !*check)
+		return;
+	if (partial) {
+		*check = fold((__u64)*check + change(f, e));
+		return;
+	}
+	__u32 ports = difference4(bpf_htons(e->port), bpf_htons(e->to_port));
+	__u16 now = ~fold((__u64)(__u16)~*check + change(f, e) + ports);
+
+	*check = udp && !now ? 0xffff : now;
 }
 
 // age is what a router does to a packet whose time to live allows it (RFC 1812 section 5.3.1, RFC 8200 section 3).
@@ -214,26 +274,25 @@ static __always_inline void put(enum family f, void *l3, const struct edit *e, e
 // it is neither.
 static __always_inline int rewrite(enum family f, struct __sk_buff *skb, __u32 l2, const struct packet *p, struct edit e, enum direction d)
 {
-	int udp = p->proto == IPPROTO_UDP;
+	int udp = p->proto == IPPROTO_UDP, known = summed(skb);
 	__u32 l4 = l2 + header(f), sum = l4 + (udp ? 6 : 16);
-	__u64 zero = udp ? BPF_F_MARK_MANGLED_0 : 0;
-	__be16 port = bpf_htons(e.port), to_port = bpf_htons(e.to_port);
 
-	if (fix_sum(f, skb, sum, &e, zero))
-		return TC_ACT_UNSPEC;
-	if (port != to_port && bpf_l4_csum_replace(skb, sum, port, to_port, zero | sizeof(to_port)))
-		return TC_ACT_SHOT;
+	if (known == CHECKSUM_COMPLETE) {
+		int done = fix_complete(f, skb, sum, &e, udp ? BPF_F_MARK_MANGLED_0 : 0);
+		if (done != TC_ACT_OK)
+			return done;
+	}
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__be16 *ports = data + l4;
-	if ((void *)(ports + 2) > end)
+	__u16 *check = data + sum;
+	if ((void *)(ports + 2) > end || (void *)(check + 1) > end)
 		return TC_ACT_SHOT;
+	if (known != CHECKSUM_COMPLETE)
+		fix(f, check, &e, known == CHECKSUM_PARTIAL, udp);
 	put(f, data + l2, &e, d);
 	if (e.hops)
 		age(f, data + l2);
-	if (d == OUTBOUND)
-		ports[0] = to_port;
-	else
-		ports[1] = to_port;
+	ports[d == OUTBOUND ? 0 : 1] = bpf_htons(e.to_port);
 	return TC_ACT_OK;
 }
 
