@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -19,19 +20,13 @@ func TestHiddenAllTheTime(t *testing.T) {
 			wanted := w.wanted()
 			r := w.apply(wanted)
 			server := w.listenUDP(w.host, poolPort)
-			sent := w.flood(poolPort)
+			sent := w.flood(hostOnISP1, poolPort)
 			for i := range 100 {
 				change(&wanted, i)
 				w.must(r.Apply(wanted))
 			}
 			t.Logf("%d datagrams were sent", sent())
-			w.must(server.SetReadDeadline(time.Now().Add(100 * time.Millisecond)))
-			n := 0
-			for buf := make([]byte, 10); ; n++ {
-				if _, _, err := server.ReadFrom(buf); err != nil {
-					break
-				}
-			}
+			n := w.arrived(server)
 			if n > 0 {
 				t.Errorf("%d of them reached the host", n)
 			}
@@ -39,13 +34,42 @@ func TestHiddenAllTheTime(t *testing.T) {
 	}
 }
 
-// flood sends datagrams to the host's first uplink until it is told to stop, and says how many.
-func (w *world) flood(port int) (stop func() int) {
+// TestIPv6HiddenAllTheTime: while uplinks are renumbered, nothing that is hidden at an address that stays reaches the host.
+func TestIPv6HiddenAllTheTime(t *testing.T) {
+	w := newWorldV6(t)
+	wanted := w.wantedV6()
+	r := w.apply(wanted)
+	server := w.listenUDP(w.host, poolPort)
+	sent := w.flood(hostOnISP1V6, poolPort)
+	for i := range 100 {
+		wanted.Uplinks[1].Addresses = []netip.Addr{netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 15: byte(i)})}
+		wanted.AddressesV6 = wanted.Uplinks[1].Addresses
+		w.must(r.Apply(wanted))
+	}
+	t.Logf("%d datagrams were sent", sent())
+	if n := w.arrived(server); n > 0 {
+		t.Errorf("%d of them reached the host", n)
+	}
+}
+
+// arrived counts the datagrams that a socket has received.
+func (w *world) arrived(server net.PacketConn) (n int) {
+	w.t.Helper()
+	w.must(server.SetReadDeadline(time.Now().Add(100 * time.Millisecond)))
+	for buf := make([]byte, 10); ; n++ {
+		if _, _, err := server.ReadFrom(buf); err != nil {
+			return n
+		}
+	}
+}
+
+// flood sends datagrams to an address of the host until it is told to stop, and says how many.
+func (w *world) flood(addr string, port int) (stop func() int) {
 	w.t.Helper()
 	done, total := make(chan struct{}), make(chan int)
-	conn, err := w.isp1.ListenPacket("udp4", ":0")
+	conn, err := w.isp1.ListenPacket("udp"+w.version, ":0")
 	w.must(err)
-	to := &net.UDPAddr{IP: net.ParseIP(hostOnISP1), Port: port}
+	to := &net.UDPAddr{IP: net.ParseIP(addr), Port: port}
 	go func() {
 		defer conn.Close()
 		for n := 0; ; n++ {
