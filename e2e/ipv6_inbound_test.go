@@ -65,3 +65,24 @@ func askExtended(t *testing.T, ns *lab.Namespace, service netip.AddrPort, option
 		t.Errorf("%s did not answer what came with option %d: %d bytes, %v", service, option, n, err)
 	}
 }
+
+// TestKilledDaemonLeavesIPv6: the LAN goes on with IPv6 at once, masqueraded, until somebody cleans up.
+func TestKilledDaemonLeavesIPv6(t *testing.T) {
+	t.Parallel()
+	w := beginV6(t, lab.Options{}, inTurn)
+	eventually(t, "rules for the LAN", func() bool { return w.hasTable("tapgw_fallback") })
+	w.kill()
+	eventually(t, "an answer without the daemon", func() bool {
+		v := visitFor(w.lan, lab.ServerAddrsV6[0], time.Second)
+		if v.err == nil && v.outside != w.Uplinks[0].AddrV6() && v.outside != w.Uplinks[1].AddrV6() {
+			t.Errorf("the server saw %s", v.outside)
+		}
+		return v.err == nil
+	})
+	if out, status := w.tapgw("cleanup"); status != 0 {
+		t.Errorf("cleanup ends with %d\n%s", status, out)
+	}
+	if w.hasTable("tapgw_fallback") {
+		t.Error("cleanup left a table behind")
+	}
+}
