@@ -100,6 +100,32 @@ func TestMW13_NPTv6(t *testing.T) {
 	labtest.Must(t, open.talk())
 }
 
+// TestNPTv6Reload: prefixes come and go with a reload; sessions of one that went are over.
+func TestNPTv6Reload(t *testing.T) {
+	t.Parallel()
+	w := beginNPT(t, 1, 1)
+	server, ctx := lab.ServerAddrsV6[0], labtest.Context(t)
+	open := w.connect(w.lan, "wan1")
+	reload := func(config string, want netip.Addr) {
+		w.write(config)
+		if out, status := w.tapgw("reload"); status != 0 {
+			t.Fatal(out)
+		}
+		eventually(t, "an answer to "+want.String(), func() bool {
+			return visitFor(w.lan, server, visitPatience).outside == want
+		})
+	}
+	reload(inTurn+"uplinks: [{interface: wan1}]\n", w.Uplinks[0].AddrV6())
+	if err := open.talk(); err == nil {
+		t.Error("a connection goes on although its address has gone")
+	}
+	reload(nptv6(1), mappedFirst[0])
+	outside, err := w.lan.WhoAmI(ctx, server)
+	if err != nil || outside.Addr() != mappedFirst[0] {
+		t.Errorf("left as %s: %v", outside, err)
+	}
+}
+
 // TestNPTv6FromOutside: whatever a remote sends to a host's own address arrives, on any port, in fragments too, and is answered from
 // there; what is for nobody is dropped and counted, and no service of the gateway is met.
 func TestNPTv6FromOutside(t *testing.T) {

@@ -31,9 +31,9 @@ func pairOf(inside, outside string) uplinks.NPTv6 {
 // prefixes is a world with a prefix of its own on each of two uplinks of IPv6.
 type prefixes struct{ dual }
 
-func newPrefixes(t *testing.T) *prefixes {
+func newPrefixes(t *testing.T, change ...func(*nat.Config)) *prefixes {
 	t.Helper()
-	w := &prefixes{newDual(t)}
+	w := &prefixes{newDual(t, change...)}
 	w.ups[1].V6 = uplinks.Side{State: uplinks.Up, Addresses: []netip.Addr{wan2V6}, GatewayMAC: [6]byte{2, 1}, Generation: 8}
 	w.ups[0].V6.NPTv6 = []uplinks.NPTv6{pairOf("fd00:1::/48", "2001:db8:100::/48")}
 	w.ups[1].V6.NPTv6 = []uplinks.NPTv6{pairOf("fd00:1::/48", "2001:db8:200::/48")}
@@ -329,6 +329,51 @@ func TestRFC6296_S2_5_NothingToLose(t *testing.T) {
 		t.Errorf("goes on as %s", src)
 	}
 	w.expect(w.both.Outbound(tcpV6(t, strayV6, 4000, serverV6, 80, ack), start), Drop, NotSYN)
+}
+
+// TestFTPThroughPrefixes: the client tells the server its address outside, with the port that it has, and the server connects to that.
+func TestFTPThroughPrefixes(t *testing.T) {
+	w := newPrefixes(t)
+	w.both.SetHelpers(helped)
+	from := func(seq uint32, payload string) []byte {
+		return frameV6(t, insideV6, serverV6, &layers.TCP{SrcPort: 4000, DstPort: 21, Seq: seq, Ack: 501, ACK: true, Window: 100}, layers.IPProtocolTCP, payload)
+	}
+	w.outV6(tcpV6(t, insideV6, 4000, serverV6, 21, syn), 1)
+	w.inV6(tcpV6(t, serverV6, 21, mapped1, 4000, synAck), 1)
+	b := from(1001, "EPRT |2|"+insideV6.String()+"|5000|\r\n")
+	res := w.both.Outbound(b, start)
+	w.expect(res, Send, NoReason)
+	if told := lookV6(t, b[:len(b)+int(res.Grown)]).payload; told != "EPRT |2|"+mapped1.String()+"|5000|\r\n" {
+		t.Errorf("the server gets %q", told)
+	}
+	data := w.inV6(tcpV6(t, serverV6, 20, mapped1, 5000, syn), 1)
+	if _, dst := endsOf(data); dst != insideV6 {
+		t.Errorf("the server's connection goes to %s", dst)
+	}
+	if n := w.tableV6.Stats().Sessions; n != 2 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
+// FuzzGatewayPrefixes is FuzzGatewayV6 with translated prefixes.
+func FuzzGatewayPrefixes(f *testing.F) {
+	out, in := udpV6(f, insideV6, 53, serverV6, 53, "question"), udpV6(f, serverV6, 53, mapped1, 53, "answer")
+	for _, b := range [][]byte{
+		out, in, udpV6(f, insideV6, 53, mapped2, 53, "turns"), udpV6(f, noSubnet, 53, serverV6, 53, "x"), echoV6(f, insideV6, serverV6, packet.ICMPv6Echo),
+		echoV6(f, serverV6, mapped1, packet.ICMPv6Echo), errorV6(f, routeV6, mapped1, packet.ICMPv6TooBig, udpV6(f, mapped1, 53, serverV6, 53, "question")),
+		errorV6(f, insideV6, serverV6, packet.ICMPv6Unreachable, udpV6(f, serverV6, 53, insideV6, 53, "answer")),
+		extendV6(in, packet.ProtoUDP, 60), fragmentV6(in, packet.ProtoUDP, 8, false),
+	} {
+		f.Add(b, fragmentV6(in, packet.ProtoUDP, 0, true), false)
+		f.Add(b, fragmentV6(in, packet.ProtoUDP, 0, true), true)
+	}
+	f.Fuzz(func(t *testing.T, one, two []byte, inbound bool) {
+		w := newPrefixes(t, onePort)
+		w.outV6(out, 1)
+		for _, frame := range [][]byte{one, two} {
+			w.fuzz(t, frame, inbound)
+		}
+	})
 }
 
 // TestPrefixesAllocateNothing: neither hits nor new sessions, nor what is dropped.
