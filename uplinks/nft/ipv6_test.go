@@ -243,3 +243,22 @@ func TestExemptSetOfIPv6(t *testing.T) {
 	}
 	w.must(r.Apply(w.wantedV6()))
 }
+
+// TestTagsOfIPv6: a tag with a priority and no VLAN hides nothing from the rules.
+func TestTagsOfIPv6(t *testing.T) {
+	w := newWorldV6(t)
+	w.apply(w.wantedV6())
+	hidden, seen := w.listenUDP(w.host, poolPort), w.listenUDP(w.host, otherPort)
+	far, near := w.links(w.isp1, "wan0")
+	for _, tag := range [][]byte{nil, {0x81, 0, 0, 0}, {0x81, 0, 0xf0, 0}, {0x88, 0xa8, 0x60, 0}} {
+		for _, port := range []int{poolPort, otherPort} {
+			w.inject(w.isp1, slices.Insert(datagramV6(far, near, hostOnISP1V6, port), 12, tag...))
+		}
+		if got, _ := w.receive(seen); got != "datagram" {
+			t.Errorf("tag %x: received %q", tag, got)
+		}
+	}
+	if n := w.arrived(hidden); n > 0 {
+		t.Errorf("%d datagrams to a port of the pool reached the host", n)
+	}
+}
