@@ -150,7 +150,7 @@ func TestEnvironmentReachesEveryKey(t *testing.T) {
 		"nat.filtering.udp": "address_dependent", "nat.filtering.tcp": "endpoint_independent",
 		"datapath.mode": "userspace", "datapath.lan_shortcut": "off",
 		"api.socket": "/tmp/s", "api.metrics": "127.0.0.1:1", "nat.clamp_mss": "false", "nat.adopt_tcp": "true",
-		"nat.limits.sessions_per_host": "auto", "nat.limits.new_per_second": "off", "nat.limits.ports_per_host": "77", "nat.exempt": "10.8.0.0/16",
+		"nat.limits.sessions_per_host": "auto", "nat.limits.new_per_second": "off", "nat.limits.ports_per_host": "77", "nat.exempt": "10.8.0.0/16,fd00:8::/32",
 	}
 	for _, f := range configFields {
 		value, ok := values[f.key]

@@ -198,3 +198,15 @@ func TestFTPOverIPv6(t *testing.T) {
 		t.Errorf("the data connection comes to %s", got.dst)
 	}
 }
+
+// TestExemptDestinationsOfIPv6 leave with the address that they have, but for what the host itself sends.
+func TestExemptDestinationsOfIPv6(t *testing.T) {
+	d := newDual(t)
+	d.both.SetExempt([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:ff::/48")})
+	for src, want := range map[netip.Addr]netip.Addr{insideV6: insideV6, tapV6: wan1V6} {
+		b := udpV6(t, src, 4000, serverV6, 53, "x")
+		if res := d.both.Outbound(b, start); res.Verdict != Send || lookV6(t, b).src.Addr() != want {
+			t.Errorf("%s leaves as %s, verdict %d", src, lookV6(t, b).src, res.Verdict)
+		}
+	}
+}
