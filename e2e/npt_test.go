@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -98,6 +99,55 @@ func TestMW13_NPTv6(t *testing.T) {
 		}
 	}
 	labtest.Must(t, open.talk())
+}
+
+// TestNPTv6Bulk: transfers in both directions arrive as they were sent, and every checksum is right; where the kernel carries sessions,
+// hardly a packet of them comes to the daemon.
+func TestNPTv6Bulk(t *testing.T) {
+	t.Parallel()
+	const size, few = 16 << 20, 300
+	w := beginNPT(t, 1, 1)
+	ctx, server := labtest.Context(t), lab.ServerAddrsV6[0]
+	watch(t, w.Gateway, "wan1", "with an address of another's", func(p *lab.Packet) bool {
+		return p.Outgoing && p.TCP != nil && p.Dst.Addr() == server && p.Src.Addr() != mappedFirst[0]
+	})
+	watch(t, w.lan, lab.DeviceHost, "", nil)
+	packets, _ := w.handed()
+	_, err := w.lan.BulkDownload(ctx, server, 1, size)
+	labtest.Must(t, err)
+	_, err = w.lan.BulkUpload(ctx, server, 2, size)
+	labtest.Must(t, err)
+	if now, _ := w.handed(); w.datapath == api.DatapathKernel && now-packets > few {
+		t.Errorf("%d packets came to the daemon", now-packets)
+	}
+}
+
+// TestNPTv6Firewall: the host's own firewall decides what comes in from outside (RFC 6092), as for any router.
+func TestNPTv6Firewall(t *testing.T) {
+	t.Parallel()
+	w := beginNPT(t, 1, 1)
+	ctx := labtest.Context(t)
+	l, err := w.lan.Listen("tcp6", "[::]:22")
+	labtest.Must(t, err)
+	echoAll(t, l)
+	inward := func(limit time.Duration) error {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		conn, err := w.Internet.Dial(ctx, "tcp6", netip.AddrPortFrom(mappedFirst[0], 22).String())
+		if err == nil {
+			labtest.Must(t, conn.Close())
+		}
+		return err
+	}
+	labtest.Must(t, inward(patience))
+	nftablesRules(t, w.Gateway, `table inet filter {
+		chain forward { type filter hook forward priority 0; iifname tapgw0 ct state established,related accept; iifname tapgw0 drop; }
+	}`)
+	w.awaitShortcut(false)
+	if inward(300*time.Millisecond) == nil {
+		t.Error("a connection from outside passes the firewall")
+	}
+	labtest.Must(t, w.connect(w.lan, "wan1").talk())
 }
 
 // TestNPTv6Reload: prefixes come and go with a reload; sessions of one that went are over.
