@@ -85,7 +85,8 @@ type Meters [uplinks.MaxUplinks]*uplinks.Meter
 // view is the uplinks as the packet path needs them, derived once per snapshot.
 type view struct {
 	*uplinks.Snapshot
-	addresses [uplinks.MaxUplinks][]packet.Addr // of each uplink: the pool
+	addresses [uplinks.MaxUplinks][]packet.Addr // of each uplink: those of no one inside host
+	pool      [uplinks.MaxUplinks][]packet.Addr // … which new sessions share
 	static    [uplinks.MaxUplinks][]static
 	prefixes  [uplinks.MaxUplinks][]nat.PrefixPair
 	insides   map[packet.Addr]bool        // that have a static mapping
@@ -101,7 +102,7 @@ func (g *Gateway) SetUplinks(s *uplinks.Snapshot) {
 		v.capacity[id] = float64(max(c.Up, c.Down))
 	}
 	for _, u := range s.Uplinks {
-		v.addresses[u.ID] = u.Pool()
+		v.addresses[u.ID], v.pool[u.ID] = u.Shared(), u.Pool()
 		v.addStatic(u)
 		v.addPrefixes(u)
 	}

@@ -143,11 +143,11 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 	if !isHost(p.Src) || !isHost(p.Dst) {
 		return g.drop(BadAddress)
 	}
-	switch v := g.view.Load(); {
-	case v.translates(p.Dst): // the host has no route there
-		return g.refuse(NoRoute, b, p, 0, now)
-	case g.isOwn(p.Dst) && !g.turns(b, p):
+	switch own := g.isOwn(p.Dst); {
+	case own && !g.turns(b, p):
 		return Result{Verdict: Return}
+	case !own && g.view.Load().translates(p.Dst): // the host has no route there
+		return g.refuse(NoRoute, b, p, 0, now)
 	case p.Kind == packet.TCP && !g.mayOpen(p):
 		return g.refuse(NotSYN, b, p, 0, now)
 	case p.Kind == packet.ICMPQuery && p.IsReply():

@@ -58,7 +58,7 @@ func (v *view) outside(uplink uint8, inside packet.Addr) nat.Binding {
 	if a, _, translated := v.computed(uplink, inside); translated {
 		return nat.Binding{Computed: a}
 	}
-	return nat.Binding{Addresses: v.addresses[uplink]}
+	return nat.Binding{Addresses: v.pool[uplink]}
 }
 
 // at is the binding to one outside address of an uplink.
