@@ -69,15 +69,15 @@ func (t *Table) spaceOf(uplink, proto uint8, outside packet.Addr) *space {
 	return s
 }
 
-// dropSpaces forgets the addresses of an uplink that no mapping uses.
-func (t *Table) dropSpaces(uplink uint8) {
+// dropSpaces forgets those addresses of an uplink that match and that no mapping uses.
+func (t *Table) dropSpaces(uplink uint8, match func(outside packet.Addr) bool) {
 	old := t.spaces[uplink].Load()
 	if old == nil {
 		return
 	}
 	var kept []*space
 	for _, s := range *old {
-		if s.mappings > 0 {
+		if s.mappings > 0 || !match(s.outside) {
 			kept = append(kept, s)
 		} else if s.shared >= 0 {
 			t.freeArrays = append(t.freeArrays, s.shared)

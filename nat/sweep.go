@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"slices"
 	"time"
 
 	"tapgw/internal/packet"
@@ -157,14 +158,34 @@ func (t *Table) reclaim(now Tick, limit int) {
 func (t *Table) Purge(uplink uint8, generation uint32, now Tick) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.endOn(uplink, func(r uint32) bool { return t.records[r].generation() != generation }, now)
+	t.dropSpaces(uplink, func(packet.Addr) bool { return true })
+}
+
+// Retain ends the sessions of the uplink, of whatever generation, at addresses that hosts shared there and that are none of these.
+func (t *Table) Retain(uplink uint8, addresses []packet.Addr, now Tick) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	gone := func(outside packet.Addr) bool { return !slices.Contains(addresses, outside) }
+	list := t.spaces[uplink].Load()
+	if list == nil || !slices.ContainsFunc(*list, func(s *space) bool { return gone(s.outside) }) {
+		return
+	}
+	t.endOn(uplink, func(r uint32) bool {
+		return gone(t.translation(r).Outside) && !t.mapping(ownLink(t.records[r].own.Load())).computed
+	}, now)
+	t.dropSpaces(uplink, gone)
+}
+
+// endOn ends the sessions of an uplink that match.
+func (t *Table) endOn(uplink uint8, match func(r uint32) bool, now Tick) {
 	for r := uint32(1); r <= t.used.Load(); r++ {
 		id := &t.records[r]
-		if ownState(id.own.Load()).Live() && uint8(id.ports.Load()) == uplink && id.generation() != generation {
+		if ownState(id.own.Load()).Live() && uint8(id.ports.Load()) == uplink && match(r) {
 			t.hide(r)
 			t.finish(r, now, unused)
 		}
 	}
-	t.dropSpaces(uplink)
 }
 
 // Relabel gives every live session the hop that its inside address has now, but those of bound sockets.

@@ -188,6 +188,36 @@ func TestPurgeEndsOnlyOtherGenerations(t *testing.T) {
 	}
 }
 
+// TestRetainEndsOnlyOtherAddresses, of the same generation too: the others' ports go on to rest, and what is computed needs none.
+func TestRetainEndsOnlyOtherAddresses(t *testing.T) {
+	table := newTable(t, nil)
+	kept := Binding{Uplink: isp1, Generation: 1, Addresses: []packet.Addr{plus(out1, 9)}}
+	computed := Binding{Uplink: isp1, Generation: 1, Computed: out1}
+	dead, portless := key(protoUDP, 1, web, 53), Key{Inside: host, Remote: web, Proto: 47}
+	alive, elsewhere, own, moved := key(protoUDP, 2, web, 53), key(protoUDP, 3, web, 53), key(protoUDP, 4, web, 53), key(protoUDP, 5, web, 53)
+	mustOpen(t, table, dead, bind1, after(0))
+	mustOpen(t, table, portless, bind1, after(0))
+	mustOpen(t, table, alive, kept, after(0))
+	mustOpen(t, table, own, computed, after(0))
+	port := table.Translation(mustOpen(t, table, moved, kept, after(0))).OutsidePort
+	mustOpen(t, table, moved, bind2, after(0))
+	mustOpen(t, table, elsewhere, bind2, after(0))
+	for range 2 {
+		table.Retain(isp1, kept.Addresses, after(0))
+	}
+	for k, want := range map[Key]bool{dead: false, portless: false, alive: true, elsewhere: true, own: true, moved: true} {
+		if got := table.FindOut(k) != 0; got != want {
+			t.Errorf("%+v: is there %t", k, got)
+		}
+	}
+	if got := table.Owned(isp1, protoUDP, plus(out1, 9), port); got != Resting {
+		t.Errorf("a port that rested is %d", got)
+	}
+	if list := *table.spaces[isp1].Load(); len(list) != 1 || list[0].outside != plus(out1, 9) {
+		t.Errorf("%d addresses are kept", len(list))
+	}
+}
+
 // A full table refuses and keeps what it has.
 func TestRFC6888_REQ11_FullTableNeverEvicts(t *testing.T) {
 	table := newTable(t, func(c *Config) { c.MaxSessions = 10 })

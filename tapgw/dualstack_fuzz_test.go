@@ -42,7 +42,7 @@ func (d dual) fuzz(t *testing.T, frame []byte, inbound bool) {
 	right := soundV6(frame)
 	buf := append(clone(frame), guard...)
 	b := buf[:len(frame):len(buf)]
-	res := Result{}
+	var res Result
 	if inbound {
 		res = d.both.Inbound(b, 1, start)
 	} else {

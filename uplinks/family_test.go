@@ -133,7 +133,7 @@ func TestPlanIPv6(t *testing.T) {
 	}
 }
 
-// TestDeprecatedAddressKeepsItsSessions until the device has it no more; new ones use the other.
+// TestDeprecatedAddressKeepsItsSessions until the device has it no more; new ones use the other, and stay.
 func TestDeprecatedAddressKeepsItsSessions(t *testing.T) {
 	tr, w := NewTracker(TrackerConfig{AssumeHealthyV6: true}), dual()
 	look := func() *Uplink {
@@ -152,7 +152,11 @@ func TestDeprecatedAddressKeepsItsSessions(t *testing.T) {
 		}
 	}
 	w.V6.Addresses = slices.Delete(w.V6.Addresses, 2, 3)
-	if u := look(); u.V6.Generation == before.V6.Generation || !slices.Equal(u.V6.Addresses, []netip.Addr{next}) {
-		t.Errorf("gone: %+v", u.V6)
+	if u := look(); u.V6.Generation != before.V6.Generation || u.V6.State != Up || !slices.Equal(u.V6.Addresses, []netip.Addr{next}) {
+		t.Errorf("gone, and sessions at the other do not go on: %+v", u.V6)
+	}
+	w.V6.Addresses[len(w.V6.Addresses)-1].Prefix = pfx("2001:db8:a::2/64")
+	if u := look(); u.V6.Generation == before.V6.Generation {
+		t.Errorf("taken away at once: %+v", u.V6)
 	}
 }

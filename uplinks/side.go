@@ -42,27 +42,29 @@ type Side struct {
 	Gateway    netip.Addr   // invalid on point-to-point links
 	GatewayMAC [6]byte      // zero until resolved, and on header-less links
 
-	// Generation, from 1, changes whenever sessions made before can no longer work: an address they use was lost. While
-	// there is no address at all the verdict waits, so that the same address after a re-dial or re-plug keeps them.
+	// Generation, from 1, changes whenever sessions made before can no longer work: an address they use was lost, unless it
+	// was retired and the sessions of the others go on. While there is no address at all the verdict waits, so that the same
+	// address after a re-dial or re-plug keeps them.
 	Generation uint32
 	Health     Health
 }
 
 // side is what the tracker remembers of a Side between updates.
 type side struct {
-	family     Family
-	addresses  []netip.Addr
-	static     []Static
-	nptv6      []NPTv6
-	retired    []netip.Addr
-	held       []netip.Addr // addresses the sessions of this generation may use
-	heldNPTv6  []NPTv6      // … and prefixes
-	generation uint32
-	gateway    netip.Addr
-	gatewayMAC [6]byte
-	source     netip.Addr // that the default route prefers, or invalid
-	health     Health
-	proven     bool // a probe succeeded under this generation
+	family      Family
+	addresses   []netip.Addr
+	static      []Static
+	nptv6       []NPTv6
+	retired     []netip.Addr
+	held        []netip.Addr // addresses the sessions of this generation may use
+	heldRetired []netip.Addr // … that were no longer for new ones
+	heldNPTv6   []NPTv6      // … and prefixes
+	generation  uint32
+	gateway     netip.Addr
+	gatewayMAC  [6]byte
+	source      netip.Addr // that the default route prefers, or invalid
+	health      Health
+	proven      bool // a probe succeeded under this generation
 
 	state  State // "" until published
 	reason string
@@ -112,14 +114,16 @@ func (s *side) compareAddresses(u *tracked) {
 	if len(s.addresses) == 0 || s.held != nil && !u.link.HeaderLess && !s.gateway.IsValid() {
 		return
 	}
-	lost := slices.ContainsFunc(s.held, func(a netip.Addr) bool { return !slices.Contains(s.addresses, a) })
+	lost := slices.ContainsFunc(s.held, func(a netip.Addr) bool {
+		return !slices.Contains(s.addresses, a) && !slices.Contains(s.heldRetired, a)
+	})
 	if lost {
 		s.generation++
 		s.health, s.proven = Health{}, false
 	} else if s.lostNPTv6() {
 		s.generation++
 	}
-	s.held, s.heldNPTv6 = s.addresses, s.nptv6
+	s.held, s.heldRetired, s.heldNPTv6 = s.addresses, s.retired, s.nptv6
 }
 
 // addresses are those of a family that the configuration wants used.

@@ -200,6 +200,8 @@ func (d *Daemon) purge(table *nat.Table, old, s *uplinks.Snapshot) {
 			table.Purge(before.ID, noGeneration, now)
 		case before.Generation != u.Generation:
 			table.Purge(u.ID, u.Generation, now)
+		case u.Ready(): // a retired address may be gone
+			table.Retain(u.ID, u.Outside(), now)
 		}
 	}
 }

@@ -43,6 +43,27 @@ func TestSessionsLeaveWithTheirUplink(t *testing.T) {
 	}
 }
 
+// TestSessionsLeaveWithTheirAddress: when a retired address is gone, those of the other go on; a link that is down says nothing yet.
+func TestSessionsLeaveWithTheirAddress(t *testing.T) {
+	d := newTestDaemon(t)
+	next, old := netip.MustParseAddr("2001:db8:2::2"), netip.MustParseAddr("2001:db8:1::2")
+	look := func(mac byte, addresses ...netip.Addr) int {
+		u := &uplinks.Uplink{ID: 1, Index: 2, V6: uplinks.Side{Addresses: addresses, Generation: 1, GatewayMAC: [6]byte{mac}}}
+		labtest.Must(t, d.publish(uplinks.NewSnapshot([]*uplinks.Uplink{u}), nil))
+		return d.tables[uplinks.IPv6].SessionsOn(1)
+	}
+	look(2, next, old)
+	inside := packet.AddrOf(netip.MustParseAddr("fd00::2"))
+	for port, a := range map[uint16]netip.Addr{1001: next, 1002: old} {
+		key := nat.Key{Inside: inside, Remote: inside, InsidePort: port, RemotePort: 443, Proto: packet.ProtoTCP}
+		_, err := d.tables[uplinks.IPv6].Open(key, nat.Binding{Uplink: 1, Generation: 1, Addresses: []packet.Addr{packet.AddrOf(a)}}, d.pumps.clock.tick())
+		labtest.Must(t, err)
+	}
+	if both, down, gone := look(2, next, old), look(0, next), look(2, next); both != 2 || down != 2 || gone != 1 {
+		t.Errorf("%d sessions, %d while nothing leaves, and %d when the address is gone", both, down, gone)
+	}
+}
+
 func TestTAPIsMadeAnewAfterAFailure(t *testing.T) {
 	d := newTestDaemon(t)
 	labtest.Must(t, labtest.Namespace(t, "host").Do(func() error {
