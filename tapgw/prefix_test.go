@@ -331,6 +331,32 @@ func TestRFC6296_S2_5_NothingToLose(t *testing.T) {
 	w.expect(w.both.Outbound(tcpV6(t, strayV6, 4000, serverV6, 80, ack), start), Drop, NotSYN)
 }
 
+// TestNativePrefix: one provider's prefix that the LAN uses itself stays as it is by that uplink, and is translated by the other.
+func TestNativePrefix(t *testing.T) {
+	w := newPrefixes(t)
+	host, abroad := netip.MustParseAddr("2001:db8:100:5::2"), netip.MustParseAddr("2001:db8:200:ff04::2")
+	w.ups[0].V6.NPTv6 = []uplinks.NPTv6{pairOf("2001:db8:100::/48", "2001:db8:100::/48")}
+	w.ups[1].V6.NPTv6 = []uplinks.NPTv6{pairOf("2001:db8:100::/48", "2001:db8:200::/48")}
+	w.publishV6()
+	question, answer := udpV6(t, host, 53, serverV6, 53, "x"), udpV6(t, serverV6, 53, host, 53, "y")
+	if got := w.outV6(question, 1); !bytes.Equal(got, question) {
+		t.Errorf("left as % x", got)
+	}
+	if got := w.inV6(answer, 1); !bytes.Equal(transport(got), transport(answer)) {
+		t.Errorf("came as % x", got)
+	}
+	w.inV6(tcpV6(t, serverV6, 80, host, 22, syn), 1)
+	w.expect(w.both.Outbound(udpV6(t, host, 53, netip.MustParseAddr("2001:db8:100:6::2"), 53, "x"), start), Drop, NoRoute)
+	w.ups[0].V6.State = uplinks.Down
+	w.publishV6()
+	if src, _ := endsOf(w.outV6(udpV6(t, host, 54, serverV6, 53, "x"), 2)); src != abroad {
+		t.Errorf("left by the other uplink as %s", src)
+	}
+	if _, dst := endsOf(w.inV6(udpV6(t, routeV6, 53, abroad, 53, "x"), 2)); dst != host {
+		t.Errorf("came to %s", dst)
+	}
+}
+
 // TestFTPThroughPrefixes: the client tells the server its address outside, with the port that it has, and the server connects to that.
 func TestFTPThroughPrefixes(t *testing.T) {
 	w := newPrefixes(t)
