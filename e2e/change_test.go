@@ -329,6 +329,11 @@ func awaitPathMTU(t testing.TB, c net.Conn, want int) {
 	t.Helper()
 	pathMTU := func() (mtu int) {
 		labtest.Must(t, onSocket(c.(*net.UDPConn), func(fd int) error {
+			if local(c).Addr().Is6() {
+				err := syscall.SetsockoptInt(fd, syscall.IPPROTO_IPV6, syscall.IPV6_MTU_DISCOVER, syscall.IPV6_PMTUDISC_DO)
+				mtu, _ = syscall.GetsockoptInt(fd, syscall.IPPROTO_IPV6, syscall.IPV6_MTU)
+				return err
+			}
 			err := syscall.SetsockoptInt(fd, syscall.IPPROTO_IP, syscall.IP_MTU_DISCOVER, syscall.IP_PMTUDISC_DO)
 			mtu, _ = syscall.GetsockoptInt(fd, syscall.IPPROTO_IP, syscall.IP_MTU)
 			return err

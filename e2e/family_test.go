@@ -19,7 +19,8 @@ type family struct {
 	name          string
 	servers       []netip.Addr
 	udp, any      string // network and address of a socket that is bound to no address
-	icmp, anyIP   string // the same of a raw socket
+	ip            string // network of raw sockets
+	icmp, anyIP   string // of one of ICMP, and the address of one that is bound to no address
 	proto         int    // of ICMP
 	request       icmp.Type
 	reply         icmp.Type
@@ -32,7 +33,7 @@ type family struct {
 }
 
 var overIPv4 = &family{
-	name: api.FamilyIPv4, servers: lab.ServerAddrs, udp: "udp4", any: "0.0.0.0:0", icmp: "ip4:icmp", anyIP: "0.0.0.0",
+	name: api.FamilyIPv4, servers: lab.ServerAddrs, udp: "udp4", any: "0.0.0.0:0", ip: "ip4", icmp: "ip4:icmp", anyIP: "0.0.0.0",
 	proto: 1, request: ipv4.ICMPTypeEcho, reply: ipv4.ICMPTypeEchoReply,
 	own: (*lab.Uplink).Addr, provider: (*lab.Uplink).NextHop, lan: lab.GatewayLANAddr,
 	setHops:  func(c net.PacketConn, n int) error { return ipv4.NewPacketConn(c).SetTTL(n) },
@@ -40,7 +41,7 @@ var overIPv4 = &family{
 }
 
 var overIPv6 = &family{
-	name: api.FamilyIPv6, servers: lab.ServerAddrsV6, udp: "udp6", any: "[::]:0", icmp: "ip6:ipv6-icmp", anyIP: "::",
+	name: api.FamilyIPv6, servers: lab.ServerAddrsV6, udp: "udp6", any: "[::]:0", ip: "ip6", icmp: "ip6:ipv6-icmp", anyIP: "::",
 	proto: 58, request: ipv6.ICMPTypeEchoRequest, reply: ipv6.ICMPTypeEchoReply,
 	own: (*lab.Uplink).AddrV6, provider: func(u *lab.Uplink) netip.Addr { return u.PrefixV6().Addr().Next() }, lan: lab.GatewayLANAddrV6,
 	setHops:   func(c net.PacketConn, n int) error { return ipv6.NewPacketConn(c).SetHopLimit(n) },
@@ -59,12 +60,21 @@ func familyOf(a netip.Addr) *family {
 // beginV6 is begin for a test of IPv6: all uplinks have it, and so has the LAN host.
 func beginV6(t testing.TB, o lab.Options, config string) world {
 	t.Helper()
+	w, _ := beginV6From(t, o, config)
+	return w
+}
+
+// beginV6From is beginV6, and returns the state of the gateway before.
+func beginV6From(t testing.TB, o lab.Options, config string) (w world, before lab.State) {
+	t.Helper()
 	o.IPv6 = true
-	w := begin(t, o, config)
+	g, topology, before := settledOn(t, o, api.DatapathUserspace, config)
+	w = world{g, topology, topology.Hosts[0].Namespace, g.record()}
+	w.meetLAN()
 	for _, u := range w.Uplinks {
 		w.ipv6Is(u.Device, api.StateUp, time.Time{})
 	}
 	w.family = overIPv6
 	w.meetLAN()
-	return w
+	return w, before
 }

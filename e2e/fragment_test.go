@@ -13,7 +13,6 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"golang.org/x/net/icmp"
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"tapgw/api"
@@ -63,7 +62,8 @@ func TestLargeDatagrams(t *testing.T) {
 
 // pingLarge sends one echo request of n bytes and waits for the same bytes to come back.
 func pingLarge(ctx context.Context, ns *lab.Namespace, addr netip.Addr, n int) error {
-	conn, err := ns.ListenPacket("ip4:icmp", "0.0.0.0")
+	f := familyOf(addr)
+	conn, err := ns.ListenPacket(f.icmp, f.anyIP)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func pingLarge(ctx context.Context, ns *lab.Namespace, addr netip.Addr, n int) e
 		return err
 	}
 	request := &icmp.Echo{ID: n, Seq: 7, Data: bytes.Repeat([]byte{0xa5}, n)}
-	b, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: request}).Marshal(nil)
+	b, err := (&icmp.Message{Type: f.request, Body: request}).Marshal(nil)
 	if err != nil {
 		return err
 	}
@@ -85,8 +85,8 @@ func pingLarge(ctx context.Context, ns *lab.Namespace, addr netip.Addr, n int) e
 		if err != nil {
 			return fmt.Errorf("ping %s with %d bytes: %w", addr, n, err)
 		}
-		m, err := icmp.ParseMessage(1, buf[:size])
-		if err != nil || m.Type != ipv4.ICMPTypeEchoReply || from.String() != addr.String() {
+		m, err := icmp.ParseMessage(f.proto, buf[:size])
+		if err != nil || m.Type != f.reply || from.String() != addr.String() {
 			continue
 		}
 		if reply, ok := m.Body.(*icmp.Echo); ok && reply.ID == request.ID && bytes.Equal(reply.Data, request.Data) {
@@ -179,36 +179,45 @@ func askService(ctx context.Context, ns *lab.Namespace, service netip.AddrPort, 
 // TestFragmentsOutOfOrder: the remote sends the pieces of its answers in each order, one of them twice, and a piece of
 // something else between.
 func TestFragmentsOutOfOrder(t *testing.T) {
-	eachKind(t, func(t *testing.T, topology *lab.Topology) {
-		remote := netip.AddrPortFrom(lab.ServerAddrs[0], 9000)
-		server, err := listenUDP(topology.Internet, remote)
-		labtest.Must(t, err)
-		defer server.Close()
-		client, err := topology.Hosts[0].ListenPacket("udp4", ":0")
-		labtest.Must(t, err)
-		defer client.Close()
-		labtest.Must(t, server.SetDeadline(time.Now().Add(patience)))
-		_, err = client.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(remote))
-		labtest.Must(t, err)
-		buf := make([]byte, 1<<16)
-		_, outside, err := server.ReadFrom(buf)
-		labtest.Must(t, err)
-		for id, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}, {2, 2, 0, 1}} {
-			payload := strings.Repeat(fmt.Sprint(id), 4000)
-			to := outside.(*net.UDPAddr).AddrPort()
-			pieces := fragments(t, remote, to, uint16(id+1), payload)
-			stranger := fragments(t, remote, to, uint16(id+1000), payload)[1]
-			sendRaw(t, topology.Internet, to.Addr(), stranger)
-			for _, i := range order {
-				sendRaw(t, topology.Internet, to.Addr(), pieces[i])
-			}
-			labtest.Must(t, client.SetReadDeadline(time.Now().Add(patience)))
-			n, from, err := client.ReadFrom(buf)
-			if err != nil || string(buf[:n]) != payload || from.String() != remote.String() {
-				t.Fatalf("order %v: received %d bytes from %v, %v", order, n, from, err)
-			}
+	eachKind(t, func(t *testing.T, topology *lab.Topology) { testFragmentOrders(t, overIPv4, topology) })
+}
+
+func testFragmentOrders(t *testing.T, f *family, topology *lab.Topology) {
+	remote := netip.AddrPortFrom(f.servers[0], 9000)
+	server, err := listenUDP(topology.Internet, remote)
+	labtest.Must(t, err)
+	defer server.Close()
+	client, err := topology.Hosts[0].ListenPacket(f.udp, ":0")
+	labtest.Must(t, err)
+	defer client.Close()
+	labtest.Must(t, server.SetDeadline(time.Now().Add(patience)))
+	_, err = client.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(remote))
+	labtest.Must(t, err)
+	buf := make([]byte, 1<<16)
+	_, outside, err := server.ReadFrom(buf)
+	labtest.Must(t, err)
+	to := outside.(*net.UDPAddr).AddrPort()
+	eachOrder(t, topology.Internet, remote, to, func(order []int, payload string) {
+		labtest.Must(t, client.SetReadDeadline(time.Now().Add(patience)))
+		n, from, err := client.ReadFrom(buf)
+		if err != nil || string(buf[:n]) != payload || from.String() != remote.String() {
+			t.Fatalf("order %v: received %d bytes from %v, %v", order, n, from, err)
 		}
 	})
+}
+
+// eachOrder sends datagrams in three pieces, in each order, one of them twice, and a piece of something else before.
+func eachOrder(t *testing.T, from *lab.Namespace, src, dst netip.AddrPort, arrives func(order []int, payload string)) {
+	t.Helper()
+	for id, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}, {2, 2, 0, 1}} {
+		payload := strings.Repeat(fmt.Sprint(id), 4000)
+		pieces := fragments(t, src, dst, uint16(id+1), payload)
+		sendRaw(t, from, dst.Addr(), fragments(t, src, dst, uint16(id+1000), payload)[1])
+		for _, i := range order {
+			sendRaw(t, from, dst.Addr(), pieces[i])
+		}
+		arrives(order, payload)
+	}
 }
 
 // TestFragmentFlood is fault 37: orphans and datagrams without end, to the uplink's address from many sources, do not cost
@@ -282,6 +291,9 @@ func floodFragments(ctx context.Context, t *testing.T, topology *lab.Topology) (
 // fragments makes a UDP datagram in three pieces.
 func fragments(t *testing.T, src, dst netip.AddrPort, id uint16, payload string) (list [][]byte) {
 	t.Helper()
+	if src.Addr().Is6() {
+		return fragmentsV6(t, src, dst, uint32(id), payload)
+	}
 	h := &layers.IPv4{Version: 4, TTL: 64, Id: id, Protocol: layers.IPProtocolUDP, SrcIP: src.Addr().AsSlice(), DstIP: dst.Addr().AsSlice()}
 	udp := &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}
 	labtest.Must(t, udp.SetNetworkLayerForChecksum(h))

@@ -56,17 +56,17 @@ func testServices(t *testing.T, w world) {
 	defer servers.Close()
 	ctx := labtest.Context(t)
 	for _, u := range w.Uplinks {
-		_, err := w.Internet.Ping(ctx, u.Addr())
+		_, err := w.Internet.Ping(ctx, w.family.own(u))
 		labtest.Must(t, err)
-		_, err = w.Internet.WhoAmI(ctx, u.Addr()) // port 80
+		_, err = w.Internet.WhoAmI(ctx, w.family.own(u)) // port 80
 		labtest.Must(t, err)
-		_, err = w.Internet.BulkDownload(ctx, u.Addr(), 1, 4<<20) // a port in the pool, as the next ones
+		_, err = w.Internet.BulkDownload(ctx, w.family.own(u), 1, 4<<20) // a port in the pool, as the next ones
 		labtest.Must(t, err)
-		_, err = w.Internet.BulkUpload(ctx, u.Addr(), 2, 4<<20)
+		_, err = w.Internet.BulkUpload(ctx, w.family.own(u), 2, 4<<20)
 		labtest.Must(t, err)
 		askDirectly(t, w, u)
 		for _, port := range []uint16{portBelow, portInside, portEphemeral} {
-			service := netip.AddrPortFrom(u.Addr(), port)
+			service := netip.AddrPortFrom(w.family.own(u), port)
 			serveUDP(t, w.Gateway, service)
 			for range 10 {
 				labtest.Must(t, askService(ctx, w.Internet, service, 1000))
@@ -80,17 +80,17 @@ func testServices(t *testing.T, w world) {
 func testServicesAnywhere(t *testing.T, w world) {
 	ctx := labtest.Context(t)
 	for _, port := range []uint16{portBelow, portInside, portEphemeral} {
-		serveUDP(t, w.Gateway, netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+		serveUDP(t, w.Gateway, netip.AddrPortFrom(netip.MustParseAddr(w.family.anyIP), port))
 		eventually(t, "an answer from where it was asked", func() bool {
 			ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 			defer cancel()
-			return askService(ctx, w.Internet, netip.AddrPortFrom(w.Uplinks[0].Addr(), port), 1) == nil
+			return askService(ctx, w.Internet, netip.AddrPortFrom(w.family.own(w.Uplinks[0]), port), 1) == nil
 		})
-		client, err := w.Internet.ListenPacket("udp4", lab.ServerAddrs[0].String()+":0")
+		client, err := w.Internet.ListenPacket(w.family.udp, netip.AddrPortFrom(w.family.servers[0], 0).String())
 		labtest.Must(t, err)
 		defer client.Close()
 		for i := range 40 {
-			service := netip.AddrPortFrom(w.Uplinks[i%2].Addr(), port)
+			service := netip.AddrPortFrom(w.family.own(w.Uplinks[i%2]), port)
 			labtest.Must(t, askService(ctx, w.Internet, service, 100+i*100))
 			eventually(t, "an answer by the other uplink", func() bool { return askFrom(t, client, service) == service })
 		}
@@ -100,8 +100,8 @@ func testServicesAnywhere(t *testing.T, w world) {
 // testServiceThatAsks: a UDP server that has spoken to a client by one uplink answers it by the other, once asked there.
 func testServiceThatAsks(t *testing.T, w world) {
 	for _, port := range []uint16{portBelow, portInside, portEphemeral} {
-		service := serveUDP(t, w.Gateway, netip.AddrPortFrom(netip.IPv4Unspecified(), port))
-		client, err := w.Internet.ListenPacket("udp4", lab.ServerAddrs[0].String()+":0")
+		service := serveUDP(t, w.Gateway, netip.AddrPortFrom(netip.MustParseAddr(w.family.anyIP), port))
+		client, err := w.Internet.ListenPacket(w.family.udp, netip.AddrPortFrom(w.family.servers[0], 0).String())
 		labtest.Must(t, err)
 		defer client.Close()
 		_, err = service.WriteTo([]byte("hello"), client.LocalAddr())
@@ -115,9 +115,9 @@ func testServiceThatAsks(t *testing.T, w world) {
 				t.Errorf("asked at %s, answered from %s", first, from)
 			}
 		}
-		other := w.Uplinks[0].Addr()
+		other := w.family.own(w.Uplinks[0])
 		if other == first.Addr() {
-			other = w.Uplinks[1].Addr()
+			other = w.family.own(w.Uplinks[1])
 		}
 		second := netip.AddrPortFrom(other, port)
 		eventually(t, "an answer by the other uplink", func() bool { return askFrom(t, client, second) == second })
@@ -138,10 +138,10 @@ func askFrom(t testing.TB, client net.PacketConn, service netip.AddrPort) netip.
 // askDirectly asks the UDP echo server behind an uplink's address, which must see the client as it is.
 func askDirectly(t *testing.T, w world, u *lab.Uplink) {
 	t.Helper()
-	conn, err := w.Internet.ListenPacket("udp4", lab.ServerAddrs[0].String()+":0")
+	conn, err := w.Internet.ListenPacket(w.family.udp, netip.AddrPortFrom(w.family.servers[0], 0).String())
 	labtest.Must(t, err)
 	defer conn.Close()
-	seen, err := lab.AskUDP(labtest.Context(t), conn, u.Addr(), "hello")
+	seen, err := lab.AskUDP(labtest.Context(t), conn, w.family.own(u), "hello")
 	labtest.Must(t, err)
 	if seen.String() != conn.LocalAddr().String() {
 		t.Errorf("the service saw %s instead of %s", seen, conn.LocalAddr())
@@ -182,7 +182,7 @@ func testPortForwards(t *testing.T, w world) {
 
 // askStream connects to a TCP echo service and has it repeat something.
 func askStream(t testing.TB, ns *lab.Namespace, service netip.AddrPort) error {
-	conn, err := ns.Dial(labtest.Context(t), "tcp4", service.String())
+	conn, err := ns.Dial(labtest.Context(t), "tcp", service.String())
 	if err != nil {
 		return err
 	}

@@ -48,3 +48,22 @@ type extension struct {
 	number layers.IPProtocol
 	rest   []byte
 }
+
+// fragmentsV6 is fragments for IPv6.
+func fragmentsV6(t testing.TB, src, dst netip.AddrPort, id uint32, payload string) (list [][]byte) {
+	t.Helper()
+	whole := packetV6(t, ip6(src.Addr(), dst.Addr()), nil,
+		&layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}, gopacket.Payload(payload))
+	data := whole[40:]
+	for at := 0; at < len(data); at += 1440 {
+		end, more := min(at+1440, len(data)), byte(1)
+		if end == len(data) {
+			more = 0
+		}
+		header := extension{nextFragment, []byte{0, byte(at >> 8), byte(at) | more, byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)}}
+		h := ip6(src.Addr(), dst.Addr())
+		h.NextHeader = layers.IPProtocolUDP
+		list = append(list, packetV6(t, h, []extension{header}, gopacket.Payload(data[at:end])))
+	}
+	return list
+}

@@ -33,7 +33,7 @@ func openPortless(t testing.TB, ns *lab.Namespace, proto int, local netip.Addr) 
 	t.Helper()
 	var err error
 	if proto != unix.IPPROTO_UDPLITE {
-		conn, err = ns.ListenPacket(fmt.Sprintf("ip4:%d", proto), local.String())
+		conn, err = ns.ListenPacket(fmt.Sprintf("%s:%d", familyOf(local).ip, proto), local.String())
 	} else {
 		conn, err = listenUDPLite(ns, local)
 	}

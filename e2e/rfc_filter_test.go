@@ -36,10 +36,10 @@ type stranger struct {
 }
 
 // strangers are the neighbour of a server that was spoken to, and another server.
-func strangers(port uint16) []stranger {
+func strangers(f *family, port uint16) []stranger {
 	return []stranger{
-		{"another port", netip.AddrPortFrom(lab.ServerAddrs[0], port), map[string]bool{endpointIndependent: true, addressDependent: true}},
-		{"another address", netip.AddrPortFrom(lab.ServerAddrs[1], port), map[string]bool{endpointIndependent: true}},
+		{"another port", netip.AddrPortFrom(f.servers[0], port), map[string]bool{endpointIndependent: true, addressDependent: true}},
+		{"another address", netip.AddrPortFrom(f.servers[1], port), map[string]bool{endpointIndependent: true}},
 	}
 }
 
@@ -47,16 +47,19 @@ func strangers(port uint16) []stranger {
 // same outside endpoint, and the kernel may carry them.
 func TestRFC4787_REQ8_Filtering(t *testing.T) {
 	t.Parallel()
-	w := begin(t, lab.Options{}, filtering(addressAndPort, addressAndPort)+inTurn)
+	testFilters(t, begin(t, lab.Options{}, filtering(addressAndPort, addressAndPort)+inTurn))
+}
+
+func testFilters(t *testing.T, w world) {
 	for i, filter := range []string{addressAndPort, addressDependent, endpointIndependent} {
 		w.use(filtering(filter, filter) + inTurn)
 		for range w.Uplinks {
-			conn, err := w.lan.ListenPacket("udp4", "0.0.0.0:0")
+			conn, err := w.lan.ListenPacket(w.family.udp, w.family.any)
 			labtest.Must(t, err)
 			defer conn.Close()
-			outside, err := lab.AskUDP(labtest.Context(t), conn, lab.ServerAddrs[0], "question")
+			outside, err := lab.AskUDP(labtest.Context(t), conn, w.family.servers[0], "question")
 			labtest.Must(t, err)
-			for _, s := range strangers(uint16(7100 + i)) {
+			for _, s := range strangers(w.family, uint16(7100+i)) {
 				t.Run(fmt.Sprint(filter, " ", s.name), func(t *testing.T) { testStranger(t, w, conn, outside, s, s.let[filter]) })
 			}
 		}
@@ -166,7 +169,7 @@ func TestRFC5382_REQ3_Filtering(t *testing.T) {
 	outside := mapShared(t, w, w.Hosts[0])
 	for i, filter := range []string{addressAndPort, addressDependent, endpointIndependent} {
 		w.use(filtering(addressAndPort, filter) + inTurn)
-		for _, s := range strangers(uint16(7200 + i)) {
+		for _, s := range strangers(overIPv4, uint16(7200+i)) {
 			if !s.let[filter] {
 				expectFiltered(t, w, s.at, outside)
 				continue

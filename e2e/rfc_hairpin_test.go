@@ -26,11 +26,11 @@ type insideUDP struct {
 func mapUDP(t testing.TB, w world, ns *lab.Namespace, u *lab.Uplink) insideUDP {
 	t.Helper()
 	for range 4 * len(w.Uplinks) {
-		conn, err := ns.ListenPacket("udp4", "0.0.0.0:0")
+		conn, err := ns.ListenPacket(w.family.udp, w.family.any)
 		labtest.Must(t, err)
-		outside, err := lab.AskUDP(labtest.Context(t), conn, lab.ServerAddrs[0], "who am I")
+		outside, err := lab.AskUDP(labtest.Context(t), conn, w.family.servers[0], "who am I")
 		labtest.Must(t, err)
-		if outside.Addr() == u.Addr() {
+		if outside.Addr() == w.family.own(u) {
 			t.Cleanup(func() { conn.Close() })
 			return insideUDP{conn, outside}
 		}
@@ -45,6 +45,12 @@ func mapUDP(t testing.TB, w world, ns *lab.Namespace, u *lab.Uplink) insideUDP {
 func beginTurning(t testing.TB, config string) world {
 	t.Helper()
 	w := begin(t, lab.Options{LANHosts: 2}, config+inTurn)
+	awaitTurning(t, w)
+	return w
+}
+
+func awaitTurning(t testing.TB, w world) {
+	t.Helper()
 	conn := mapUDP(t, w, w.lan, w.Uplinks[0])
 	buf := make([]byte, 100)
 	eventually(t, "a packet turning", func() bool {
@@ -54,7 +60,6 @@ func beginTurning(t testing.TB, config string) world {
 		_, _, err = conn.ReadFrom(buf)
 		return err == nil
 	})
-	return w
 }
 
 // exchange sends payloads to and fro between two sockets by their outside endpoints; each must see the other's.
@@ -95,7 +100,7 @@ func testHairpin(t *testing.T, w world, one, other *lab.Uplink) {
 	watch(t, w.Gateway, lab.DeviceLAN, "", nil)
 	for _, u := range w.Uplinks {
 		watch(t, w.Gateway, u.Device, "to an address of ours", func(p *lab.Packet) bool {
-			return p.Outgoing && p.IP != nil && (p.Dst.Addr() == one.Addr() || p.Dst.Addr() == other.Addr())
+			return p.Outgoing && (p.Dst.Addr() == w.family.own(one) || p.Dst.Addr() == w.family.own(other))
 		})
 	}
 	a, b := mapUDP(t, w, w.Hosts[0].Namespace, one), mapUDP(t, w, w.Hosts[1].Namespace, other)

@@ -60,7 +60,7 @@ func (w world) dialFrom(network string, source netip.Addr, port uint16) talker {
 	if source.IsValid() {
 		d.LocalAddr = &net.TCPAddr{IP: source.AsSlice()}
 	}
-	conn, err := w.Gateway.DialWith(labtest.Context(w.t), d, network, netip.AddrPortFrom(lab.ServerAddrs[0], port).String())
+	conn, err := w.Gateway.DialWith(labtest.Context(w.t), d, network, netip.AddrPortFrom(w.family.servers[0], port).String())
 	labtest.Must(w.t, err)
 	w.t.Cleanup(func() { conn.Close() })
 	return talker{Conn: conn}

@@ -38,7 +38,7 @@ func TestRFC1812_Traceroute(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v (is it installed? run `make peers`): %v\n%s", args, err, out)
 			}
-			if !isPath(hops(string(out)), c.path) {
+			if !isPath(hops(hop, string(out)), c.path) {
 				t.Errorf("%s: %v:\n%s", c.ns.Name(), args, out)
 			}
 			if args[0] == "tracepath" && !contains(string(out), "pmtu 1400") {
@@ -49,7 +49,7 @@ func TestRFC1812_Traceroute(t *testing.T) {
 }
 
 // hops are the routers of a trace in order. Tracepath may ask one twice, and be told of an MTU by the one before it first.
-func hops(out string) (list []netip.Addr) {
+func hops(hop *regexp.Regexp, out string) (list []netip.Addr) {
 	last := ""
 	for _, line := range hop.FindAllStringSubmatch(out, -1) {
 		if line[1] == last {

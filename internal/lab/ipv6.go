@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -52,7 +54,35 @@ func (t *Topology) addIPv6() error {
 	for _, u := range t.Uplinks {
 		errs = append(errs, u.addIPv6())
 	}
+	for _, n := range t.all {
+		errs = append(errs, n.awaitLocalV6())
+	}
 	return errors.Join(errs...)
+}
+
+// awaitLocalV6 waits until packets to all IPv6 addresses of the namespace are taken in: the kernel adds the routes a moment after
+// the addresses.
+func (n *Namespace) awaitLocalV6() error {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		addresses, err := n.handle.AddrList(nil, unix.AF_INET6)
+		if err != nil {
+			return fmt.Errorf("namespace %s: list addresses: %w", n.name, err)
+		}
+		local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}
+		routes, err := n.handle.RouteListFiltered(unix.AF_INET6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		if err != nil {
+			return fmt.Errorf("namespace %s: list local routes: %w", n.name, err)
+		}
+		missing := slices.IndexFunc(addresses, func(a netlink.Addr) bool {
+			return !slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(a.IP) })
+		})
+		if missing < 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("namespace %s: no local route to %s", n.name, addresses[missing].IP)
+		}
+	}
 }
 
 func (t *Topology) addLANIPv6() error {
