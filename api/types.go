@@ -67,8 +67,13 @@ const (
 	StateDisabled = "disabled"
 )
 
-// Usable reports whether the uplink takes new sessions.
-func (u *Uplink) Usable() bool { return u.State == StateUp || u.State == StateDegraded }
+// Usable reports whether the uplink takes new sessions of either family.
+func (u *Uplink) Usable() bool { return usable(u.State) || u.IPv6Only() }
+
+// IPv6Only reports whether it takes no others than those of IPv6.
+func (u *Uplink) IPv6Only() bool { return !usable(u.State) && usable(u.IPv6.State) }
+
+func usable(state string) bool { return state == StateUp || state == StateDegraded }
 
 // Session is one translated session: GET /v1/sessions returns a list of them.
 type Session struct {

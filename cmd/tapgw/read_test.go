@@ -34,6 +34,7 @@ func TestReadingCommands(t *testing.T) {
 		{"status-offline", offline(), "status", 5},
 		{"status-none", &fakeDaemon{}, "status", 5},
 		{"status-none.json", &fakeDaemon{}, "status --json", 5},
+		{"status-ipv6-only", ipv6Only(), "status", 0},
 		{"status-hostile", hostile(), "status", 4},
 		{"uplinks", partial(), "uplinks", 0},
 		{"uplinks.json", partial(), "uplinks --json", 0},

@@ -72,6 +72,9 @@ func (a *app) printStatus(s api.Status) error {
 	}}
 	now := a.Now()
 	for _, u := range s.Uplinks {
+		if u.IPv6Only() {
+			u.State, u.Since, u.RTTMs = u.IPv6.State, u.IPv6.Since, u.IPv6.RTTMs
+		}
 		t.add(cell{text: u.Name}, state(u.State), cell{text: since(now, u.Since)}, cell{text: count(u.Sessions)},
 			cell{text: rate(u.RxBps)}, cell{text: rate(u.TxBps)}, cell{text: bar(u.Load)}, cell{text: rtt(u.RTTMs)})
 	}
@@ -141,6 +144,8 @@ func printProblems(w io.Writer, now time.Time, s api.Status) error {
 	for _, u := range s.Uplinks {
 		var err error
 		switch v := u.IPv6; {
+		case u.IPv6Only():
+			err = printProblem(w, u.Name+" to IPv4", u.State, since(now, u.Since), u.Reason, "IPv6 goes on by it.")
 		case u.State != api.StateUp:
 			err = printProblem(w, u.Name, u.State, since(now, u.Since), u.Reason, advice(u))
 		case v.State != api.StateUp && v.State != "":

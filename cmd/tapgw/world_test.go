@@ -130,6 +130,14 @@ func session(proto, inside, remote, uplink, state string, out, in uint64) api.Se
 	}
 }
 
+// ipv6Only has an uplink without IPv4.
+func ipv6Only() *fakeDaemon {
+	d := healthy()
+	u := &d.State.Uplinks[0]
+	u.State, u.Reason, u.Addresses, u.Gateway, u.RTTMs = api.StateDown, "no address", nil, netip.Addr{}, 0
+	return d
+}
+
 // guarded has a firewall that the LAN shortcut would bypass.
 func guarded() *fakeDaemon {
 	d := healthy()
