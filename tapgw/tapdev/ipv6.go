@@ -79,10 +79,7 @@ func (d *Device) checkIPv6(link netlink.Link) (repaired []string, err error) {
 	before := d.standing
 	if !d.cfg.IPv6.wanted() {
 		d.standing = IPv6{}
-		if before.wanted() {
-			err = disableIPv6(d.name)
-		}
-		return nil, err
+		return d.checkOff(before)
 	}
 	if _, err := os.Stat(settingV6(d.name, "disable_ipv6")); err != nil {
 		d.standing = IPv6{} // the MTU is too small, or the kernel has no IPv6 at all
@@ -97,6 +94,15 @@ func (d *Device) checkIPv6(link netlink.Link) (repaired []string, err error) {
 	}
 	d.standing = d.cfg.IPv6
 	return repaired, d.leaveMulticast()
+}
+
+// checkOff keeps IPv6 off, which whoever switches it on for all devices changes here too.
+func (d *Device) checkOff(before IPv6) (repaired []string, err error) {
+	enabled, err := setV6(d.name, "disable_ipv6", "1")
+	if enabled && !before.wanted() {
+		repaired = []string{"IPv6 off"}
+	}
+	return repaired, err
 }
 
 // checkQuiet switches IPv6 off while any setting changes, so that what others made of the old ones goes.

@@ -164,6 +164,16 @@ func TestIPv6IsRepaired(t *testing.T) {
 	}
 }
 
+// TestIPv6StaysOff: a device without IPv6 gets none from whoever switches it on for all.
+func TestIPv6StaysOff(t *testing.T) {
+	o := newOnTAP(t, tapdev.IPv6{})
+	labtest.Must(t, o.ns.Sysctl("net/ipv6/conf/all/disable_ipv6", "0"))
+	if repaired := o.check(1500); !slices.Contains(repaired, "IPv6 off") {
+		t.Errorf("repaired %q", repaired)
+	}
+	o.off()
+}
+
 // TestSmallMTU: below 1280 bytes there is no IPv6, and above it is back, whether wanted or not.
 func TestSmallMTU(t *testing.T) {
 	for _, v := range []tapdev.IPv6{both(), {}} {
