@@ -106,13 +106,11 @@ func (v *view) own(index int) (list []netip.Addr) {
 	return list
 }
 
-// pool lists the usable addresses of a link, the default route's preferred source first.
+// pool lists the usable addresses of a link, or deprecated ones where it has no other, the default route's preferred source first.
 func (v *view) pool(index int) []netip.Addr {
-	var pool []netip.Addr
-	for _, a := range v.addresses[index] {
-		if addr := a.Prefix.Addr(); usableAddress(a) && !slices.Contains(pool, addr) {
-			pool = append(pool, addr)
-		}
+	pool := v.addressesThat(index, func(a Address) bool { return !a.Passing })
+	if len(pool) == 0 {
+		pool = v.addressesThat(index, func(a Address) bool { return a.Deprecated })
 	}
 	pool = preferPublic(pool)
 	if i := slices.Index(pool, v.defaults[index].Source); i > 0 {
@@ -122,8 +120,15 @@ func (v *view) pool(index int) []netip.Addr {
 	return pool
 }
 
-// usableAddress says what sessions may be translated to.
-func usableAddress(a Address) bool { return !a.Passing && a.Prefix.Addr().IsGlobalUnicast() }
+// addressesThat lists those of a link that fit, and that sessions can be translated to.
+func (v *view) addressesThat(index int, fit func(Address) bool) (list []netip.Addr) {
+	for _, a := range v.addresses[index] {
+		if addr := a.Prefix.Addr(); fit(a) && addr.IsGlobalUnicast() && !slices.Contains(list, addr) {
+			list = append(list, addr)
+		}
+	}
+	return list
+}
 
 // preferPublic leaves out the local addresses of IPv6 (RFC 4193) where there are others.
 func preferPublic(pool []netip.Addr) []netip.Addr {

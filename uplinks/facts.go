@@ -52,6 +52,8 @@ type Address struct {
 	Peer   netip.Addr // other end of a point-to-point link, or invalid
 	// Passing is an IPv6 address that is not for new connections, or not for long: tentative, deprecated or temporary.
 	Passing bool
+	// Deprecated is a Passing one that still serves where there is no other (RFC 6724 §5 rule 3).
+	Deprecated bool
 }
 
 // Route is one route. The same type describes routes found and routes wanted. One that is found but leads to no link

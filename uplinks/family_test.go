@@ -140,8 +140,12 @@ func TestDeprecatedAddressKeepsItsSessions(t *testing.T) {
 		s, _ := tr.Update(t0, w.Facts)
 		return s.ByID(0)
 	}
+	w.V6.Addresses = slices.Delete(w.V6.Addresses, 1, 2)
 	before := look()
-	w.V6.Addresses[2].Passing = true
+	w.V6.Addresses[1].Passing, w.V6.Addresses[1].Deprecated = true, true
+	if u := look(); !reflect.DeepEqual(u, before) {
+		t.Errorf("deprecated while there is no other: %+v, before %+v", u.V6, before.V6)
+	}
 	w.V6.Addresses = append(w.V6.Addresses, Address{Index: 2, Prefix: pfx("2001:db8:9::2/64")})
 	old, next := addr("2001:db8:1::2"), addr("2001:db8:9::2")
 	for range 2 {
@@ -151,7 +155,7 @@ func TestDeprecatedAddressKeepsItsSessions(t *testing.T) {
 			t.Errorf("deprecated: %+v, before %+v", u.V6, before.V6)
 		}
 	}
-	w.V6.Addresses = slices.Delete(w.V6.Addresses, 2, 3)
+	w.V6.Addresses = slices.Delete(w.V6.Addresses, 1, 2)
 	if u := look(); u.V6.Generation != before.V6.Generation || u.V6.State != Up || !slices.Equal(u.V6.Addresses, []netip.Addr{next}) {
 		t.Errorf("gone, and sessions at the other do not go on: %+v", u.V6)
 	}

@@ -46,7 +46,7 @@ func TestReadIPv6(t *testing.T) {
 	w.must(w.h.AddrAdd(w.link("wan0"), expired))
 	f := w.read()
 	for address, passing := range map[string]bool{"2001:db8:1::2/64": false, "2001:db8:1::3/64": true} {
-		want := uplinks.Address{Index: index, Prefix: netip.MustParsePrefix(address), Passing: passing}
+		want := uplinks.Address{Index: index, Prefix: netip.MustParsePrefix(address), Passing: passing, Deprecated: passing}
 		if !slices.Contains(f.V6.Addresses, want) {
 			t.Errorf("no %+v in %+v", want, f.V6.Addresses)
 		}

@@ -95,6 +95,7 @@ func addresses(list []netlink.Addr) []uplinks.Address {
 		}
 		bits, _ := a.Mask.Size()
 		address := uplinks.Address{Index: a.LinkIndex, Passing: addr.Is6() && a.Flags&passing != 0}
+		address.Deprecated = addr.Is6() && a.Flags&passing == unix.IFA_F_DEPRECATED
 		if a.Peer != nil {
 			address.Peer, _ = toAddr(a.Peer.IP)
 			bits, _ = a.Peer.Mask.Size() // the prefix length of the subnet belongs to the peer
