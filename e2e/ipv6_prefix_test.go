@@ -36,7 +36,7 @@ func (w world) awaitSourceV6(what string, fits func(netip.Addr) bool) netip.Addr
 // takes a prefix back, the host gets an address of the next one, and connections begin with that; those of before go on.
 func TestRenumberedPrefix(t *testing.T) {
 	t.Parallel()
-	w := beginOn(t, lab.Options{IPv6: true, Uplinks: make([]lab.UplinkOptions, 1)}, api.DatapathUserspace, inTurn)
+	w := begin(t, lab.Options{IPv6: true, Uplinks: make([]lab.UplinkOptions, 1)}, inTurn)
 	u := w.Uplinks[0]
 	const life = time.Hour
 	labtest.Must(t, u.RemoveRouterV6())

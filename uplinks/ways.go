@@ -23,23 +23,36 @@ type Ways struct {
 
 // part is a subnet and the number of its hop: 0 for one that is not reached by a link of the LAN.
 type part struct {
-	first, mask uint32
+	first, mask packet.Addr
 	hop         uint8
+}
+
+func (p *part) has(a packet.Addr) bool {
+	return a.Hi&p.mask.Hi == p.first.Hi && a.Lo&p.mask.Lo == p.first.Lo
+}
+
+// maskOf is ones for the prefix, as addresses are decoded.
+func maskOf(p netip.Prefix) packet.Addr {
+	beyond := p.Addr().BitLen() - p.Bits()
+	return packet.Addr{Hi: ^uint64(0) << max(0, beyond-64), Lo: ^uint64(0) << min(64, beyond)}
 }
 
 // maxHops is how many there can be, as sessions have eight bits for theirs, and 255 is nat.HopDevice.
 const maxHops = 254
 
-// FindWays derives the ways to the LAN behind the links from the routes of table main. Of equal prefixes the lowest metric
-// counts; several hops for one of them, routes that lead to no link, hops beyond the possible number, and the host's own
-// addresses are left to the kernel.
+// FindWays derives the ways to the LAN behind the links from the routes of table main, those of one family (Facts.Of). Of equal
+// prefixes the lowest metric counts; several hops for one of them, routes that lead to no link, hops beyond the possible number,
+// and the host's own addresses are left to the kernel.
 func FindWays(f Facts, links []int) (w Ways) {
 	best := routesTo(f.Routes, links)
 	for _, a := range f.Addresses {
-		best[netip.PrefixFrom(a.Prefix.Addr(), 32)] = nil
+		best[netip.PrefixFrom(a.Prefix.Addr(), a.Prefix.Addr().BitLen())] = nil
 	}
+	maps.DeleteFunc(best, func(dst netip.Prefix, _ []Route) bool { // comes and goes, and no session is from there
+		return dst.Addr().Is6() && dst.Addr().IsLinkLocalUnicast()
+	})
 	for _, dst := range slices.SortedFunc(maps.Keys(best), longestFirst) {
-		p := part{first: packet.HostOrder(dst.Masked().Addr()), mask: ^uint32(0) << (32 - dst.Bits())}
+		p := part{first: packet.AddrOf(dst.Masked().Addr()), mask: maskOf(dst)}
 		if list := best[dst]; len(list) == 1 && slices.Contains(links, list[0].Index) {
 			p.hop = w.number(Hop{list[0].Index, list[0].Gateway})
 		}
@@ -82,8 +95,8 @@ func (w *Ways) number(h Hop) uint8 {
 
 // Hop returns the number of the hop to an inside address; 0 when the host's own stack must find the way.
 func (w Ways) Hop(inside packet.Addr) uint8 {
-	for _, p := range w.parts {
-		if inside.V4()&p.mask == p.first {
+	for i := range w.parts {
+		if p := &w.parts[i]; p.has(inside) {
 			return p.hop
 		}
 	}

@@ -45,6 +45,35 @@ func TestWays(t *testing.T) {
 	}
 }
 
+// TestWaysOfIPv6: as those of IPv4. Link-local addresses come and go on every link, and change nothing.
+func TestWaysOfIPv6(t *testing.T) {
+	const lan, guests = 3, 6
+	f := Facts{}
+	f.V6.Routes = []Route{
+		way("::/0", 5, 1024, "fe80::1"), way("fd00:10::/64", lan, 0, ""), way("fd00:11::/48", lan, 0, "fe80::9"),
+		way("fd00:11:0:8000::/49", guests, 0, ""), way("fd00:10::66/128", 4, 0, ""),
+	}
+	f.V6.Addresses = []Address{{Index: lan, Prefix: netip.MustParsePrefix("fd00:10::1/64")}}
+	w := FindWays(f.Of(IPv6), []int{lan, guests})
+	for inside, want := range map[string]Hop{
+		"fd00:10::2": {Index: lan}, "fd00:10::66": {}, "fd00:10::1": {}, "fd00:11::1": {lan, netip.MustParseAddr("fe80::9")},
+		"fd00:11:0:7fff::1": {lan, netip.MustParseAddr("fe80::9")}, "fd00:11:0:8000::1": {Index: guests}, "fd00:12::1": {}, "10.0.0.1": {},
+	} {
+		got := Hop{}
+		if n := w.Hop(packet.AddrOf(netip.MustParseAddr(inside))); n > 0 {
+			got = w.Hops[n-1]
+		}
+		if got != want {
+			t.Errorf("%s goes by %+v, want %+v", inside, got, want)
+		}
+	}
+	f.V6.Routes = append(f.V6.Routes, way("fe80::/64", lan, 256, ""))
+	f.V6.Addresses = append(f.V6.Addresses, Address{Index: lan, Prefix: netip.MustParsePrefix("fe80::5/64")})
+	if again := FindWays(f.Of(IPv6), []int{lan, guests}); !again.Equal(w) {
+		t.Errorf("with link-local addresses %+v, want %+v", again, w)
+	}
+}
+
 // TestWaysThatLeadNowhere: what the host's routing refuses within the LAN is left to it, unless a better route precedes.
 func TestWaysThatLeadNowhere(t *testing.T) {
 	const lan, nowhere = 3, 0

@@ -45,21 +45,28 @@ func (d *Daemon) datapathMode() configs.DatapathMode {
 	return cmp.Or(configs.DatapathMode(d.opts.Datapath), d.cfg().Datapath.Mode)
 }
 
-// loadFastPath puts the memory of the session table where the kernel sees it, unless the user or the kernel wants
-// otherwise.
-func (d *Daemon) loadFastPath(n *nat.Config) error {
+// loadFastPath puts the memory of the session tables where the kernel sees it, unless the user or the kernel wants otherwise;
+// v6 is nil where IPv6 is not captured.
+func (d *Daemon) loadFastPath(n, v6 *nat.Config) error {
 	if d.datapathMode() == configs.DatapathUserspace {
 		d.noFast = noFastPath{"the configuration wants it so", metrics.ReasonConfigured}
 		return nil
 	}
-	programs, err := fastpath.Load(fastpath.Config{
+	c := fastpath.Config{
 		Seed: n.Seed, MaxSessions: n.MaxSessions, Secret: wire.GiveBackMAC(d.seed, 0),
 		TAPAddress: packet.HostOrder(d.cfg().TAP.Address.Addr()), TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
-	})
+	}
+	if v6 != nil {
+		c.MaxSessionsV6 = v6.MaxSessions
+	}
+	programs, err := fastpath.Load(c)
 	if err != nil {
 		return d.withoutFastPath(err)
 	}
 	d.fast, n.Memory = programs, programs.Memory()
+	if v6 != nil {
+		v6.Seed, v6.Memory = n.Seed, programs.MemoryV6()
+	}
 	return programs.SetClock(d.pumps.clock.fromMonotonic())
 }
 
@@ -163,22 +170,39 @@ func (d *Daemon) setRerouted() error {
 	return d.fast.SetRerouted(d.pumps.clock.tick())
 }
 
+// setHost tells the kernel which address of IPv6 the host has on the TAP.
+func (d *Daemon) setHost() error {
+	if d.fast == nil {
+		return nil
+	}
+	return d.fast.SetHost(d.hostOn(uplinks.IPv6))
+}
+
 // setUplinks tells the kernel at once what the uplinks are now; sessions of another generation, or of an uplink that
 // others replace, are Go's from then on.
 func (d *Daemon) setUplinks(old, s *uplinks.Snapshot) error {
 	if d.fast == nil {
 		return nil
 	}
+	errs := []error{d.fast.SetPrefixes(d.prefixes(s))}
+	d.tables.each(func(f uplinks.Family, _ *nat.Table) {
+		errs = append(errs, d.setSides(f, old, s.For(f)))
+	})
+	return errors.Join(errs...)
+}
+
+// setSides is setUplinks for one family.
+func (d *Daemon) setSides(f uplinks.Family, old, s *uplinks.Snapshot) error {
 	var errs []error
 	for _, u := range old.Uplinks {
 		if s.ByID(u.ID) == nil {
-			errs = append(errs, d.fast.SetUplink(u.ID, uplinks.IPv4, fastpath.Uplink{}), d.fast.SetAddresses(u.ID, uplinks.IPv4, nil))
+			errs = append(errs, d.fast.SetUplink(u.ID, f, fastpath.Uplink{}), d.fast.SetAddresses(u.ID, f, nil))
 		}
 	}
 	for _, u := range s.Uplinks {
-		errs = append(errs, d.fast.SetUplink(u.ID, uplinks.IPv4, fastpath.Uplink{
+		errs = append(errs, d.fast.SetUplink(u.ID, f, fastpath.Uplink{
 			Generation: u.Generation, Index: u.Index, MAC: u.MAC, Gateway: u.Gateway, MTU: u.MTU, HeaderLess: u.HeaderLess,
-			Ready: u.Ready(), Usable: u.Ready() && !d.gateway.For(uplinks.IPv4).Avoids(u),
+			Ready: u.Ready(), Usable: u.Ready() && !d.gateway.For(f).Avoids(u),
 		}))
 	}
 	return errors.Join(errs...)
@@ -191,9 +215,11 @@ func (d *Daemon) announceAddresses(s *uplinks.Snapshot) error {
 		return nil
 	}
 	var errs []error
-	for _, u := range s.Uplinks {
-		errs = append(errs, d.fast.AddAddresses(u.ID, uplinks.IPv4, u.Outside()))
-	}
+	d.tables.each(func(f uplinks.Family, _ *nat.Table) {
+		for _, u := range s.For(f).Uplinks {
+			errs = append(errs, d.fast.AddAddresses(u.ID, f, u.Outside()))
+		}
+	})
 	return errors.Join(errs...)
 }
 
@@ -205,8 +231,8 @@ func (d *Daemon) preparePorts(f uplinks.Family, u *uplinks.Uplink) error {
 		arrays = append(arrays, nat.PortArrays{Outside: packet.AddrOf(a), TCP: nat.WholeAddress, UDP: nat.WholeAddress})
 	}
 	arrays = append(arrays, d.tables[f].Prepare(u.ID, u.Shared())...)
-	if d.fast == nil || f == uplinks.IPv6 {
+	if d.fast == nil {
 		return nil
 	}
-	return d.fast.SetAddresses(u.ID, uplinks.IPv4, arrays)
+	return d.fast.SetAddresses(u.ID, f, arrays)
 }

@@ -62,7 +62,7 @@ func TestWhoCarries(t *testing.T) {
 func TestUserspaceLoadsNothing(t *testing.T) {
 	d := newTestDaemon(t)
 	var n nat.Config
-	if err := d.loadFastPath(&n); err != nil || d.fast != nil || n.Memory != nil || d.noFast.code != metrics.ReasonConfigured {
+	if err := d.loadFastPath(&n, nil); err != nil || d.fast != nil || n.Memory != nil || d.noFast.code != metrics.ReasonConfigured {
 		t.Errorf("error %v, programs %v, reason %+v", err, d.fast, d.noFast)
 	}
 }

@@ -17,15 +17,32 @@ import (
 type lanPath struct {
 	candidates []int // interface indexes of the LAN
 	ports      []int // those that the programs are attached to
-	ways       uplinks.Ways
-	hops       []fastpath.Hop         // the kernel's
-	why        atomic.Pointer[string] // shared
-	unread     time.Time              // since when the firewall cannot be read
+	sides      [len(uplinks.Families)]lanSide
+	unread     time.Time // since when the firewall cannot be read
 }
 
-// status reports whether the shortcut is on, and if not why.
-func (l *lanPath) status() (on bool, why string) {
-	if w := l.why.Load(); w != nil {
+// lanSide is the way of one family.
+type lanSide struct {
+	lanWay
+	why atomic.Pointer[string] // shared
+}
+
+// lanWay is what the kernel and the gateway know of a way.
+type lanWay struct {
+	ports []int // that it leads by
+	ways  uplinks.Ways
+	hops  []fastpath.Hop // the kernel's
+}
+
+func (w *lanWay) equal(o *lanWay) bool {
+	return w.ways.Equal(o.ways) && slices.Equal(w.hops, o.hops) && slices.Equal(w.ports, o.ports)
+}
+
+// status reports whether the shortcut of IPv4 is on, and if not why.
+func (l *lanPath) status() (on bool, why string) { return l.statusOf(uplinks.IPv4) }
+
+func (l *lanPath) statusOf(f uplinks.Family) (on bool, why string) {
+	if w := l.sides[f].why.Load(); w != nil {
 		return *w == "", *w
 	}
 	return false, "the fast path is off"
@@ -46,15 +63,17 @@ func (d *Daemon) lanPorts(f uplinks.Facts) (ports []uplinks.Link) {
 	return ports
 }
 
-// whyNoShortcut says in a clause what speaks against the shortcut, "" for nothing.
-func (d *Daemon) whyNoShortcut(ports []int) string {
+// whyNoShortcut says in a clause what speaks against the shortcut of a family, "" for nothing.
+func (d *Daemon) whyNoShortcut(f uplinks.Family, ports []int) string {
 	switch {
+	case d.tables[f] == nil:
+		return "IPv6 is not captured"
 	case d.cfg().Datapath.LANShortcut == configs.LANShortcutOff:
 		return "the configuration wants it so"
 	case len(ports) == 0:
 		return "no LAN behind this host"
 	}
-	bypassed, err := d.bypassed(ports)
+	bypassed, err := d.bypassed(f, ports)
 	if err == nil {
 		d.lan.unread = time.Time{}
 		return strings.Join(bypassed, "; ")
@@ -63,7 +82,7 @@ func (d *Daemon) whyNoShortcut(ports []int) string {
 		d.lan.unread = time.Now()
 	}
 	if time.Since(d.lan.unread) < unreadLimit {
-		if on, why := d.lan.status(); on || why != "" {
+		if on, why := d.lan.statusOf(f); on || why != "" {
 			return why // rules that change while they are read are readable soon
 		}
 	}
@@ -75,12 +94,16 @@ func (d *Daemon) whyNoShortcut(ports []int) string {
 const unreadLimit = 2 * checkEvery
 
 // bypassed lists what of the host's acts on packets that the shortcut would take past it.
-func (d *Daemon) bypassed(ports []int) ([]string, error) {
+func (d *Daemon) bypassed(f uplinks.Family, ports []int) ([]string, error) {
 	own, err := d.fast.IDs()
 	if err != nil {
 		return nil, err
 	}
-	list, err := d.foreign.Bypassed(d.pumps.tap.Load().Index(), ports, own...)
+	look := d.foreign.Bypassed
+	if f == uplinks.IPv6 {
+		look = d.foreign.BypassedV6
+	}
+	list, err := look(d.pumps.tap.Load().Index(), ports, own...)
 	if err != nil {
 		return nil, fmt.Errorf("look for forward rules: %w", err)
 	}
@@ -92,37 +115,78 @@ func (d *Daemon) shortcutIsStale() bool {
 	if d.fast == nil || len(d.lan.candidates) == 0 {
 		return false
 	}
-	_, before := d.lan.status()
-	return d.whyNoShortcut(d.lan.candidates) != before
+	return slices.ContainsFunc(uplinks.Families[:], func(f uplinks.Family) bool {
+		_, before := d.lan.statusOf(f)
+		return d.whyNoShortcut(f, d.lan.candidates) != before
+	})
 }
 
 // followLAN makes the shortcut follow routes, devices and firewall rules. Packets of its sessions take the host's way, in
 // both directions, while it changes.
-func (d *Daemon) followLAN(f uplinks.Facts) error {
+func (d *Daemon) followLAN(facts uplinks.Facts) error {
 	if d.fast == nil {
 		return nil
 	}
-	links := d.lanPorts(f)
-	ports := indexes(links)
-	why := d.whyNoShortcut(ports)
-	if before := d.lan.why.Swap(&why); before == nil || *before != why {
-		d.log.Info("LAN shortcut", "on", why == "", "reason", why)
+	links := d.lanPorts(facts)
+	d.lan.candidates = indexes(links)
+	var ports []int
+	var whys [len(uplinks.Families)]string
+	for _, f := range uplinks.Families {
+		whys[f] = d.whyNoShortcut(f, d.lan.candidates)
 	}
-	d.lan.candidates = ports
-	if why != "" {
-		ports = nil
+	var next [len(uplinks.Families)]lanWay
+	for _, f := range uplinks.Families {
+		if whys[f] == "" {
+			next[f].ports, ports = d.lan.candidates, d.lan.candidates
+		}
+		next[f].ways = uplinks.FindWays(facts.Of(f), next[f].ports)
+		next[f].hops = hopsOf(next[f].ways, links)
 	}
-	ways := uplinks.FindWays(f, ports)
-	hops := hopsOf(ways, links)
-	if ways.Equal(d.lan.ways) && slices.Equal(hops, d.lan.hops) && slices.Equal(ports, d.lan.ports) {
-		return nil
+	err := d.moveLAN(ports, next)
+	for _, f := range uplinks.Families { // once it is so
+		d.tellShortcut(f, whys[f])
 	}
-	return d.moveLAN(ports, ways, hops)
+	return err
 }
 
-func (d *Daemon) moveLAN(ports []int, ways uplinks.Ways, hops []fastpath.Hop) error {
-	errs := []error{d.fast.SetHops(uplinks.IPv4, nil)}
-	d.gateway.For(uplinks.IPv4).SetWays(ways)
+// tellShortcut says why a family has no shortcut, "" that it has one.
+func (d *Daemon) tellShortcut(f uplinks.Family, why string) {
+	if before := d.lan.sides[f].why.Swap(&why); before == nil || *before != why {
+		d.log.Info("LAN shortcut", "family", familyName(f), "on", why == "", "reason", why)
+	}
+}
+
+// moveLAN puts the programs on these ports, and has the families whose ways changed use the next ones.
+func (d *Daemon) moveLAN(ports []int, next [len(uplinks.Families)]lanWay) error {
+	stays := slices.Equal(ports, d.lan.ports)
+	changed := slices.DeleteFunc(slices.Clone(uplinks.Families[:]), func(f uplinks.Family) bool {
+		return stays && next[f].equal(&d.lan.sides[f].lanWay)
+	})
+	if len(changed) == 0 {
+		return nil
+	}
+	var errs []error
+	for _, f := range changed {
+		errs = append(errs, d.fast.SetHops(f, nil))
+		if g := d.gateway.For(f); g != nil {
+			g.SetWays(next[f].ways)
+		}
+		d.lan.sides[f].lanWay = lanWay{} // tried again with the next look where something fails
+	}
+	errs = append(errs, d.attachLAN(ports))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, f := range changed {
+		d.lan.sides[f].lanWay = next[f]
+		errs = append(errs, d.fast.SetHops(f, next[f].hops))
+	}
+	return errors.Join(errs...)
+}
+
+// attachLAN has the programs on these ports, and on no other.
+func (d *Daemon) attachLAN(ports []int) error {
+	var errs []error
 	for _, index := range d.lan.ports {
 		if !slices.Contains(ports, index) {
 			errs = append(errs, d.fast.DetachLAN(index))
@@ -131,12 +195,8 @@ func (d *Daemon) moveLAN(ports []int, ways uplinks.Ways, hops []fastpath.Hop) er
 	for _, index := range ports {
 		errs = append(errs, d.fast.AttachLAN(index))
 	}
-	if err := errors.Join(errs...); err != nil {
-		d.lan.ways, d.lan.hops, d.lan.ports = uplinks.Ways{}, nil, ports // tried again with the next look
-		return err
-	}
-	d.lan.ways, d.lan.hops, d.lan.ports = ways, hops, ports
-	return d.fast.SetHops(uplinks.IPv4, hops)
+	d.lan.ports = ports
+	return errors.Join(errs...)
 }
 
 func indexes(links []uplinks.Link) (list []int) {

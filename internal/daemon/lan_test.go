@@ -129,8 +129,8 @@ func TestShortcutFollowsTheLAN(t *testing.T) {
 	h.facts.Neighbours = []uplinks.Neighbour{{Index: h.lan0, Addr: netip.MustParseAddr("192.168.1.1"), State: 2}}
 	expect("a host", 1, "")
 	expect("again", 1, "")
-	if want := []fastpath.Hop{{Index: h.lan0, MTU: 1500}}; !slices.Equal(h.lan.hops, want) {
-		t.Errorf("hops %v, want %v", h.lan.hops, want)
+	if want := []fastpath.Hop{{Index: h.lan0, MTU: 1500}}; !slices.Equal(h.lan.sides[uplinks.IPv4].hops, want) {
+		t.Errorf("hops %v, want %v", h.lan.sides[uplinks.IPv4].hops, want)
 	}
 	h.facts.Links[0].HeaderLess = true
 	expect("header-less", 0, "no LAN behind this host")
@@ -141,8 +141,8 @@ func TestShortcutFollowsTheLAN(t *testing.T) {
 	h.cfg().Datapath.LANShortcut = configs.LANShortcutAuto
 	h.facts.Links[0].MTU = 1400
 	expect("on", 1, "")
-	if h.lan.hops[0].MTU != 1400 {
-		t.Errorf("hops %v, want an MTU of 1400", h.lan.hops)
+	if h.lan.sides[uplinks.IPv4].hops[0].MTU != 1400 {
+		t.Errorf("hops %v, want an MTU of 1400", h.lan.sides[uplinks.IPv4].hops)
 	}
 	h.facts.Routes = nil
 	expect("without a route", 0, "")

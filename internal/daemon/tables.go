@@ -45,14 +45,18 @@ func (d *Daemon) openTables(c *configs.Config) (err error) {
 	}
 	d.pumps = &pumps{clock: newClock()}
 	configured := natConfig(c, uplinks.IPv4, d.pool, d.held.listed)
-	if err := d.loadFastPath(&configured); err != nil {
+	var v6 *nat.Config
+	if c.TAP.IPv6 {
+		v6 = new(natConfig(c, uplinks.IPv6, d.pool, d.held.listed))
+	}
+	if err := d.loadFastPath(&configured, v6); err != nil {
 		return err
 	}
 	if d.tables[uplinks.IPv4], err = nat.New(configured); err != nil {
 		return err
 	}
-	if c.TAP.IPv6 {
-		if d.tables[uplinks.IPv6], err = nat.New(natConfig(c, uplinks.IPv6, d.pool, d.held.listed)); err != nil {
+	if v6 != nil {
+		if d.tables[uplinks.IPv6], err = nat.New(*v6); err != nil {
 			return err
 		}
 	}
@@ -107,5 +111,5 @@ func (d *Daemon) hostOn(f uplinks.Family) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
-// carriesIPv6 reports whether packets of IPv6 are captured: userspace carries them.
-func (d *Daemon) carriesIPv6() bool { return d.tables[uplinks.IPv6] != nil && d.fast == nil }
+// carriesIPv6 reports whether packets of IPv6 are captured.
+func (d *Daemon) carriesIPv6() bool { return d.tables[uplinks.IPv6] != nil }

@@ -32,6 +32,7 @@ func (d *Daemon) followTAPAddress(s *uplinks.Snapshot, f uplinks.Facts) error {
 	d.tapAddresses = next
 	d.gateway.For(uplinks.IPv6).SetHost(d.hostOn(uplinks.IPv6), next.Earlier...)
 	d.setLimits(d.cfg())
+	err = errors.Join(err, d.setHost())
 	d.pumps.tap.Load().SetIPv6(d.tapIPv6())
 	return err
 }

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -93,4 +94,34 @@ func (p *Programs) noteOwn(id uint8, f uplinks.Family, list []nat.PortArrays) er
 		s.own = append(s.own, a.Outside)
 	}
 	return nil
+}
+
+// SetPrefixes has Go judge all packets to addresses in these prefixes of IPv6, but those that SetAddresses or AddAddresses speaks
+// of, and neighbour discovery.
+func (p *Programs) SetPrefixes(list []netip.Prefix) error {
+	return p.whileOpen(func() error {
+		have := p.maps[fastpathMapPrefixes]
+		for _, prefix := range p.prefixes {
+			if !slices.Contains(list, prefix) {
+				if err := have.Delete(prefixWords(prefix)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+					return fmt.Errorf("fastpath: forget the prefix %v: %w", prefix, err)
+				}
+			}
+		}
+		for _, prefix := range list {
+			if slices.Contains(p.prefixes, prefix) {
+				continue
+			}
+			if err := have.Put(prefixWords(prefix), uint8(1)); err != nil {
+				return fmt.Errorf("fastpath: note the prefix %v: %w", prefix, err)
+			}
+		}
+		p.prefixes = slices.Clone(list)
+		return nil
+	})
+}
+
+func prefixWords(p netip.Prefix) fastpathPrefix {
+	words, _ := nextHop(uplinks.IPv6, p.Masked().Addr())
+	return fastpathPrefix{Bits: uint32(p.Bits()), Addr: words}
 }

@@ -79,6 +79,12 @@ type fastpathPorts struct {
 	Word [65536]uint32
 }
 
+type fastpathPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr [4]uint32
+}
+
 type fastpathServices struct {
 	_    structs.HostLayout
 	Word [1024]uint64
@@ -96,7 +102,7 @@ type fastpathUplink struct {
 	Tap        uint32
 	Upcall     uint32
 	Rerouted   uint32
-	_          [4]byte
+	Shortcut   uint32
 	Clock      uint64
 	Host       fastpathAddr
 }
@@ -126,6 +132,7 @@ const (
 	fastpathMapOwn                      = "own"
 	fastpathMapPortWords                = "port_words"
 	fastpathMapPortWords6               = "port_words6"
+	fastpathMapPrefixes                 = "prefixes"
 	fastpathMapRecords                  = "records"
 	fastpathMapRecords6                 = "records6"
 	fastpathMapUdpServices              = "udp_services"
@@ -215,6 +222,7 @@ type fastpathMapSpecs struct {
 	Own         *ebpf.MapSpec `ebpf:"own"`
 	PortWords   *ebpf.MapSpec `ebpf:"port_words"`
 	PortWords6  *ebpf.MapSpec `ebpf:"port_words6"`
+	Prefixes    *ebpf.MapSpec `ebpf:"prefixes"`
 	Records     *ebpf.MapSpec `ebpf:"records"`
 	Records6    *ebpf.MapSpec `ebpf:"records6"`
 	UdpServices *ebpf.MapSpec `ebpf:"udp_services"`
@@ -272,6 +280,7 @@ type fastpathMaps struct {
 	Own         *ebpf.Map `ebpf:"own"`
 	PortWords   *ebpf.Map `ebpf:"port_words"`
 	PortWords6  *ebpf.Map `ebpf:"port_words6"`
+	Prefixes    *ebpf.Map `ebpf:"prefixes"`
 	Records     *ebpf.Map `ebpf:"records"`
 	Records6    *ebpf.Map `ebpf:"records6"`
 	UdpServices *ebpf.Map `ebpf:"udp_services"`
@@ -295,6 +304,7 @@ func (m *fastpathMaps) Close() error {
 		m.Own,
 		m.PortWords,
 		m.PortWords6,
+		m.Prefixes,
 		m.Records,
 		m.Records6,
 		m.UdpServices,

@@ -26,13 +26,6 @@ static __always_inline __u32 size(const struct packet *p, __u32 gso_size)
 	return gso_size ? p->headers + gso_size : p->len;
 }
 
-// words makes an address of IPv6 what the kernel's structures hold.
-static __always_inline void words(__u32 *to, struct addr a)
-{
-	to[0] = bpf_htonl(a.hi >> 32), to[1] = bpf_htonl((__u32)a.hi);
-	to[2] = bpf_htonl(a.lo >> 32), to[3] = bpf_htonl((__u32)a.lo);
-}
-
 // send sends a packet to its next hop: the gateway, or its destination where there is none.
 static __always_inline int send(enum family f, __u32 ifindex, const __u32 *gateway, struct addr dst)
 {

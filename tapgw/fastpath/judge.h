@@ -222,6 +222,15 @@ static __always_inline enum whose port_owner(enum family f, const struct head *h
 	return told(&c) ? OTHERS : SERVICE;
 }
 
+// is_translated reports whether an address lies in a prefix that is.
+static __always_inline int is_translated(struct addr a)
+{
+	struct prefix p = {.bits = 128};
+
+	words(p.addr, a);
+	return bpf_map_lookup_elem(&prefixes, &p) != 0;
+}
+
 // owner tells whose a received packet is (DESIGN of the gateway: one predicate for both datapaths).
 static __always_inline enum whose owner(enum family f, struct __sk_buff *skb, __u32 l2, __u32 uplink)
 {
@@ -231,8 +240,10 @@ static __always_inline enum whose owner(enum family f, struct __sk_buff *skb, __
 	if (read_head(f, skb, l2, &h))
 		return OTHERS;
 	struct address *a = home(f, &uplink, h.dst);
-	if (!a || (f == V6 && is_discovery(skb, &h)))
+	if (f == V6 && is_discovery(skb, &h))
 		return OTHERS;
+	if (!a)
+		return f == V6 && is_translated(h.dst) ? OURS : OTHERS;
 	if (a->tcp == WHOLE_ADDRESS || (f == V6 && h.cut))
 		return OURS;
 	if (!has_ports(f, h.proto) && pair_is_ours(f, uplink, h.dst, h.src, h.proto, 0))

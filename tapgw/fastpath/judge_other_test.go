@@ -15,18 +15,18 @@ const otherID = uplinkID + 1
 // openElsewhere gives the other uplink addresses and sessions.
 func (j *judging) openElsewhere(t *testing.T) {
 	t.Helper()
-	arrays := j.table.Prepare(otherID, []packet.Addr{packet.IPv4(foreign)})
-	arrays = append(arrays, nat.PortArrays{Outside: packet.IPv4(foreigner), TCP: nat.WholeAddress, UDP: nat.WholeAddress})
-	labtest.Must(t, j.SetAddresses(otherID, uplinks.IPv4, arrays))
-	for proto, tr := range map[uint8]*nat.Translation{packet.ProtoUDP: &j.otherUDP, packet.ProtoICMP: &j.otherAsk, greProto: &j.otherGRE} {
-		k := nat.Key{Inside: packet.IPv4(0x0a000003), Remote: packet.IPv4(0x08080808), Proto: proto}
+	arrays := j.table.Prepare(otherID, []packet.Addr{j.addr(foreign)})
+	arrays = append(arrays, nat.PortArrays{Outside: j.addr(foreigner), TCP: nat.WholeAddress, UDP: nat.WholeAddress})
+	labtest.Must(t, j.SetAddresses(otherID, j.family, arrays))
+	for proto, tr := range map[uint8]*nat.Translation{packet.ProtoUDP: &j.otherUDP, j.icmp(): &j.otherAsk, greProto: &j.otherGRE} {
+		k := nat.Key{Inside: j.addr(0x0a000003), Remote: j.addr(0x08080808), Proto: proto}
 		if proto != greProto {
 			k.InsidePort = 50000
 		}
 		if proto == packet.ProtoUDP {
 			k.RemotePort = 443
 		}
-		ref, err := j.table.Open(k, nat.Binding{Uplink: otherID, Generation: generation, Addresses: []packet.Addr{packet.IPv4(foreign)}}, offset)
+		ref, err := j.table.Open(k, nat.Binding{Uplink: otherID, Generation: generation, Addresses: []packet.Addr{j.addr(foreign)}}, offset)
 		labtest.Must(t, err)
 		*tr = j.table.Translation(ref)
 	}

@@ -21,12 +21,13 @@ static __always_inline int lan_upcall(enum family f, struct __sk_buff *skb, __u8
 	return upcall(f, skb, ETH_HLEN, TAG_LAN);
 }
 
-// to_tap reports whether the host would forward a packet to the TAP, and answers to it back to where it came from.
+// to_tap reports whether the host would forward a packet to the TAP, and answers to it back to where it came from, so that its
+// session would bypass that.
 static __always_inline int to_tap(enum family f, struct __sk_buff *skb, const struct head *h)
 {
 	struct uplink *any = uplink_of(f, 0);
 
-	return any && way(f, skb, h, h->src, h->dst) == any->tap && way(f, skb, h, h->dst, h->src) == skb->ifindex;
+	return any && any->shortcut && way(f, skb, h, h->src, h->dst) == any->tap && way(f, skb, h, h->dst, h->src) == skb->ifindex;
 }
 
 // is_shortcut reports whether the packets of a session bypass the host's forwarding on a device of the LAN.

@@ -42,6 +42,7 @@ func TestLANFragments(t *testing.T) {
 	labtest.Must(t, w.AttachUpcall(1))
 	link, err := w.gateway.Handle().LinkByName("lan0")
 	labtest.Must(t, err)
+	labtest.Must(t, w.SetHops(uplinks.IPv4, []Hop{{Index: link.Attrs().Index, MTU: 1500}}))
 	const internet, onUplink, onLAN, itself = 0x08080808, 0xc6336432, 0x0a000063, 0x0a000001
 	for _, c := range []struct {
 		name       string

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ type Programs struct {
 	ingresses map[variant]*ebpf.Program // loaded when first attached, and kept
 	attached  map[place]attached
 	sides     [len(uplinks.Families)][uplinks.MaxUplinks]side
+	prefixes  []netip.Prefix
 }
 
 // side is an uplink's side to a family as the programs know it.

@@ -84,6 +84,13 @@ static __always_inline struct addr ipv6(const struct in6_addr *a)
 	return (struct addr){bpf_be64_to_cpu(half[0]), bpf_be64_to_cpu(half[1])};
 }
 
+// words makes an address of IPv6 what the kernel's structures hold.
+static __always_inline void words(__u32 *to, struct addr a)
+{
+	to[0] = bpf_htonl(a.hi >> 32), to[1] = bpf_htonl((__u32)a.hi);
+	to[2] = bpf_htonl(a.lo >> 32), to[3] = bpf_htonl((__u32)a.lo);
+}
+
 // parse_ip reads an IP header: not 0 when it is unusual.
 static __always_inline int parse_ip(enum family f, struct packet *p, const void *l3)
 {

@@ -73,6 +73,7 @@ struct uplink {
 	__u32 tap;         // interface index, the same for all uplinks, as is what follows
 	__u32 upcall;      // interface index
 	__u32 rerouted;    // tick of when the host's routes may have changed last
+	__u32 shortcut;    // sessions of the family's LAN bypass the host's forwarding
 	__u64 clock;       // nanoseconds from CLOCK_MONOTONIC to the clock of the sessions
 	struct addr host;  // address of the host on the TAP
 };
@@ -176,6 +177,21 @@ struct {
 	__type(key, struct addr);
 	__type(value, __u32);
 } own SEC(".maps");
+
+// prefix is one of IPv6, in network order.
+struct prefix {
+	__u32 bits;
+	__be32 addr[4];
+};
+
+// prefixes are those outside that are translated, all of which is ours but addresses that the programs know otherwise.
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, FAMILIES *UPLINKS *ADDRESSES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix);
+	__type(value, __u8);
+} prefixes SEC(".maps");
 
 const volatile __u64 seed0;
 const volatile __u64 seed1;

@@ -27,7 +27,7 @@ type uplinkWords struct {
 	mac                   [6]byte
 	_                     uint16
 	tap, upcall, rerouted atomic.Uint32
-	_                     uint32
+	shortcut              atomic.Uint32
 	clock                 atomic.Uint64
 	host                  addressPair
 }
@@ -180,8 +180,8 @@ func (p *Programs) SetServices(ports []uint16) error {
 	})
 }
 
-// SetHops replaces the ways of a family to the LAN: hop i+1 of a session is hops[i]. While they change, and where the index
-// is 0, packets take the way through the host's stack, in both directions.
+// SetHops replaces the ways of a family to the LAN: hop i+1 of a session is hops[i]. While they change, where the index is 0,
+// and all when there are none, packets take the way through the host's stack, in both directions.
 func (p *Programs) SetHops(f uplinks.Family, hops []Hop) error {
 	gateways := make([][4]uint32, len(hops))
 	for i, h := range hops {
@@ -203,6 +203,9 @@ func (p *Programs) SetHops(f uplinks.Family, hops []Hop) error {
 			storeAll(&w.gateway, gateways[i])
 			w.mtu.Store(uint32(h.MTU))
 			w.ifindex.Store(uint32(h.Index))
+		}
+		for id := range uint8(uplinks.MaxUplinks) {
+			p.shared.uplink(id, f).shortcut.Store(uint32(min(1, len(hops))))
 		}
 		return nil
 	})
