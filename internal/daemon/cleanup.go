@@ -119,9 +119,8 @@ func (c *cleaner) connections(kernel *rtnl.Kernel) error {
 	if err != nil {
 		return err
 	}
-	have := append(facts.Addresses, facts.V6.Addresses...)
 	for _, addr := range append([]netip.Addr{c.tap.Address.Addr()}, c.left...) {
-		if slices.ContainsFunc(have, func(a uplinks.Address) bool { return a.Prefix.Addr() == addr }) {
+		if has(facts.Addresses, addr) || has(facts.V6.Addresses, addr) {
 			continue
 		}
 		if closed := closeConnections(addr, c.log); closed > 0 {

@@ -210,8 +210,10 @@ func (d *Daemon) open() (err error) {
 	if err := checkTAPAddress(c, facts); err != nil {
 		return err
 	}
-	d.host, err = hostconf.Open(undoFile(d.socket()))
-	return err
+	if d.host, err = hostconf.Open(undoFile(d.socket())); err != nil {
+		return err
+	}
+	return d.adoptTAPAddresses(facts)
 }
 
 // openKernel opens what reads and changes addresses, routes and rules.

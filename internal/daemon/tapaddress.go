@@ -28,13 +28,39 @@ func (d *Daemon) followTAPAddress(s *uplinks.Snapshot, f uplinks.Facts) error {
 	if next.Current != d.tapAddresses.Current {
 		d.log.Info("IPv6 address of the TAP", "address", next.Current, "before", d.tapAddresses.Current)
 	}
-	err := d.host.Put(tapAddressesKey, addressesOn(next))
+	return errors.Join(d.host.Put(tapAddressesKey, addressesOn(next)), d.setTAPAddresses(next))
+}
+
+func (d *Daemon) setTAPAddresses(next uplinks.TapAddresses) error {
 	d.tapAddresses = next
 	d.gateway.For(uplinks.IPv6).SetHost(d.hostOn(uplinks.IPv6), next.Earlier...)
 	d.setLimits(d.cfg())
-	err = errors.Join(err, d.setHost())
 	d.pumps.tap.Load().SetIPv6(d.tapIPv6())
-	return err
+	return d.setHost()
+}
+
+// adoptTAPAddresses takes over those of a killed daemon but for what this host has by other means now, so that its applications go
+// on or hear at once that their connections are over. Where IPv6 is not captured any more, they are closed.
+func (d *Daemon) adoptTAPAddresses(f uplinks.Facts) error {
+	var left []netip.Addr
+	if found, err := d.host.Get(tapAddressesKey, &left); err != nil || !found {
+		return err
+	}
+	left = slices.DeleteFunc(left, func(a netip.Addr) bool {
+		return !a.Is6() || a.Is4In6() || !a.IsGlobalUnicast() || has(f.V6.Addresses, a)
+	})
+	if d.carriesIPv6() {
+		return d.setTAPAddresses(uplinks.TapAddresses{Earlier: left})
+	}
+	for _, a := range left {
+		closeConnections(a, d.log)
+	}
+	return d.host.Put(tapAddressesKey, nil)
+}
+
+// has reports whether an address is one of a list.
+func has(list []uplinks.Address, addr netip.Addr) bool {
+	return slices.ContainsFunc(list, func(a uplinks.Address) bool { return a.Prefix.Addr() == addr })
 }
 
 // tapIPv6 is what the TAP is to have of IPv6.

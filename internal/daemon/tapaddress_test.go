@@ -163,6 +163,43 @@ func TestCaptureOfIPv6LeavesNothing(t *testing.T) {
 	h.expect("captured", "2001:db8:1::/64")
 }
 
+// TestTAPAddressesOfAKilledDaemon are the next one's, the first in a prefix that is still there as before; and where that does not
+// capture IPv6, their connections end.
+func TestTAPAddressesOfAKilledDaemon(t *testing.T) {
+	before, current := netip.MustParseAddr("2001:db8:9::77"), netip.MustParseAddr("2001:db8:1::77")
+	for _, captured := range []bool{true, false} {
+		h := newDualHost(t)
+		if !captured {
+			h.tables[uplinks.IPv6] = nil
+		}
+		labtest.Must(t, h.ns.Do(func() error {
+			if err := h.openInside(h.t); err != nil {
+				return err
+			}
+			own := netip.MustParseAddr("2001:db8:1::2") // the uplink's by now
+			if err := h.host.Put(tapAddressesKey, []netip.Addr{own, current, before, netip.MustParseAddr("::ffff:192.0.2.1")}); err != nil {
+				return err
+			}
+			f, err := h.kernel.Read()
+			return errors.Join(err, h.adoptTAPAddresses(f))
+		}))
+		t.Cleanup(func() { labtest.Must(t, h.ns.Do(h.close)) })
+		if captured && !slices.Equal(h.tapIPv6().Earlier, []netip.Addr{current, before}) {
+			t.Errorf("adopted %v", h.tapIPv6().Earlier)
+		}
+		h.look()
+		var left []netip.Addr
+		if found, err := h.host.Get(tapAddressesKey, &left); err != nil || found != captured {
+			t.Errorf("captured %t: the journal has %v, %v", captured, left, err)
+		}
+		if !captured {
+			h.expect("not captured", "")
+		} else if a := h.expect("after the kill", "2001:db8:1::/64", before); a != current {
+			t.Errorf("got %s after %s", a, current)
+		}
+	}
+}
+
 func TestIPv6IsNotCapturedAgainstTheConfiguration(t *testing.T) {
 	h := newDualHost(t)
 	h.tables[uplinks.IPv6] = nil // as openTables leaves it with tap.ipv6: false
