@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -208,5 +209,16 @@ func TestExemptDestinationsOfIPv6(t *testing.T) {
 		if res := d.both.Outbound(b, start); res.Verdict != Send || lookV6(t, b).src.Addr() != want {
 			t.Errorf("%s leaves as %s, verdict %d", src, lookV6(t, b).src, res.Verdict)
 		}
+	}
+}
+
+// TestAdviceNamesTheFamily: what to raise is the table of IPv6 that is full.
+func TestAdviceNamesTheFamily(t *testing.T) {
+	d := newDual(t, func(c *nat.Config) { c.MaxSessions = 1 })
+	for port := range uint16(2) {
+		d.both.Outbound(udpV6(t, insideV6, 4000+port, serverV6, 53, "x"), start)
+	}
+	if list := d.both.TakeRefusals(); len(list) != 1 || list[0].Reason != TableFull || !strings.Contains(list[0].Advice(), "max_sessions_ipv6") {
+		t.Errorf("refused: %+v", list)
 	}
 }

@@ -12,12 +12,16 @@ import (
 type Refusal struct {
 	Reason Reason
 	Inside packet.Addr // none where everybody is refused
+	IPv6   bool
 }
 
 // Advice says in a clause what is wrong and what to do.
 func (r Refusal) Advice() string {
 	switch r.Reason {
 	case TableFull:
+		if r.IPv6 {
+			return "the session table of IPv6 is full: raise nat.max_sessions_ipv6, or find out who opens so many"
+		}
 		return "the session table is full: raise nat.max_sessions, or find out who opens so many"
 	case NoPort:
 		return "no outside port, or for a protocol without ports no address, is free on any uplink: " +
@@ -45,7 +49,7 @@ type refusals struct {
 
 // note remembers a refusal that somebody can do something about.
 func (r *refusals) note(why Reason, inside packet.Addr) {
-	n := Refusal{why, inside}
+	n := Refusal{why, inside, !inside.Is4()}
 	if n.Advice() == "" {
 		return
 	}

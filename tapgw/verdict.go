@@ -31,7 +31,7 @@ const (
 	BadAddress             // multicast, broadcast, loopback, link-local or unspecified where a host is needed
 	UnknownProtocol        // IGMP, or an ICMP type that is not translated
 	NoUplink               // no usable uplink for a new session
-	TableFull              // nat.max_sessions reached
+	TableFull              // nat.max_sessions or nat.max_sessions_ipv6 reached
 	NoPort                 // no outside port free on any usable uplink, or without ports no address
 	NotSYN                 // TCP without a session that does not open one
 	NoSession              // reply to one of our ports without a session
