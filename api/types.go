@@ -77,8 +77,8 @@ func usable(state string) bool { return state == StateUp || state == StateDegrad
 
 // Session is one translated session: GET /v1/sessions returns a list of them.
 type Session struct {
-	Proto    string         `json:"proto"`   // tcp, udp, icmp, gre, esp, ah, sctp, dccp, udplite or a number
-	Inside   netip.AddrPort `json:"inside"`  // who started it; for icmp the port is the echo identifier, for protocols without ports 0
+	Proto    string         `json:"proto"`   // tcp, udp, icmp, icmpv6, gre, esp, ah, sctp, dccp, udplite or a number
+	Inside   netip.AddrPort `json:"inside"`  // who started it; for icmp and icmpv6 the port is the echo identifier, for protocols without ports 0
 	Remote   netip.AddrPort `json:"remote"`  // whom it talks to
 	Outside  netip.AddrPort `json:"outside"` // what the remote sees
 	Uplink   string         `json:"uplink"`  // name

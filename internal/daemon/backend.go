@@ -70,9 +70,10 @@ func (b backend) Sessions(yield func(api.Session) bool) {
 	})
 }
 
-// protocols are the names of IPv4 protocols in the API; others go by their number.
+// protocols are the names of IP protocols in the API; others go by their number.
 var protocols = map[uint8]string{
-	packet.ProtoTCP: "tcp", packet.ProtoUDP: "udp", packet.ProtoICMP: "icmp", packet.ProtoDCCP: "dccp", packet.ProtoUDPLite: "udplite",
+	packet.ProtoTCP: "tcp", packet.ProtoUDP: "udp", packet.ProtoICMP: "icmp", packet.ProtoICMPv6: "icmpv6",
+	packet.ProtoDCCP: "dccp", packet.ProtoUDPLite: "udplite",
 	unix.IPPROTO_GRE: "gre", unix.IPPROTO_ESP: "esp", unix.IPPROTO_AH: "ah", unix.IPPROTO_SCTP: "sctp",
 }
 

@@ -86,3 +86,11 @@ func TestTAPIsMadeAnewAfterAFailure(t *testing.T) {
 	}))
 	d.readers.Wait()
 }
+
+func TestProtocolsGoByTheirNames(t *testing.T) {
+	for proto, want := range map[uint8]string{packet.ProtoICMP: "icmp", packet.ProtoICMPv6: "icmpv6", 200: "200"} {
+		if got := protocolName(proto); got != want {
+			t.Errorf("protocol %d is %s", proto, got)
+		}
+	}
+}
