@@ -11,15 +11,17 @@ import (
 
 // Status is the answer to "is everything all right": GET /v1/status and `tapgw status --json`.
 type Status struct {
-	Version           string   `json:"version"`
-	Datapath          string   `json:"datapath"`            // DatapathUserspace or DatapathKernel
-	DatapathReason    string   `json:"datapath_reason"`     // one clause: why it is not DatapathKernel, "" when it is
-	DatapathBypasses  []string `json:"datapath_bypasses"`   // what others have in the kernel that known sessions pass by; never null
-	LANShortcut       bool     `json:"lan_shortcut"`        // known sessions bypass the host's own forwarding from and to the LAN
-	LANShortcutReason string   `json:"lan_shortcut_reason"` // one clause: why they do not, "" when they do
-	UptimeS           int64    `json:"uptime_s"`            // seconds since the daemon started
-	Sessions          int      `json:"sessions"`            // translated sessions now
-	Uplinks           []Uplink `json:"uplinks"`             // never null
+	Version               string   `json:"version"`
+	Datapath              string   `json:"datapath"`                 // DatapathUserspace or DatapathKernel
+	DatapathReason        string   `json:"datapath_reason"`          // one clause: why it is not DatapathKernel, "" when it is
+	DatapathBypasses      []string `json:"datapath_bypasses"`        // what others have in the kernel that known sessions pass by; never null
+	LANShortcut           bool     `json:"lan_shortcut"`             // known sessions of IPv4 bypass the host's own forwarding from and to the LAN
+	LANShortcutReason     string   `json:"lan_shortcut_reason"`      // one clause: why they do not, "" when they do
+	LANShortcutIPv6       bool     `json:"lan_shortcut_ipv6"`        // those of IPv6 do
+	LANShortcutIPv6Reason string   `json:"lan_shortcut_ipv6_reason"` // one clause: why not, "" when they do, and where IPv6 is not captured
+	UptimeS               int64    `json:"uptime_s"`                 // seconds since the daemon started
+	Sessions              int      `json:"sessions"`                 // translated sessions now
+	Uplinks               []Uplink `json:"uplinks"`                  // never null
 }
 
 // The datapaths that Status.Datapath names.

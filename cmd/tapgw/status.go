@@ -111,6 +111,8 @@ const datapathLines = 2
 func datapath(s api.Status) string {
 	text, reason := "Datapath "+s.Datapath, s.DatapathReason
 	switch {
+	case s.Datapath == api.DatapathKernel && s.LANShortcut && s.LANShortcutIPv6Reason != "":
+		text, reason = text+", LAN shortcut on, of IPv6 off", s.LANShortcutIPv6Reason
 	case s.Datapath == api.DatapathKernel && s.LANShortcut:
 		text, reason = text+", LAN shortcut on", ""
 	case s.Datapath == api.DatapathKernel:

@@ -25,6 +25,9 @@ func (b backend) Status() api.Status {
 		Sessions: b.tables.sessions(), Uplinks: []api.Uplink{}, DatapathReason: b.noFast.text,
 	}
 	s.LANShortcut, s.LANShortcutReason = b.lan.status()
+	if b.tables[uplinks.IPv6] != nil {
+		s.LANShortcutIPv6, s.LANShortcutIPv6Reason = b.lan.statusOf(uplinks.IPv6)
+	}
 	s.DatapathBypasses = b.bypass.status()
 	for _, u := range b.snapshot.Load().Uplinks {
 		s.Uplinks = append(s.Uplinks, b.uplink(u))
