@@ -28,6 +28,11 @@ func (d *Daemon) followTAPAddress(s *uplinks.Snapshot, f uplinks.Facts) error {
 	if next.Current != d.tapAddresses.Current {
 		d.log.Info("IPv6 address of the TAP", "address", next.Current, "before", d.tapAddresses.Current)
 	}
+	for _, a := range addressesOn(d.tapAddresses) {
+		if !slices.Contains(addressesOn(next), a) { // too many came after it
+			closeConnections(a, d.log)
+		}
+	}
 	return errors.Join(d.host.Put(tapAddressesKey, addressesOn(next)), d.setTAPAddresses(next))
 }
 

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"net/netip"
@@ -161,6 +162,34 @@ func TestCaptureOfIPv6LeavesNothing(t *testing.T) {
 	t.Cleanup(func() { labtest.Unchanged(t, h.ns, before) }) // after the daemon's
 	h.start()
 	h.expect("captured", "2001:db8:1::/64")
+}
+
+// TestConnectionsOfADroppedTAPAddressEnd: of the fifth address before, from which nothing comes back any more.
+func TestConnectionsOfADroppedTAPAddressEnd(t *testing.T) {
+	h := newDualHost(t)
+	lo, err := h.ns.Handle().LinkByName("lo")
+	labtest.Must(t, err)
+	labtest.Must(t, h.ns.Handle().AddrAdd(lo, &netlink.Addr{
+		IPNet: &net.IPNet{IP: net.ParseIP("fd00:99::1"), Mask: net.CIDRMask(128, 128)}, Flags: unix.IFA_F_NODAD,
+	}))
+	h.start()
+	server, err := h.ns.Listen("tcp6", "[fd00:99::1]:0")
+	labtest.Must(t, err)
+	defer server.Close()
+	first := h.expect("captured", "2001:db8:1::/64")
+	conn := dialFrom(t, h.ns, "tcp6", &net.TCPAddr{IP: first.AsSlice()}, server.Addr().String())
+	for n := 2; n <= 6; n++ {
+		if _, earlier, _ := h.onTAP(); n > 2 && !slices.Contains(earlier, first) {
+			t.Fatalf("before prefix %d: %v", n, earlier)
+		}
+		h.advertise(fmt.Sprintf("2001:db8:%d::2/64", n), math.MaxUint32)
+		h.advertise(fmt.Sprintf("2001:db8:%d::2/64", n-1), 0)
+		h.look()
+	}
+	labtest.Must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
+		t.Errorf("the application hears %v", err)
+	}
 }
 
 // TestTAPAddressesOfAKilledDaemon are the next one's, the first in a prefix that is still there as before; and where that does not
