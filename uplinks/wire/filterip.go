@@ -41,11 +41,10 @@ func (a *assembler) ipv4(addrs []netip.Addr, whole func(netip.Addr) bool, l3 uin
 	a.transport(protocolsV4, l3, behind)
 }
 
-// Places in the IPv6 header, and its length, bytes (RFC 8200 §3).
+// Places in the IPv6 header, bytes (RFC 8200 §3).
 const (
 	nextHeaderV6  = 6
 	destinationV6 = 24
-	headerV6      = 40
 )
 
 // ipv6 is ipv4 for IPv6, and accepts what is to an address of a prefix and none of the others. An extension header is a protocol
@@ -57,7 +56,7 @@ func (a *assembler) ipv6(addrs []netip.Addr, whole func(netip.Addr) bool, prefix
 		within.inPrefix(p, l3)
 	}
 	a.toAddress(addrs, whole, func(addr netip.Addr, then bpf.Instruction) { a.matchV6(addr, l3, then) }, 9, within.code)
-	a.add(bpf.LoadConstant{Dst: bpf.RegX, Val: headerV6}, bpf.LoadAbsolute{Off: l3 + nextHeaderV6, Size: 1})
+	a.add(bpf.LoadConstant{Dst: bpf.RegX, Val: packet.IPv6Header}, bpf.LoadAbsolute{Off: l3 + nextHeaderV6, Size: 1})
 	a.transport(protocolsV6, l3, 0)
 }
 
@@ -66,7 +65,7 @@ func (a *assembler) notLocal(l3 uint32) {
 	a.add(
 		bpf.LoadAbsolute{Off: l3 + nextHeaderV6, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: packet.ProtoICMPv6, SkipTrue: 5},
-		bpf.LoadAbsolute{Off: l3 + headerV6, Size: 1},
+		bpf.LoadAbsolute{Off: l3 + packet.IPv6Header, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: packet.ICMPv6Listener, SkipTrue: 2},
 		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: packet.ICMPv6FirstLocal, SkipTrue: 2},
 		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: packet.ICMPv6LastLocal, SkipTrue: 1},

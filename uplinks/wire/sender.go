@@ -81,7 +81,7 @@ func (s *Sender) Queue(frame []byte) {
 // Frames with nothing behind the shortest header of either family.
 const (
 	minFrame   = packet.VnetLen + packet.EthernetLen + 20
-	minFrameV6 = packet.VnetLen + packet.EthernetLen + 40
+	minFrameV6 = packet.VnetLen + packet.EthernetLen + packet.IPv6Header
 )
 
 // headerLen is the length of the Ethernet, IP and transport headers of a super-packet in front of the payload, bytes.
@@ -105,7 +105,7 @@ func transportAt(frame []byte) int {
 	}
 	var p packet.Packet
 	if p.DecodeIPv6(b, l3); p.Kind == packet.Malformed {
-		return l3 + headerV6
+		return l3 + packet.IPv6Header
 	}
 	return int(p.L4)
 }
