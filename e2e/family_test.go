@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -22,10 +23,13 @@ type family struct {
 	ip            string // network of raw sockets
 	icmp, anyIP   string // of one of ICMP, and the address of one that is bound to no address
 	proto         int    // of ICMP
+	prohibited    string // how a ping tells that we refuse
 	request       icmp.Type
 	reply         icmp.Type
 	own, provider func(*lab.Uplink) netip.Addr // the gateway's address on an uplink, and the provider's
 	lan           netip.Addr                   // of the gateway on the LAN
+	host          func(*lab.Host) netip.Addr
+	table         nftables.TableFamily
 	setHops       func(net.PacketConn, int) error
 	// Addresses that routes lead to and no kernel has: all that comes from them is made by the test.
 	rawHosts            []netip.Addr
@@ -34,16 +38,18 @@ type family struct {
 
 var overIPv4 = &family{
 	name: api.FamilyIPv4, servers: lab.ServerAddrs, udp: "udp4", any: "0.0.0.0:0", ip: "ip4", icmp: "ip4:icmp", anyIP: "0.0.0.0",
-	proto: 1, request: ipv4.ICMPTypeEcho, reply: ipv4.ICMPTypeEchoReply,
+	proto: 1, prohibited: "code 13", request: ipv4.ICMPTypeEcho, reply: ipv4.ICMPTypeEchoReply,
 	own: (*lab.Uplink).Addr, provider: (*lab.Uplink).NextHop, lan: lab.GatewayLANAddr,
+	host: func(h *lab.Host) netip.Addr { return h.Addr }, table: nftables.TableFamilyIPv4,
 	setHops:  func(c net.PacketConn, n int) error { return ipv4.NewPacketConn(c).SetTTL(n) },
 	rawHosts: rawHosts, rawRemote: rawRemote, rawOther: rawOther,
 }
 
 var overIPv6 = &family{
 	name: api.FamilyIPv6, servers: lab.ServerAddrsV6, udp: "udp6", any: "[::]:0", ip: "ip6", icmp: "ip6:ipv6-icmp", anyIP: "::",
-	proto: 58, request: ipv6.ICMPTypeEchoRequest, reply: ipv6.ICMPTypeEchoReply,
+	proto: 58, prohibited: "code 1", request: ipv6.ICMPTypeEchoRequest, reply: ipv6.ICMPTypeEchoReply,
 	own: (*lab.Uplink).AddrV6, provider: func(u *lab.Uplink) netip.Addr { return u.PrefixV6().Addr().Next() }, lan: lab.GatewayLANAddrV6,
+	host: func(h *lab.Host) netip.Addr { return h.AddrV6 }, table: nftables.TableFamilyIPv6,
 	setHops:   func(c net.PacketConn, n int) error { return ipv6.NewPacketConn(c).SetHopLimit(n) },
 	rawHosts:  []netip.Addr{netip.MustParseAddr("fd00:10::77"), netip.MustParseAddr("fd00:10::78")},
 	rawRemote: netip.MustParseAddr("2001:db8:f::99"), rawOther: netip.MustParseAddr("2001:db8:f::98"),
@@ -68,7 +74,7 @@ func beginV6(t testing.TB, o lab.Options, config string) world {
 func beginV6From(t testing.TB, o lab.Options, config string) (w world, before lab.State) {
 	t.Helper()
 	o.IPv6 = true
-	g, topology, before := settledOn(t, o, api.DatapathUserspace, config)
+	g, topology, before := settledOn(t, o, datapath(t), config)
 	w = world{g, topology, topology.Hosts[0].Namespace, g.record()}
 	w.meetLAN()
 	for _, u := range w.Uplinks {

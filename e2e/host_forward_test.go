@@ -22,7 +22,7 @@ func TestHostPortForwards(t *testing.T) {
 	const toLAN, toHost = 8443, 8022
 	serveTCP(t, w.lan, toLAN)
 	serveTCP(t, w.Gateway, toHost)
-	f := newForwarding(t, w.Gateway)
+	f := newForwarding(t, w.Gateway, w.family)
 	for _, u := range w.Uplinks {
 		f.add(u.Device, unix.IPPROTO_TCP, toLAN, netip.AddrPortFrom(w.Hosts[0].Addr, toLAN))
 	}

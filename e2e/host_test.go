@@ -153,10 +153,10 @@ func testPortForwards(t *testing.T, w world) {
 	labtest.Must(t, err)
 	defer servers.Close()
 	ctx := labtest.Context(t)
-	inside := w.Hosts[0].Addr
+	inside := w.family.host(w.Hosts[0])
 	datagrams := netip.AddrPortFrom(inside, 9000)
 	serveUDP(t, w.lan, datagrams)
-	f := newForwarding(t, w.Gateway)
+	f := newForwarding(t, w.Gateway, w.family)
 	for _, u := range w.Uplinks {
 		for _, port := range []uint16{portBelow, portInside, portEphemeral} {
 			f.add(u.Device, unix.IPPROTO_UDP, port, datagrams)
@@ -167,13 +167,14 @@ func testPortForwards(t *testing.T, w world) {
 	}
 	labtest.Must(t, f.Flush())
 	for _, u := range w.Uplinks {
-		_, err := w.Internet.BulkDownload(ctx, u.Addr(), 1, 4<<20)
+		own := w.family.own(u)
+		_, err := w.Internet.BulkDownload(ctx, own, 1, 4<<20)
 		labtest.Must(t, err)
-		_, err = w.Internet.BulkUpload(ctx, u.Addr(), 2, 4<<20)
+		_, err = w.Internet.BulkUpload(ctx, own, 2, 4<<20)
 		labtest.Must(t, err)
 		askDirectly(t, w, u)
 		for _, port := range []uint16{portBelow, portInside, portEphemeral} {
-			service := netip.AddrPortFrom(u.Addr(), port)
+			service := netip.AddrPortFrom(own, port)
 			labtest.Must(t, askService(ctx, w.Internet, service, 1000))
 			labtest.Must(t, askStream(t, w.Internet, service))
 		}
@@ -196,11 +197,11 @@ type forwarding struct {
 	chain *nftables.Chain
 }
 
-func newForwarding(t testing.TB, ns *lab.Namespace) forwarding {
+func newForwarding(t testing.TB, ns *lab.Namespace, f *family) forwarding {
 	t.Helper()
 	c, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
 	labtest.Must(t, err)
-	table := c.AddTable(&nftables.Table{Name: "forwards", Family: nftables.TableFamilyIPv4})
+	table := c.AddTable(&nftables.Table{Name: "forwards", Family: f.table})
 	return forwarding{c, c.AddChain(&nftables.Chain{Name: "prerouting", Table: table, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest})}
 }
@@ -217,7 +218,7 @@ func (f forwarding) add(device string, proto byte, port uint16, to netip.AddrPor
 		equal(bytes16(port)),
 		&expr.Immediate{Register: 1, Data: to.Addr().AsSlice()},
 		&expr.Immediate{Register: 2, Data: bytes16(to.Port())},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.chain.Table.Family), RegAddrMin: 1, RegProtoMin: 2},
 	}})
 }
 

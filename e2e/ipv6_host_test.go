@@ -19,7 +19,7 @@ import (
 	"tapgw/internal/lab/labtest"
 )
 
-// TestIPv6Inbound is TestInbound over IPv6, but for port forwards.
+// TestIPv6Inbound is TestInbound over IPv6.
 func TestIPv6Inbound(t *testing.T) {
 	t.Parallel()
 	w := beginV6(t, lab.Options{}, inTurn)
@@ -29,6 +29,7 @@ func TestIPv6Inbound(t *testing.T) {
 	t.Run("service", func(t *testing.T) { testServices(t, w) })
 	t.Run("service on any address", func(t *testing.T) { testServicesAnywhere(t, w) })
 	t.Run("service that asks", func(t *testing.T) { testServiceThatAsks(t, w) })
+	t.Run("port forward", func(t *testing.T) { testPortForwards(t, w) })
 	t.Run("service of both families", func(t *testing.T) { testDualStackService(t, w) })
 }
 

@@ -66,7 +66,7 @@ func TestShortcutYieldsAtOnce(t *testing.T) {
 
 func addPortForward(t testing.TB, ns *lab.Namespace) (remove func()) {
 	t.Helper()
-	f := newForwarding(t, ns)
+	f := newForwarding(t, ns, overIPv4)
 	f.add("wan1", unix.IPPROTO_TCP, 8080, netip.AddrPortFrom(lab.GatewayLANAddr, 80))
 	labtest.Must(t, f.Flush())
 	return func() {

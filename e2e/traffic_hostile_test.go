@@ -45,7 +45,9 @@ func TestOpenRelay(t *testing.T) {
 
 func testOpenRelay(t *testing.T, w world, user bool) {
 	for _, device := range []string{"wan1", "wan2", "tapgw0"} {
-		watch(t, w.Gateway, device, "relayed", func(p *lab.Packet) bool { return p.Outgoing && marked(p) && p.IP.Id == foreignID })
+		watch(t, w.Gateway, device, "relayed", func(p *lab.Packet) bool {
+			return p.Outgoing && marked(p) && (p.IP != nil && p.IP.Id == foreignID || p.V6 != nil && p.V6.FlowLabel == foreignID)
+		})
 	}
 	inside, err := w.Gateway.StartCapture(lab.DeviceLAN, func(p *lab.Packet) bool { return p.Outgoing && marked(p) })
 	labtest.Must(t, err)

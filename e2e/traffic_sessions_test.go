@@ -125,12 +125,16 @@ func echo(c net.Conn, what string) error {
 func TestTableFull(t *testing.T) {
 	t.Parallel()
 	const room = 64
-	w := begin(t, lab.Options{}, fmt.Sprintf("nat: {max_sessions: %d}\n", room))
+	testTableFull(t, begin(t, lab.Options{}, fmt.Sprintf("nat: {max_sessions: %d}\n", room)), room)
+}
+
+func testTableFull(t *testing.T, w world, room int) {
 	ctx := labtest.Context(t)
+	server, echoes := w.family.servers[0], netip.AddrPortFrom(w.family.servers[0], lab.PortTCPEcho).String()
 	var conns []net.Conn
 	var refused error
 	for range room + 1 {
-		c, err := w.lan.Dial(ctx, "tcp4", echoServer)
+		c, err := w.lan.Dial(ctx, "tcp", echoes)
 		if refused = err; err != nil {
 			break
 		}
@@ -139,14 +143,14 @@ func TestTableFull(t *testing.T) {
 	}
 	for name, ns := range map[string]*lab.Namespace{"LAN": w.lan, "host": w.Gateway} {
 		begun := time.Now()
-		_, err := ns.Dial(ctx, "tcp4", echoServer)
+		_, err := ns.Dial(ctx, "tcp", echoes)
 		if !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.EACCES) || time.Since(begun) > 2*time.Second {
 			t.Errorf("a connection of the %s got %v after %s", name, err, time.Since(begun))
 		}
-		if v := visitFor(ns, lab.ServerAddrs[0], 200*time.Millisecond); v.err == nil {
+		if v := visitFor(ns, server, 200*time.Millisecond); v.err == nil {
 			t.Errorf("a datagram of the %s passed", name)
 		}
-		if _, err := ns.Ping(ctx, lab.ServerAddrs[0]); err == nil || !contains(err.Error(), "code 13") {
+		if _, err := ns.Ping(ctx, server); err == nil || !contains(err.Error(), w.family.prohibited) {
 			t.Errorf("an echo request of the %s got %v", name, err)
 		}
 	}
@@ -159,14 +163,17 @@ func TestTableFull(t *testing.T) {
 	if n := w.metric(`tapgw_sessions_refused_total{reason="table_full"}`); n < 5 {
 		t.Errorf("%g refusals counted", n)
 	}
-	if n, limit := w.metric(`tapgw_sessions{family="ipv4"}`), w.metric(`tapgw_sessions_limit{family="ipv4"}`); limit != room || n > limit || n < room*3/4 {
+	if n, limit := w.sessions(), w.metric(`tapgw_sessions_limit{family="`+w.family.name+`"}`); int(limit) != room || n > limit || int(n) < room*3/4 {
 		t.Errorf("%g sessions of %g", n, limit)
 	}
 	for _, c := range conns {
 		labtest.Must(t, c.Close())
 	}
-	eventually(t, "room for new sessions", func() bool { return visitFor(w.lan, lab.ServerAddrs[0], 100*time.Millisecond).err == nil })
+	eventually(t, "room for new sessions", func() bool { return visitFor(w.lan, server, 100*time.Millisecond).err == nil })
 }
+
+// sessions is how many there are of the family.
+func (w world) sessions() float64 { return w.metric(`tapgw_sessions{family="` + w.family.name + `"}`) }
 
 // metric scrapes the daemon and returns one value.
 func (g *gateway) metric(name string) float64 {
