@@ -210,7 +210,7 @@ func (d *Daemon) purge(table *nat.Table, old, s *uplinks.Snapshot) {
 func (d *Daemon) applyHost(s *uplinks.Snapshot, f uplinks.Facts) error {
 	return d.host.Apply(hostconf.Wanted{
 		TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Load().Name(), Uplinks: interfaces(s), Facts: f,
-		IPv6: len(addressesOn(d.tapAddresses)) > 0,
+		IPv6: d.capturesIPv6(),
 	})
 }
 
@@ -230,7 +230,7 @@ func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 		TAP: d.pumps.tap.Load().Name(), TAPIndex: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(),
 		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0, Exempt: d.cfg().NAT.Exempt,
 		Untracked: d.lan.sides[uplinks.IPv4].ports, UntrackedV6: d.lan.sides[uplinks.IPv6].ports,
-		IPv6: d.carriesIPv6(), NoMasqueradeV6: d.ruleset.noMasqueradeV6, AddressesV6: addressesOn(d.tapAddresses),
+		IPv6: d.capturesIPv6(), NoMasqueradeV6: d.ruleset.noMasqueradeV6, AddressesV6: addressesOn(d.tapAddresses),
 		Prefixes: d.prefixes(s),
 	}
 	for _, r := range d.pool {

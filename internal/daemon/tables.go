@@ -111,5 +111,5 @@ func (d *Daemon) hostOn(f uplinks.Family) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
-// carriesIPv6 reports whether packets of IPv6 are captured.
+// carriesIPv6 reports whether packets of IPv6 can be captured.
 func (d *Daemon) carriesIPv6() bool { return d.tables[uplinks.IPv6] != nil }

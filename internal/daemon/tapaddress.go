@@ -78,6 +78,9 @@ func addressesOn(t uplinks.TapAddresses) []netip.Addr {
 	return slices.DeleteFunc(append([]netip.Addr{t.Current}, t.Earlier...), func(a netip.Addr) bool { return !a.IsValid() })
 }
 
+// capturesIPv6 reports whether IPv6 has come by the TAP, as an uplink has or had it: that its packets could be carried is not enough.
+func (d *Daemon) capturesIPv6() bool { return len(addressesOn(d.tapAddresses)) > 0 }
+
 // captured is where traffic is captured: IPv6 as long as the TAP has an address of it.
 func (d *Daemon) captured() uplinks.Capture {
 	c, tap := d.cfg().TAP, d.pumps.tap.Load()

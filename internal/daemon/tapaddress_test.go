@@ -229,6 +229,35 @@ func TestTAPAddressesOfAKilledDaemon(t *testing.T) {
 	}
 }
 
+// TestFallbackOfWhatIsCaptured: IPv6 of the LAN that goes its own way, by an uplink without an address of its own, is not touched.
+func TestFallbackOfWhatIsCaptured(t *testing.T) {
+	h := newDualHost(t)
+	router := &netlink.Route{LinkIndex: h.wan.Attrs().Index, Gw: net.ParseIP("fe80::1"), Priority: 1024, Protocol: unix.RTPROT_RA}
+	labtest.Must(t, h.ns.Handle().RouteDel(router))
+	_, err := lab.Connect(lab.End{NS: h.ns, Device: "lan", Prefix: netip.MustParsePrefix("192.168.1.1/24")},
+		lab.End{NS: labtest.Namespace(t, "client"), Device: "eth0", Prefix: netip.MustParsePrefix("192.168.1.2/24")}, 0)
+	labtest.Must(t, err)
+	lan, err := h.ns.Handle().LinkByName("lan")
+	labtest.Must(t, err)
+	labtest.Must(t, h.ns.Handle().NeighSet(&netlink.Neigh{
+		LinkIndex: lan.Attrs().Index, State: unix.NUD_STALE, IP: net.ParseIP("192.168.1.2"), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 2},
+	}))
+	h.start()
+	fallsBack := func(when, table string, want bool) {
+		t.Helper()
+		tables, err := h.rules.Left()
+		labtest.Must(t, err)
+		if slices.Contains(tables, table) != want {
+			t.Errorf("%s: %v", when, tables)
+		}
+	}
+	fallsBack("no router of IPv6", "table ip tapgw_fallback", true)
+	fallsBack("no router of IPv6", "table ip6 tapgw_fallback", false)
+	labtest.Must(t, h.ns.Handle().RouteAdd(router))
+	h.look()
+	fallsBack("captured", "table ip6 tapgw_fallback", true)
+}
+
 func TestIPv6IsNotCapturedAgainstTheConfiguration(t *testing.T) {
 	h := newDualHost(t)
 	h.tables[uplinks.IPv6] = nil // as openTables leaves it with tap.ipv6: false
