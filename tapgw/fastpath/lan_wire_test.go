@@ -177,13 +177,20 @@ func (w *world) mustPass(t *testing.T, c *lab.Capture, from, to net.Conn, ttl ui
 	seen, err := c.AwaitAfter(labtest.Context(t), func(p *lab.Packet) bool { return bytes.Equal(p.Payload, payload) },
 		func() error { _, err := from.Write(payload); return err })
 	labtest.Must(t, err)
-	if seen.IP.TTL != ttl || seen.Problem != "" {
-		t.Errorf("%v has %d hops left, want %d; %s", seen, seen.IP.TTL, ttl, seen.Problem)
+	if left := hopsLeft(seen); left != ttl || seen.Problem != "" {
+		t.Errorf("%v has %d hops left, want %d; %s", seen, left, ttl, seen.Problem)
 	}
 	got := make([]byte, 100)
 	if n, err := to.Read(got); err != nil || !bytes.Equal(got[:n], payload) {
 		t.Errorf("read %q, error %v", got[:n], err)
 	}
+}
+
+func hopsLeft(p *lab.Packet) uint8 {
+	if p.V6 != nil {
+		return p.V6.HopLimit
+	}
+	return p.IP.TTL
 }
 
 // TestLANReroute: a session goes on past the host's forwarding until somebody says that routes changed, and after that only

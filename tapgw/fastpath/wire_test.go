@@ -20,6 +20,7 @@ import (
 	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/tapgw/tapdev"
+	"tapgw/uplinks"
 )
 
 // world is a LAN client behind a gateway whose sessions are opened by hand and whose TAP nobody reads: what arrives has
@@ -84,6 +85,10 @@ func (w *world) attach(t *testing.T, tap int, headerless bool) {
 	u := usable
 	u.Index, u.MTU, u.HeaderLess = up, 1500, headerless
 	w.set(t, u)
+	if w.family == uplinks.IPv6 {
+		u.Gateway = netip.MustParseAddr("fd01::1")
+		labtest.Must(t, w.SetUplink(uplinkID, w.family, u))
+	}
 	labtest.Must(t, w.gateway.Do(func() error {
 		if err := w.AttachTAP(tap); err != nil {
 			return err
@@ -109,11 +114,16 @@ func addDefault(t *testing.T, ns *lab.Namespace, via, device string) {
 }
 
 // session opens one from the client's port to the server's.
-func (w *world) session(t *testing.T, proto uint8, port, remotePort uint16) (ref nat.Ref, outside netip.AddrPort) {
+func (w *world) session(t *testing.T, proto uint8, port, remotePort uint16) (ref nat.Ref, outsideEnd netip.AddrPort) {
 	t.Helper()
-	s := sample{src: 0x0a000002, dst: 0xcb007109, sport: port, dport: remotePort, proto: proto}
+	s := sample{family: w.family, src: 0x0a000002, dst: 0xcb007109, sport: port, dport: remotePort, proto: proto}
 	ref = w.open(t, s.key())
-	return ref, netip.AddrPortFrom(netip.MustParseAddr("198.51.100.7"), w.table.Translation(ref).OutsidePort)
+	return ref, w.end(outside, w.table.Translation(ref).OutsidePort)
+}
+
+// end is an endpoint as sockets have it.
+func (w *world) end(addr uint32, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(w.addr(addr).Netip(), port)
 }
 
 // TestOnTheWire sends super-packets with unfinished checksums through both programs, finished before them or behind them.
@@ -144,8 +154,8 @@ func TestOnTheWire(t *testing.T) {
 func (w *world) datagrams(t *testing.T) {
 	const size, each, rounds = 1200, 8, 50
 	ref, outside := w.session(t, packet.ProtoUDP, 5000, 53)
-	here := udp(t, w.client, netip.AddrPortFrom(inside, 5000), netip.AddrPortFrom(server, 53), size)
-	there := udp(t, w.isp, netip.AddrPortFrom(server, 53), outside, size)
+	here := udp(t, w.client, w.end(0x0a000002, 5000), w.end(0xcb007109, 53), size)
+	there := udp(t, w.isp, w.end(0xcb007109, 53), outside, size)
 	for i := range rounds {
 		for _, pair := range [][2]net.Conn{{here, there}, {there, here}} {
 			data := bytes.Repeat([]byte{byte(i), 1, 2, 3, 4, 5, 6, 7}, size*each/8)
@@ -167,8 +177,8 @@ func (w *world) datagrams(t *testing.T) {
 func (w *world) bulk(t *testing.T) {
 	const length = 32 << 20
 	ref, outside := w.session(t, packet.ProtoTCP, 6000, 80)
-	a := established(t, w.client, netip.AddrPortFrom(inside, 6000), netip.AddrPortFrom(server, 80), 1000, 2000)
-	b := established(t, w.isp, netip.AddrPortFrom(server, 80), outside, 2000, 1000)
+	a := established(t, w.client, w.end(0x0a000002, 6000), w.end(0xcb007109, 80), 1000, 2000)
+	b := established(t, w.isp, w.end(0xcb007109, 80), outside, 2000, 1000)
 	here, there := a(), b()
 	ended := make(chan error, 4)
 	for _, conn := range []net.Conn{here, there} {
@@ -246,11 +256,16 @@ func checkNoBadChecksums(t *testing.T, ns *lab.Namespace) {
 // socket makes a connected one in a namespace; prepare runs between bind and connect.
 func socket(t *testing.T, ns *lab.Namespace, kind int, local, remote netip.AddrPort, prepare func(fd int) error) (fd int) {
 	t.Helper()
-	address := func(a netip.AddrPort) unix.Sockaddr {
+	domain, address := unix.AF_INET, func(a netip.AddrPort) unix.Sockaddr {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}
+	if local.Addr().Is6() {
+		domain, address = unix.AF_INET6, func(a netip.AddrPort) unix.Sockaddr {
+			return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+		}
+	}
 	labtest.Must(t, ns.Do(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0); err != nil {
+		if fd, err = unix.Socket(domain, kind|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
 		if err = prepare(fd); err == nil {
