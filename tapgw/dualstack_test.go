@@ -34,7 +34,7 @@ type dual struct {
 
 func newDual(t testing.TB, change ...func(*nat.Config)) dual {
 	t.Helper()
-	w := newWorld(t)
+	w := newWorld(t, change...)
 	table := newWorld(t, append(change, func(c *nat.Config) { c.IPv6 = true })...).table
 	scheduler, err := policy.New("failover")
 	if err != nil {
