@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"golang.org/x/net/ipv4"
 )
 
 // Ports of the servers that StartServers starts.
@@ -44,8 +42,8 @@ func StartServers(n *Namespace) (*Servers, error) {
 		s.startHTTP(n, PortHTTP, NewHandler()),
 		s.startTCP(n, PortTCPEcho, echo),
 		s.startTCP(n, PortBulk, serveBulk),
-		s.startUDPEcho(n, PortUDPEcho),
-		s.startUDPEchoV6(n, PortUDPEcho),
+		s.startUDPEcho(n, "udp4", PortUDPEcho),
+		s.startUDPEcho(n, "udp6", PortUDPEcho),
 	)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -185,33 +183,3 @@ func (c idleConn) Write(b []byte) (int, error) {
 }
 
 func echo(c net.Conn) { _, _ = io.Copy(c, c) }
-
-// startUDPEcho answers each datagram, from the address it was sent to, with its source ("ip:port"), a space and itself.
-func (s *Servers) startUDPEcho(n *Namespace, port int) error {
-	conn, err := n.ListenPacket("udp4", ":"+strconv.Itoa(port))
-	if err != nil {
-		return fmt.Errorf("start UDP echo: %w", err)
-	}
-	p := ipv4.NewPacketConn(conn)
-	s.closers = append(s.closers, conn)
-	if err := p.SetControlMessage(ipv4.FlagDst, true); err != nil {
-		return fmt.Errorf("start UDP echo: %w", err)
-	}
-	s.tasks.Go(func() { echoDatagrams(p) })
-	return nil
-}
-
-func echoDatagrams(p *ipv4.PacketConn) {
-	buf := make([]byte, maxPacket)
-	for {
-		n, cm, src, err := p.ReadFrom(buf)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil || cm == nil {
-			continue // an ICMP error about an earlier answer
-		}
-		answer := append([]byte(src.String()+" "), buf[:n]...)
-		_, _ = p.WriteTo(answer, &ipv4.ControlMessage{Src: cm.Dst}, src) // lost answers are the client's to notice
-	}
-}

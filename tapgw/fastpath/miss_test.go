@@ -264,29 +264,23 @@ func TestSessionOver(t *testing.T) {
 
 // TestHelped: packets that a helper must see are no hits in either direction, until it needs to see no more.
 func TestHelped(t *testing.T) {
-	eachFamily(t, func(t *testing.T, rig *rig) {
-		for _, s := range samplesOf(rig.family) {
-			b := rig.binding()
-			b.Helped = true
-			ref, err := rig.table.Open(s.key(), b, offset)
-			if err != nil {
-				t.Fatal(err)
-			}
-			tr := rig.table.Translation(ref)
-			rig.mustMiss(t, ref, true, s.build(), 0)
-			rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
-			rig.table.EndHelp(ref)
-			rig.mustHit(t, s, ref)
-		}
+	eachBound(t, func(b *nat.Binding) { b.Helped = true }, func(rig *rig, s sample, ref nat.Ref) {
+		rig.table.EndHelp(ref)
+		rig.mustHit(t, s, ref)
 	})
 }
 
 // TestTurned: packets to an outside endpoint of ours are no hits in either direction.
 func TestTurned(t *testing.T) {
+	eachBound(t, func(b *nat.Binding) { b.Turned = true }, func(*rig, sample, nat.Ref) {})
+}
+
+// eachBound opens each sample with a changed binding, which makes its packets no hits, and goes on with it.
+func eachBound(t *testing.T, change func(*nat.Binding), then func(*rig, sample, nat.Ref)) {
 	eachFamily(t, func(t *testing.T, rig *rig) {
 		for _, s := range samplesOf(rig.family) {
 			b := rig.binding()
-			b.Turned = true
+			change(&b)
 			ref, err := rig.table.Open(s.key(), b, offset)
 			if err != nil {
 				t.Fatal(err)
@@ -294,6 +288,7 @@ func TestTurned(t *testing.T) {
 			tr := rig.table.Translation(ref)
 			rig.mustMiss(t, ref, true, s.build(), 0)
 			rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
+			then(rig, s, ref)
 		}
 	})
 }

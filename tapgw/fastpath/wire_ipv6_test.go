@@ -21,7 +21,7 @@ import (
 const tapRouter = "fe80::7467"
 
 // newWorldV6 is newWorld with IPv6 as well, whose sessions the rig then has. Endpoints have the addresses of samples.
-func newWorldV6(t *testing.T, connect func(near, far lab.End, mtu int) (*lab.Link, error), headerless bool, o *lab.Offloads) *world {
+func newWorldV6(t *testing.T, connect connector, headerless bool, o *lab.Offloads) *world {
 	t.Helper()
 	w := newWorld(t, connect, headerless, o)
 	w.rig = newRigOf(t, uplinks.IPv6)
@@ -79,27 +79,10 @@ func routeV6(t *testing.T, ns *lab.Namespace, dst, via, device string) {
 
 // TestOnTheWireIPv6 is TestOnTheWire for IPv6.
 func TestOnTheWireIPv6(t *testing.T) {
-	all := lab.Offloads{TxChecksum: true, RxChecksum: true, TSO: true, GSO: true, GRO: true}
-	for _, c := range []struct {
-		name       string
-		connect    func(near, far lab.End, mtu int) (*lab.Link, error)
-		headerless bool
-		offloads   *lab.Offloads
-	}{
-		{"Ethernet with offloads", lab.Connect, false, &all},
-		{"Ethernet without", lab.Connect, false, &lab.Offloads{RxChecksum: true}},
-		{"header-less", lab.ConnectTUN, true, nil},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWorldV6(t, c.connect, c.headerless, c.offloads)
-			w.bulk(t)
-			w.datagrams(t)
-			for _, ns := range []*lab.Namespace{w.client, w.gateway, w.isp} {
-				checkNoBadChecksums(t, ns)
-				checkNoneOfIPv6(t, ns)
-			}
-		})
-	}
+	eachWire(t, newWorldV6, func(t *testing.T, ns *lab.Namespace) {
+		checkNoBadChecksums(t, ns)
+		checkNoneOfIPv6(t, ns)
+	})
 }
 
 // checkNoneOfIPv6 is checkNoBadChecksums for the counters of IPv6.

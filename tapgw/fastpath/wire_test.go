@@ -37,7 +37,7 @@ var (
 	inside = netip.MustParseAddr("10.0.0.2")
 )
 
-func newWorld(t *testing.T, connect func(near, far lab.End, mtu int) (*lab.Link, error), headerless bool, o *lab.Offloads) *world {
+func newWorld(t *testing.T, connect connector, headerless bool, o *lab.Offloads) *world {
 	t.Helper()
 	w := &world{client: labtest.Namespace(t, "client"), gateway: labtest.Namespace(t, "gateway"), isp: labtest.Namespace(t, "isp")}
 	must, prefix := func(err error) { t.Helper(); labtest.Must(t, err) }, netip.MustParsePrefix
@@ -127,11 +127,17 @@ func (w *world) end(addr uint32, port uint16) netip.AddrPort {
 }
 
 // TestOnTheWire sends super-packets with unfinished checksums through both programs, finished before them or behind them.
-func TestOnTheWire(t *testing.T) {
+func TestOnTheWire(t *testing.T) { eachWire(t, newWorld, checkNoBadChecksums) }
+
+// connector joins two namespaces by a link.
+type connector = func(near, far lab.End, mtu int) (*lab.Link, error)
+
+// eachWire moves traffic over uplinks of each kind, after which check looks at every host.
+func eachWire(t *testing.T, build func(*testing.T, connector, bool, *lab.Offloads) *world, check func(*testing.T, *lab.Namespace)) {
 	all := lab.Offloads{TxChecksum: true, RxChecksum: true, TSO: true, GSO: true, GRO: true}
 	for _, c := range []struct {
 		name       string
-		connect    func(near, far lab.End, mtu int) (*lab.Link, error)
+		connect    connector
 		headerless bool
 		offloads   *lab.Offloads // of the gateway's devices: what they do not do is done behind our programs
 	}{
@@ -140,11 +146,11 @@ func TestOnTheWire(t *testing.T) {
 		{"header-less", lab.ConnectTUN, true, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t, c.connect, c.headerless, c.offloads)
+			w := build(t, c.connect, c.headerless, c.offloads)
 			w.bulk(t)
 			w.datagrams(t)
 			for _, ns := range []*lab.Namespace{w.client, w.gateway, w.isp} {
-				checkNoBadChecksums(t, ns)
+				check(t, ns)
 			}
 		})
 	}

@@ -246,13 +246,18 @@ func TestChangesAreFollowed(t *testing.T) {
 func TestManyPortRanges(t *testing.T) {
 	w := newWorld(t)
 	wanted := w.wanted()
-	wanted.Ports = nil
-	for p := 1024; p < 65535; p += 2 {
-		wanted.Ports = append(wanted.Ports, PortRange{uint16(p), uint16(p)})
-	}
+	wanted.Ports = evenPorts()
 	w.apply(wanted)
 	w.unanswered(w.syn(w.isp1, hostOnISP1, 65534), w.isp1, hostOnISP1)
 	w.reach(w.isp1, hostOnISP1, 65535, w.listen(w.host, 65535))
+}
+
+// evenPorts is as many ranges as there can be.
+func evenPorts() (ranges []PortRange) {
+	for p := 1024; p < 65535; p += 2 {
+		ranges = append(ranges, PortRange{uint16(p), uint16(p)})
+	}
+	return ranges
 }
 
 // TestTags: a tag with a priority and no VLAN hides nothing from the rules, in the frame or beside it; they leave frames of

@@ -98,10 +98,7 @@ func TestPoolPortsOfIPv6AreHidden(t *testing.T) {
 func TestManyPortRangesOfIPv6(t *testing.T) {
 	w := newWorldV6(t)
 	wanted := w.wantedV6()
-	wanted.Ports = nil
-	for p := 1024; p < 65535; p += 2 {
-		wanted.Ports = append(wanted.Ports, PortRange{uint16(p), uint16(p)})
-	}
+	wanted.Ports = evenPorts()
 	w.apply(wanted)
 	w.unanswered(w.syn(w.isp1, hostOnISP1V6, 65534), w.isp1, hostOnISP1V6)
 	w.reach(w.isp1, hostOnISP1V6, 65535, w.listen(w.host, 65535))
