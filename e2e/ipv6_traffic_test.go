@@ -61,3 +61,26 @@ func TestIPv6IsPreferred(t *testing.T) {
 		t.Errorf("curl was seen as %s (%v)", seen, err)
 	}
 }
+
+// TestIPv6UnusualUplinks: IPv6 of an ordinary uplink, one that takes less, and one without Ethernet headers, from the host and the LAN.
+func TestIPv6UnusualUplinks(t *testing.T) {
+	t.Parallel()
+	w := beginV6(t, lab.Options{Uplinks: []lab.UplinkOptions{{}, {MTU: smallestMTU}, {HeaderLess: true}}}, inTurn)
+	for _, u := range w.Uplinks {
+		watchUplink(t, w.Gateway, u)
+		watch(t, w.Internet, u.ISP.Name(), "", nil)
+		_, err := w.Internet.Ping(labtest.Context(t), u.AddrV6())
+		labtest.Must(t, err)
+	}
+	for name, ns := range map[string]*lab.Namespace{"host": w.Gateway, "lan": w.lan} {
+		t.Run(name, func(t *testing.T) {
+			expectAllUplinks(t, w, visitAll(t, w, ns))
+			testUDP(t, w, ns)
+			testRefused(t, w, ns)
+			for range w.Uplinks {
+				labtest.Must(t, pingLarge(labtest.Context(t), ns, w.family.servers[0], 1000))
+			}
+		})
+	}
+	testServices(t, w)
+}

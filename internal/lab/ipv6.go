@@ -137,8 +137,9 @@ func (u *Uplink) AddRouterV6() error {
 	if err != nil {
 		return err
 	}
-	r := netlink.Route{
-		Family: unix.AF_INET6, Dst: ipNet(defaultRouteV6), Gw: routerV6.AsSlice(), LinkIndex: index, Priority: metricV6, Protocol: unix.RTPROT_RA,
+	r := netlink.Route{Family: unix.AF_INET6, Dst: ipNet(defaultRouteV6), LinkIndex: index, Priority: metricV6, Protocol: unix.RTPROT_RA}
+	if !u.options.HeaderLess {
+		r.Gw = routerV6.AsSlice()
 	}
 	if err := u.gateway.handle.RouteAppend(&r); err != nil {
 		return fmt.Errorf("namespace %s: add the default route by %s: %w", u.gateway.name, u.Device, err)

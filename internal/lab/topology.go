@@ -39,7 +39,7 @@ type Options struct {
 	InnerRouter bool            // a router on the LAN with a host of its own behind it
 	RPFilter    int             // net.ipv4.conf.*.rp_filter of the gateway
 	Offloads    *Offloads       // of every veth on the path; nil for the kernel's defaults
-	IPv6        bool            // beside IPv4, but for header-less uplinks and what is behind an inner router
+	IPv6        bool            // beside IPv4, but for what is behind an inner router
 }
 
 // UplinkOptions describe one uplink.
