@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables/expr"
+
 	"tapgw/api"
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
@@ -70,6 +72,33 @@ func TestKernelCarriesIPv6(t *testing.T) {
 				t.Errorf("the uplinks' figures are %d bytes received, %d sent", receivedNow-received, sentNow-sent)
 			}
 		})
+	}
+}
+
+// TestShortcutOfEachFamily: forward rules for one family switch its shortcut off, see its packets, and leave the other's alone.
+func TestShortcutOfEachFamily(t *testing.T) {
+	t.Parallel()
+	w := beginShortcutV6(t, inTurn)
+	for name, c := range map[string]struct {
+		of     *family
+		v4, v6 bool // still on
+	}{"IPv4": {overIPv4, false, true}, "IPv6": {overIPv6, true, false}} {
+		remove := addForwardRulesOf(t, w.Gateway, c.of.table, [][]expr.Any{{&expr.Counter{}}})
+		eventually(t, "the shortcut of "+name+" alone off", func() bool {
+			s := w.status()
+			return s.LANShortcut == c.v4 && s.LANShortcutIPv6 == c.v6 && contains(s.LANShortcutReason+s.LANShortcutIPv6Reason, "user_filter")
+		})
+		v4, v6 := w.forwarded(), w.forwardedV6()
+		for _, f := range []*family{overIPv4, overIPv6} {
+			w.family = f
+			testBulk(t, w, w.lan)
+		}
+		v4, v6 = w.forwarded()-v4, w.forwardedV6()-v6
+		if (v4 < fewForwarded) != c.v4 || (v6 < fewForwarded) != c.v6 {
+			t.Errorf("with rules for %s, the host forwarded %d packets of IPv4 and %d of IPv6", name, v4, v6)
+		}
+		remove()
+		eventually(t, "both shortcuts", func() bool { s := w.status(); return s.LANShortcut && s.LANShortcutIPv6 })
 	}
 }
 

@@ -126,9 +126,15 @@ func onInterface(name string) []expr.Any {
 // addForwardRules makes a forward chain as users do, until the function it returns is called.
 func addForwardRules(t testing.TB, ns *lab.Namespace, rules [][]expr.Any) (remove func()) {
 	t.Helper()
+	return addForwardRulesOf(t, ns, nftables.TableFamilyINet, rules)
+}
+
+// addForwardRulesOf is addForwardRules for packets of one family.
+func addForwardRulesOf(t testing.TB, ns *lab.Namespace, family nftables.TableFamily, rules [][]expr.Any) (remove func()) {
+	t.Helper()
 	c, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
 	labtest.Must(t, err)
-	table := c.AddTable(&nftables.Table{Name: "user_filter", Family: nftables.TableFamilyINet})
+	table := c.AddTable(&nftables.Table{Name: "user_filter", Family: family})
 	chain := c.AddChain(&nftables.Chain{Name: "forward", Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
 	for _, r := range rules {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -216,4 +217,22 @@ func forwardedV6(t *testing.T, ns *lab.Namespace) string {
 	}
 	t.Fatal("cannot read the number of forwarded datagrams")
 	return ""
+}
+
+// TestWithoutIPv6: where there is no room for sessions of IPv6, it passes all programs as it is.
+func TestWithoutIPv6(t *testing.T) {
+	labtest.RequireRoot(t)
+	p, err := Load(Config{Seed: seed, MaxSessions: sessions, Secret: secret})
+	labtest.Must(t, err)
+	defer func() { labtest.Must(t, p.Close()) }()
+	labtest.Must(t, p.SetHops(uplinks.IPv6, []Hop{{Index: 1, MTU: mtu}}))
+	labtest.Must(t, p.SetAddresses(0, uplinks.IPv6, []nat.PortArrays{{Outside: addressOf(uplinks.IPv6, outside), TCP: -1, UDP: -1}}))
+	for _, s := range samplesOf(uplinks.IPv6) {
+		s.dst = outside
+		for name, program := range map[string]*ebpf.Program{"TAP": p.egress, "LAN": p.lan, "uplink": p.ingresses[variant{0, false}]} {
+			if code, got := run(t, program, s.build(), 0); code != codeNext || !bytes.Equal(got, s.build()) {
+				t.Errorf("%s: code %d and\n%x", name, int32(code), got)
+			}
+		}
+	}
 }
