@@ -24,6 +24,7 @@ func TestReadingCommands(t *testing.T) {
 		{"status", healthy(), "status", 0},
 		{"status.json", healthy(), "status --json", 0},
 		{"status-guarded", guarded(), "status", 0},
+		{"status-guarded-ipv6", guardedV6(), "status", 0},
 		{"status-guarded.json", guarded(), "status --json", 0},
 		{"status-bypassed", bypassed(), "status", 0},
 		{"status-bypassed.json", bypassed(), "status --json", 0},

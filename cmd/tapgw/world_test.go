@@ -145,6 +145,13 @@ func guarded() *fakeDaemon {
 	return d
 }
 
+// guardedV6 has one for IPv6 alone.
+func guardedV6() *fakeDaemon {
+	d := healthy()
+	d.State.LANShortcutIPv6Reason = "nftables: chain ip6 filter/forward has rules"
+	return d
+}
+
 // bypassed has filters and queues that the kernel's datapath passes by.
 func bypassed() *fakeDaemon {
 	d := healthy()
