@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,6 +65,34 @@ func TestRenumberedPrefix(t *testing.T) {
 		t.Errorf("the connection of before: %v", err)
 	}
 	w.events.none(0, begun, func(e api.Event) bool { return e.Kind == api.EventRepair })
+}
+
+// TestRestartedDaemonHasItsIPv6Address: what the host sends from the TAP's address goes on when the daemon was killed and is back.
+func TestRestartedDaemonHasItsIPv6Address(t *testing.T) {
+	t.Parallel()
+	w := beginV6(t, lab.Options{}, inTurn)
+	datagrams, err := w.Gateway.Dial(labtest.Context(t), "udp6", netip.AddrPortFrom(lab.ServerAddrsV6[0], lab.PortUDPEcho).String())
+	labtest.Must(t, err)
+	defer datagrams.Close()
+	answered := func() bool { // the echo server tells from where it was asked, too
+		_, err := datagrams.Write([]byte("ask"))
+		labtest.Must(t, errors.Join(err, datagrams.SetReadDeadline(time.Now().Add(time.Second))))
+		_, err = datagrams.Read(make([]byte, 100))
+		return err == nil
+	}
+	eventually(t, "an answer", answered)
+	stream := w.connect(w.Gateway, "wan1")
+	before := w.sourceV6()
+	w.kill()
+	w.restart()
+	w.awaitUp(w.Topology)
+	if after := w.sourceV6(); after != before {
+		t.Errorf("sends from %s, before the crash from %s", after, before)
+	}
+	eventually(t, "an answer on the same socket", answered)
+	if err := stream.talk(); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection of before: %v", err)
+	}
 }
 
 // awaitUpV6 waits until an uplink is up to IPv6 with a first address that fits.

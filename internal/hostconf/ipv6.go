@@ -12,7 +12,8 @@ func (w Wanted) lanV6(known []string) []string {
 
 // routingV6 switches forwarding on where hosts of IPv6 are behind us: on interface by interface where the kernel can (Linux 6.17),
 // else on all. Where the user has it on, nothing is to be done. A router hears no advertisements, and the default routes made of
-// them are gone at once, unless accept_ra is 2, which is therefore set before.
+// them are gone at once, unless accept_ra is 2, which is therefore set before. An interface that is a router by itself still hears
+// them, so that any host of the LAN could make itself an uplink: there accept_ra becomes 0.
 func routingV6(w Wanted, lan []string, was func(string) (string, bool)) (list []setting) {
 	all, known := was(forwardingV6)
 	if !w.IPv6 || !known {
@@ -21,20 +22,21 @@ func routingV6(w Wanted, lan []string, was func(string) (string, bool)) (list []
 	_, single := was(sysctlPathV6(w.TAP, "force_forwarding"))
 	wanted := len(lan) > 0 && all == "0"
 	if all == "1" || wanted && !single {
-		list = raise(list, w.Uplinks, "accept_ra", "1", "2", was)
+		list = change(list, w.Uplinks, "accept_ra", "1", "2", was)
 	}
 	switch {
 	case !wanted:
 	case single:
-		list = raise(list, append(append([]string{w.TAP}, lan...), w.Uplinks...), "force_forwarding", "0", "1", was)
+		list = change(list, append(append([]string{w.TAP}, lan...), w.Uplinks...), "force_forwarding", "0", "1", was)
+		list = change(list, lan, "accept_ra", "1", "0", was)
 	default:
 		list = append(list, setting{forwardingV6, "1"})
 	}
 	return list
 }
 
-// raise adds a setting of IPv6 where it has another value.
-func raise(list []setting, interfaces []string, name, from, to string, was func(string) (string, bool)) []setting {
+// change adds a setting of IPv6 where it has the value from.
+func change(list []setting, interfaces []string, name, from, to string, was func(string) (string, bool)) []setting {
 	for _, iface := range interfaces {
 		path := sysctlPathV6(iface, name)
 		if own, ok := was(path); ok && own == from {

@@ -71,7 +71,8 @@ func TestSettingsOfIPv6(t *testing.T) {
 		{"router", w, lan, map[string]string{"all/forwarding": "1", "wan/accept_ra": "1"}, []setting{{"wan/accept_ra", "2"}}},
 		{"router without LAN", w, nil, map[string]string{"all/forwarding": "1", "wan/accept_ra": "2"}, nil},
 		{"LAN, later kernel", w, lan, map[string]string{"all/forwarding": "0", "wan/accept_ra": "1", "tap/force_forwarding": "0",
-			"wan/force_forwarding": "0", "lan/force_forwarding": "1"}, []setting{{"tap/force_forwarding", "1"}, {"wan/force_forwarding", "1"}}},
+			"wan/force_forwarding": "0", "lan/force_forwarding": "1", "lan/accept_ra": "1"},
+			[]setting{{"tap/force_forwarding", "1"}, {"wan/force_forwarding", "1"}, {"lan/accept_ra", "0"}}},
 		{"router, later kernel", w, lan, map[string]string{"all/forwarding": "1", "wan/accept_ra": "1", "tap/force_forwarding": "0"},
 			[]setting{{"wan/accept_ra", "2"}}},
 	} {
@@ -207,7 +208,7 @@ func TestForwardingInterfaceByInterface(t *testing.T) {
 	}
 	w := homeV6(device, device) // anything that says that the kernel can
 	before := map[string]string{forwardingV6: "0", sysctlPathV6(device, "accept_ra"): "1", sysctlPathV6(device, "force_forwarding"): "0",
-		sysctlPathV6(lab.DeviceLAN, "force_forwarding"): "0"}
+		sysctlPathV6(lab.DeviceLAN, "force_forwarding"): "0", sysctlPathV6(lab.DeviceLAN, "accept_ra"): "1"}
 	host := r.topo.Hosts[0]
 	beyond := netip.MustParseAddr("2001:db8:1::1") // at the provider, which has no way back to the LAN: an error would come before
 	passes := func() bool {
@@ -227,7 +228,8 @@ func TestForwardingInterfaceByInterface(t *testing.T) {
 	}
 	r.do(func() error { return r.g.Apply(w) })
 	r.expect("with a LAN", map[string]string{forwardingV6: "0", sysctlPathV6(device, "accept_ra"): "1",
-		sysctlPathV6(device, "force_forwarding"): "1", sysctlPathV6(lab.DeviceLAN, "force_forwarding"): "1"})
+		sysctlPathV6(device, "force_forwarding"): "1", sysctlPathV6(lab.DeviceLAN, "force_forwarding"): "1",
+		sysctlPathV6(lab.DeviceLAN, "accept_ra"): "0"})
 	if !r.g.ForwardingV6(device) {
 		t.Error("our forwarding is taken for the user's")
 	}
