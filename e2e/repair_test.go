@@ -113,12 +113,14 @@ func TestRepair(t *testing.T) {
 	w.events.none(0, time.Time{}, leaves(api.StateUp))
 }
 
-// settledState is the gateway's state once what the LAN needs is in it.
+// settledState is the gateway's state once what the LAN needs is in it, read twice as it cannot be read at one moment.
 func (w world) settledState() (state lab.State) {
 	w.t.Helper()
 	eventually(w.t, "rules for the LAN", func() bool {
+		before := w.state()
 		state = w.state()
-		return slices.ContainsFunc(state, func(line string) bool { return strings.Contains(line, "tapgw_fallback forward") })
+		return slices.Equal(before, state) &&
+			slices.ContainsFunc(state, func(line string) bool { return strings.Contains(line, "tapgw_fallback forward") })
 	})
 	return state
 }

@@ -13,7 +13,7 @@ type Capture struct {
 	TapGateway netip.Addr // the gateway's address on it
 	// TapAddressV6 is the host's IPv6 address on it, invalid while IPv6 is not captured; TapGatewayV6 is link-local.
 	TapAddressV6, TapGatewayV6 netip.Addr
-	// Steered says that the kernel sends what comes out of the TAP with an uplink's own address by that uplink.
+	// Steered says that the kernel sends what comes out of the TAP with an uplink's own address by that uplink, whichever family.
 	Steered bool
 }
 
@@ -47,7 +47,7 @@ func Plan(s *Snapshot, f Facts, c Capture) Wanted {
 		for _, u := range s.Uplinks {
 			w.Routes = append(w.Routes, uplinkRoutes(v, u, family)...)
 		}
-		if family == IPv6 || !c.Steered || !v.plain(s) {
+		if !c.steers(family) || !v.plain(s.For(family)) {
 			w.Rules = append(w.Rules, rules(v, s, family)...)
 		}
 	}
@@ -76,6 +76,11 @@ func (w *Wanted) captureIPv6(s *Snapshot, f Facts, c Capture) {
 	w.Demote = append(w.Demote, capture.demote...)
 }
 
+// steers reports whether what has an uplink's own address of a family comes out of the TAP, and is sent on in the kernel.
+func (c *Capture) steers(f Family) bool {
+	return c.Steered && (f == IPv4 || c.TapAddressV6.IsValid())
+}
+
 // plain reports whether routing does without rules, any of which makes the kernel look up the routes of every packet anew,
 // twice: what goes through the TAP is steered there, sockets that are bound to a device find its default route, and no
 // neighbour of one uplink is looked for on another.
@@ -90,7 +95,9 @@ func (v *view) plain(s *Snapshot) bool {
 		}
 		var own []netip.Prefix
 		for _, a := range v.addresses[u.Index] {
-			own = append(own, onLinkPrefix(a))
+			if p := onLinkPrefix(a); p.Addr().Is4() || !p.Addr().IsLinkLocalUnicast() { // whose neighbours the link tells apart
+				own = append(own, p)
+			}
 		}
 		if slices.ContainsFunc(own, func(p netip.Prefix) bool { return slices.ContainsFunc(others, p.Overlaps) }) {
 			return false

@@ -1,6 +1,7 @@
 package uplinks
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -82,6 +83,26 @@ func TestIPv6IsNotCaptured(t *testing.T) {
 		}
 		if name == "no uplink has IPv6" && !reflect.DeepEqual(w, planOf(c.world, tap)) {
 			t.Errorf("%s: another plan than without: %+v", name, w)
+		}
+	}
+}
+
+// TestRulesOfIPv6OnlyWhereNeeded is TestRulesOnlyWhereNeeded for IPv6, which is steered only while it is captured.
+func TestRulesOfIPv6OnlyWhereNeeded(t *testing.T) {
+	steered := tapV6
+	steered.Steered = true
+	notCaptured := steered
+	notCaptured.TapAddressV6 = netip.Addr{}
+	for name, c := range map[string]struct {
+		world   *world
+		capture Capture
+		rules   bool
+	}{
+		"steered": {dual(), steered, false}, "not steered": {dual(), tapV6, true}, "not captured": {dual(), notCaptured, true},
+	} {
+		got := planOf(c.world, c.capture)
+		if any := slices.ContainsFunc(got.Rules, func(r Rule) bool { return r.Source.Addr().Is6() }); any != c.rules {
+			t.Errorf("%s: rules %+v", name, got.Rules)
 		}
 	}
 }
