@@ -146,12 +146,19 @@ func inject(t testing.TB, ns *lab.Namespace, device string, frames ...[]byte) {
 // nothing malformed and nothing that is not its own, and everybody goes on.
 func TestHostileFrames(t *testing.T) {
 	t.Parallel()
-	w := begin(t, lab.Options{}, inTurn)
-	conns := dialAll(t, w.lan, 10)
+	testHostile(t, begin(t, lab.Options{}, inTurn), hostile)
+}
+
+// testHostile has three sides send frames from and to MAC addresses and endpoints, as wrong makes them; sessions go on, and nothing
+// malformed leaves, or with a foreign source.
+func testHostile(t *testing.T, w world, wrong func(t testing.TB, macs [2]net.HardwareAddr, src, dst netip.AddrPort) [][]byte) {
+	server := w.family.servers[0]
+	conns := dialAllTo(t, w.lan, netip.AddrPortFrom(server, lab.PortTCPEcho), 10)
 	for _, u := range w.Uplinks {
+		foreign := hasForeignSource(u)
 		expectNone(t, w.Gateway, u.Device, func(p *lab.Packet) bool {
-			malformed := p.IP == nil && contains(p.Problem, "malformed")
-			return p.Outgoing && (malformed || p.IP != nil && p.Src.Addr() != u.Addr())
+			malformed := p.IP == nil && p.V6 == nil && contains(p.Problem, "malformed")
+			return p.Outgoing && malformed || foreign(p)
 		})
 	}
 	mapped := conns[0].LocalAddr().(*net.TCPAddr).AddrPort().Port()
@@ -159,8 +166,7 @@ func TestHostileFrames(t *testing.T) {
 	if !ok {
 		t.Fatal("a session is not listed")
 	}
-	first, host := w.Uplinks[0], w.Hosts[0].Addr
-	server := lab.ServerAddrs[0]
+	first, host := w.Uplinks[0], w.family.host(w.Hosts[0])
 	lan := [2]net.HardwareAddr{{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 0xaa}}
 	tap := [2]net.HardwareAddr{tapMAC, routerMAC}
 	wan := [2]net.HardwareAddr{first.Link.Far.MAC, first.Link.Near.MAC}
@@ -169,9 +175,9 @@ func TestHostileFrames(t *testing.T) {
 		device string
 		frames [][]byte
 	}{
-		{w.lan, lab.DeviceHost, hostile(t, lan, netip.AddrPortFrom(host, mapped), netip.AddrPortFrom(server, lab.PortTCPEcho))},
-		{first.ISP, lab.DeviceCustomer, hostile(t, wan, netip.AddrPortFrom(server, lab.PortTCPEcho), netip.AddrPortFrom(first.Addr(), s.Outside.Port()))},
-		{w.Gateway, "tapgw0", hostile(t, tap, netip.AddrPortFrom(host, mapped), netip.AddrPortFrom(server, lab.PortTCPEcho))},
+		{w.lan, lab.DeviceHost, wrong(t, lan, netip.AddrPortFrom(host, mapped), netip.AddrPortFrom(server, lab.PortTCPEcho))},
+		{first.ISP, lab.DeviceCustomer, wrong(t, wan, netip.AddrPortFrom(server, lab.PortTCPEcho), netip.AddrPortFrom(w.family.own(first), s.Outside.Port()))},
+		{w.Gateway, "tapgw0", wrong(t, tap, netip.AddrPortFrom(host, mapped), netip.AddrPortFrom(server, lab.PortTCPEcho))},
 	} {
 		t.Logf("%d frames by %s", len(c.frames), c.device)
 		for batch := range chunks(c.frames, 200) {

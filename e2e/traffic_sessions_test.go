@@ -63,6 +63,12 @@ func TestThousandSessions(t *testing.T) {
 // dialAll opens connections to the echo server that stay open until the test ends.
 func dialAll(t testing.TB, ns *lab.Namespace, count int) []net.Conn {
 	t.Helper()
+	return dialAllTo(t, ns, netip.MustParseAddrPort(echoServer), count)
+}
+
+// dialAllTo is dialAll for any server.
+func dialAllTo(t testing.TB, ns *lab.Namespace, server netip.AddrPort, count int) []net.Conn {
+	t.Helper()
 	ctx := labtest.Context(t)
 	conns := make([]net.Conn, count)
 	t.Cleanup(func() {
@@ -73,7 +79,7 @@ func dialAll(t testing.TB, ns *lab.Namespace, count int) []net.Conn {
 		}
 	})
 	forAll(t, count, func(i int) (err error) {
-		conns[i], err = ns.Dial(ctx, "tcp4", echoServer)
+		conns[i], err = ns.Dial(ctx, "tcp", server.String())
 		return err
 	})
 	return conns

@@ -41,12 +41,17 @@ func TestTraffic(t *testing.T) {
 // watchUplink fails the test if something leaves by an uplink with a source other than the uplink's own, or is bad.
 func watchUplink(t testing.TB, gateway *lab.Namespace, u *lab.Uplink) *lab.Capture {
 	t.Helper()
+	return watch(t, gateway, u.Device, "with a foreign source", hasForeignSource(u))
+}
+
+// hasForeignSource tells what leaves by an uplink from an address that is not the gateway's there.
+func hasForeignSource(u *lab.Uplink) func(*lab.Packet) bool {
 	own, ownV6 := u.Addr(), u.AddrV6()
-	return watch(t, gateway, u.Device, "with a foreign source", func(p *lab.Packet) bool {
+	return func(p *lab.Packet) bool {
 		src := p.Src.Addr()
 		onLink := src.IsLinkLocalUnicast() || src.IsUnspecified()
 		return p.Outgoing && (p.IP != nil && src != own || p.V6 != nil && src != ownV6 && !onLink)
-	})
+	}
 }
 
 // watch records on a device until the test ends, and fails the test if a packet was bad or one passed that must not.
