@@ -53,19 +53,22 @@ func testDualStackService(t *testing.T, w world) {
 	}
 }
 
-// TestIPv6Hairpin is TestRFC4787_REQ9_Hairpin, and TestMW10_HairpinAcrossUplinks, over IPv6.
+// TestIPv6Hairpin is TestRFC4787_REQ9_Hairpin, TestMW10_HairpinAcrossUplinks and TestRFC5382_REQ8_Hairpin over IPv6.
 func TestIPv6Hairpin(t *testing.T) {
 	t.Parallel()
-	w := beginV6(t, lab.Options{LANHosts: 2}, inTurn)
+	w := beginV6(t, lab.Options{LANHosts: 2}, filtering(endpointIndependent, endpointIndependent)+inTurn)
 	awaitTurning(t, w)
 	t.Run("one uplink", func(t *testing.T) { testHairpin(t, w, w.Uplinks[0], w.Uplinks[0]) })
 	t.Run("across uplinks", func(t *testing.T) { testHairpin(t, w, w.Uplinks[0], w.Uplinks[1]) })
+	t.Run("TCP", func(t *testing.T) { testHairpinOfTCP(t, w) })
 }
 
-// TestIPv6Filtering is TestRFC4787_REQ8_Filtering over IPv6.
+// TestIPv6Filtering is TestRFC4787_REQ8_Filtering, and TestRFC5382_REQ3_Filtering, over IPv6.
 func TestIPv6Filtering(t *testing.T) {
 	t.Parallel()
-	testFilters(t, beginV6(t, lab.Options{}, filtering(addressAndPort, addressAndPort)+inTurn))
+	w := beginV6(t, lab.Options{}, filtering(addressAndPort, addressAndPort)+inTurn)
+	t.Run("UDP", func(t *testing.T) { testFilters(t, w) })
+	t.Run("TCP", func(t *testing.T) { testFiltersOfTCP(t, w) })
 }
 
 // TestIPv6OtherProtocols: GRE, ESP and others pass both ways, whole and in pieces, from a LAN host and the host, whose own ones stay

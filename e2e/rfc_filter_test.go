@@ -125,7 +125,7 @@ func reuse(_, _ string, c syscall.RawConn) error {
 func dialShared(ctx context.Context, ns *lab.Namespace, from netip.Addr, port uint16, to netip.AddrPort) (net.Conn, error) {
 	d := &net.Dialer{Control: reuse, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, port)), Timeout: patience}
 	d.SetMultipathTCP(false)
-	return ns.DialWith(ctx, d, "tcp4", to.String())
+	return ns.DialWith(ctx, d, "tcp", to.String())
 }
 
 // echoShared has a host answer on the shared port until the test ends.
@@ -135,7 +135,7 @@ func echoShared(t testing.TB, ns *lab.Namespace) {
 	config.SetMultipathTCP(false)
 	var l net.Listener
 	labtest.Must(t, ns.Do(func() (err error) {
-		l, err = config.Listen(t.Context(), "tcp4", fmt.Sprintf("0.0.0.0:%d", sharedPort))
+		l, err = config.Listen(t.Context(), "tcp", fmt.Sprintf(":%d", sharedPort))
 		return err
 	}))
 	echoAll(t, l)
@@ -145,18 +145,19 @@ func echoShared(t testing.TB, ns *lab.Namespace) {
 // the test ends.
 func mapShared(t testing.TB, w world, h *lab.Host) netip.AddrPort {
 	t.Helper()
-	conn, err := dialShared(labtest.Context(t), h.Namespace, h.Addr, sharedPort, netip.AddrPortFrom(lab.ServerAddrs[0], lab.PortTCPEcho))
+	addr := w.family.host(h)
+	conn, err := dialShared(labtest.Context(t), h.Namespace, addr, sharedPort, netip.AddrPortFrom(w.family.servers[0], lab.PortTCPEcho))
 	labtest.Must(t, err)
 	t.Cleanup(func() { conn.Close() })
 	labtest.Must(t, echo(conn, "mapped"))
 	list, err := w.client.Sessions(t.Context(), api.Filter{Proto: "tcp"})
 	labtest.Must(t, err)
 	for _, s := range list {
-		if s.Inside == netip.AddrPortFrom(h.Addr, sharedPort) {
+		if s.Inside == netip.AddrPortFrom(addr, sharedPort) {
 			return s.Outside
 		}
 	}
-	t.Fatalf("no session of %s", h.Addr)
+	t.Fatalf("no session of %s", addr)
 	return netip.AddrPort{}
 }
 
@@ -164,12 +165,15 @@ func mapShared(t testing.TB, w world, h *lab.Host) netip.AddrPort {
 // another one.
 func TestRFC5382_REQ3_Filtering(t *testing.T) {
 	t.Parallel()
-	w := begin(t, lab.Options{}, filtering(addressAndPort, addressAndPort)+inTurn)
+	testFiltersOfTCP(t, begin(t, lab.Options{}, filtering(addressAndPort, addressAndPort)+inTurn))
+}
+
+func testFiltersOfTCP(t *testing.T, w world) {
 	echoShared(t, w.lan)
 	outside := mapShared(t, w, w.Hosts[0])
 	for i, filter := range []string{addressAndPort, addressDependent, endpointIndependent} {
 		w.use(filtering(addressAndPort, filter) + inTurn)
-		for _, s := range strangers(overIPv4, uint16(7200+i)) {
+		for _, s := range strangers(w.family, uint16(7200+i)) {
 			if !s.let[filter] {
 				expectFiltered(t, w, s.at, outside)
 				continue

@@ -113,7 +113,10 @@ func testHairpin(t *testing.T, w world, one, other *lab.Uplink) {
 // TestRFC5382_REQ8_Hairpin: TCP turns too, with super-packets and unfinished checksums, where the filter lets the other in.
 func TestRFC5382_REQ8_Hairpin(t *testing.T) {
 	t.Parallel()
-	w := beginTurning(t, filtering(endpointIndependent, endpointIndependent))
+	testHairpinOfTCP(t, beginTurning(t, filtering(endpointIndependent, endpointIndependent)))
+}
+
+func testHairpinOfTCP(t *testing.T, w world) {
 	watch(t, w.Gateway, lab.DeviceLAN, "", nil)
 	for _, h := range w.Hosts {
 		echoShared(t, h.Namespace)
@@ -121,7 +124,7 @@ func TestRFC5382_REQ8_Hairpin(t *testing.T) {
 	for i, to := range []*lab.Host{w.Hosts[1], w.Hosts[0]} {
 		outside := mapShared(t, w, to)
 		for range w.Uplinks {
-			conn, err := w.Hosts[i].Dial(labtest.Context(t), "tcp4", outside.String())
+			conn, err := w.Hosts[i].Dial(labtest.Context(t), "tcp", outside.String())
 			labtest.Must(t, err)
 			for range 20 {
 				labtest.Must(t, echo(conn, strings.Repeat("turned ", 5000)))
