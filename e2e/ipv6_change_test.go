@@ -207,3 +207,37 @@ func TestMW13_FlowsKeepTheirUplink(t *testing.T) {
 		}
 	}
 }
+
+// TestIPv6NewMTUIsTold is TestMW11_NewMTUIsTold, when IPv6 alone fails.
+func TestIPv6NewMTUIsTold(t *testing.T) {
+	t.Parallel()
+	w := beginV6(t, lab.Options{Uplinks: []lab.UplinkOptions{{}, {MTU: smallMTU}}}, preferFirst)
+	flows := map[string]net.Conn{}
+	for name, ns := range map[string]*lab.Namespace{"host": w.Gateway, "lan": w.lan} {
+		c, err := ns.Dial(labtest.Context(t), "udp6", netip.AddrPortFrom(w.family.servers[0], lab.PortUDPEcho).String())
+		labtest.Must(t, err)
+		defer c.Close()
+		awaitPathMTU(t, c, 1500)
+		flows[name] = c
+	}
+	begun := time.Now()
+	withoutIPv6(t, w.Uplinks[0], true)
+	w.ipv6Is("wan1", api.StateDown, begun)
+	for name, c := range flows {
+		t.Log(name)
+		awaitPathMTU(t, c, smallMTU)
+	}
+}
+
+// TestIPv6CarrierLoss: without carrier, new sessions over IPv6 take the other uplink at once.
+func TestIPv6CarrierLoss(t *testing.T) {
+	t.Parallel()
+	w := beginV6(t, lab.Options{}, inTurn)
+	visits := keepVisitingOver(overIPv6, t, w.lan)
+	visits.by(w.Uplinks[0].AddrV6(), time.Now())
+	begun := time.Now()
+	labtest.Must(t, w.Uplinks[0].Link.Cut())
+	w.ipv6Is("wan1", api.StateDown, begun)
+	visits.by(w.Uplinks[1].AddrV6(), time.Now())
+	expectOutage(t, visits.stop(), begun, carrierBound)
+}
