@@ -182,7 +182,8 @@ func TestIPv6Kill(t *testing.T) {
 	expectAllUplinks(t, w, visitAll(t, w, w.lan))
 	w.kill()
 	for name, ns := range map[string]*lab.Namespace{"host": w.Gateway, "lan": w.lan} {
-		if v := visitFor(ns, w.family.servers[0], visitPatience); v.err != nil || v.outside != w.Uplinks[0].AddrV6() && v.outside != w.Uplinks[1].AddrV6() {
+		v := visitFor(ns, w.family.servers[0], visitPatience)
+		if v.err != nil || v.outside != w.Uplinks[0].AddrV6() && v.outside != w.Uplinks[1].AddrV6() {
 			t.Errorf("%s: seen as %s (%v)", name, v.outside, v.err)
 		}
 	}

@@ -47,7 +47,7 @@ func (r *rawWorld) extended(src, dst netip.AddrPort, chain []extension, payload 
 	r.id++
 	h := ip6(src.Addr(), dst.Addr())
 	h.FlowLabel = uint32(r.id)
-	return packetV6(r.t, h, chain, &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}, gopacket.Payload(payload))
+	return packetV6(r.t, h, chain, udpBetween(src, dst), gopacket.Payload(payload))
 }
 
 // chainOf is the extension headers of a captured packet, with what names the next of each.
@@ -68,7 +68,8 @@ func TestIPv6ExtensionHeaders(t *testing.T) {
 		for _, payload := range []string{"the first", "the second"} {
 			b := r.extended(inside, remote, chain, payload)
 			sent := r.out(b)
-			if sent.Src.Addr() != r.Uplinks[0].AddrV6() || sent.UDP == nil || string(sent.Payload) != payload || !bytes.Contains(b, chainOf(sent)) {
+			if sent.Src.Addr() != r.Uplinks[0].AddrV6() || sent.UDP == nil || string(sent.Payload) != payload ||
+				!bytes.Contains(b, chainOf(sent)) {
 				t.Fatalf("%s: left as %s", name, sent)
 			}
 			back := r.extended(remote, sent.Src, chain, payload)
@@ -80,7 +81,8 @@ func TestIPv6ExtensionHeaders(t *testing.T) {
 	}
 	outside, _ := r.udp(netip.AddrPortFrom(r.family.rawHosts[0], 4000), remote)
 	r.dropped("with a segment left", r.extended(remote, outside, []extension{routingUnfinished}, "elsewhere"))
-	if p := r.passes(r.extended(netip.AddrPortFrom(r.family.rawHosts[0], 4000), remote, []extension{routingUnfinished}, "elsewhere"), r.lan, r.wan, 300*time.Millisecond); p != nil {
+	b := r.extended(netip.AddrPortFrom(r.family.rawHosts[0], 4000), remote, []extension{routingUnfinished}, "elsewhere")
+	if p := r.passes(b, r.lan, r.wan, 300*time.Millisecond); p != nil {
 		t.Errorf("with a segment left: %s left", p)
 	}
 }
@@ -107,7 +109,8 @@ func TestIPv6ExtensionHeadersToTheHost(t *testing.T) {
 	for _, port := range []uint16{portBelow + 1, portInside + 1} { // nobody's
 		b := r.extended(remote, netip.AddrPortFrom(own, port), []extension{destinationPad}, "is anybody there")
 		_, err := r.wan.AwaitAfter(labtest.Context(t), func(p *lab.Packet) bool {
-			return p.Outgoing && p.ICMPv6 != nil && p.Dst.Addr() == remote.Addr() && p.ICMPv6.TypeCode == unreachableV6(layers.ICMPv6CodePortUnreachable)
+			return p.Outgoing && p.ICMPv6 != nil && p.Dst.Addr() == remote.Addr() &&
+				p.ICMPv6.TypeCode == unreachableV6(layers.ICMPv6CodePortUnreachable)
 		}, func() error { sendRaw(t, r.Internet, own, b); return nil })
 		if err != nil {
 			t.Errorf("port %d: nothing is said: %v", port, err)

@@ -27,7 +27,7 @@ func hostileV6(t testing.TB, macs [2]net.HardwareAddr, src, dst netip.AddrPort) 
 	build := func(chain []extension, body ...gopacket.SerializableLayer) []byte {
 		return slices.Concat(link, packetV6(t, ip6(src.Addr(), dst.Addr()), chain, body...))
 	}
-	udp := &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}
+	udp := udpBetween(src, dst)
 	tcp := &layers.TCP{SrcPort: layers.TCPPort(src.Port()), DstPort: layers.TCPPort(dst.Port()), SYN: true}
 	segment := build(nil, tcp, gopacket.Payload(marker))
 	bases := [][]byte{
@@ -51,7 +51,8 @@ func hostileV6(t testing.TB, macs [2]net.HardwareAddr, src, dst netip.AddrPort) 
 	}
 	for _, chain := range [][]extension{
 		slices.Repeat([]extension{destinationPad}, 40), {destinationPad, hopByHopPad}, {atomicFragment, atomicFragment}, {routingUnfinished},
-		{{nextDestination, []byte{255, 1, 4, 0, 0, 0, 0}}}, {{nextFragment, []byte{0, 0, 1, 0, 0, 0, 9}}}, {{nextFragment, []byte{0, 0xff, 0xf9, 0, 0, 0, 9}}},
+		{{nextDestination, []byte{255, 1, 4, 0, 0, 0, 0}}},
+		{{nextFragment, []byte{0, 0, 1, 0, 0, 0, 9}}}, {{nextFragment, []byte{0, 0xff, 0xf9, 0, 0, 0, 9}}},
 		{{nextFragment, []byte{0, 0, 8, 0, 0, 0, 9}}},
 	} {
 		frames = append(frames, build(chain, udp, gopacket.Payload(marker)), build(chain, tcp, gopacket.Payload(marker)))

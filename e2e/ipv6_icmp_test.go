@@ -38,7 +38,7 @@ func (r *rawWorld) knownAs(src, dst netip.AddrPort, captured *lab.Packet, payloa
 	r.t.Helper()
 	h := ip6(src.Addr(), dst.Addr())
 	h.FlowLabel, h.HopLimit = captured.V6.FlowLabel, captured.V6.HopLimit
-	return packetV6(r.t, h, nil, &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}, gopacket.Payload(payload))
+	return packetV6(r.t, h, nil, udpBetween(src, dst), gopacket.Payload(payload))
 }
 
 func be32(b []byte) uint32 { return uint32(be16(b))<<16 | uint32(be16(b[2:])) }
@@ -121,7 +121,8 @@ func TestFault35_ForgedTooBig(t *testing.T) {
 	for _, seq := range []uint32{0, 99, 110, 101 + 1<<20, 101 + 1<<31} {
 		refused(fmt.Sprint("one about number ", seq), segment, 1400, number(seq))
 	}
-	if p := r.in(r.errorAboutV6(r.family.rawOther, segment.Src.Addr(), 2, 0, 1280, quoteOf(segment))); p.ICMPv6 == nil || p.Dst.Addr() != c.inside.Addr() {
+	p := r.in(r.errorAboutV6(r.family.rawOther, segment.Src.Addr(), 2, 0, 1280, quoteOf(segment)))
+	if p.ICMPv6 == nil || p.Dst.Addr() != c.inside.Addr() {
 		t.Errorf("a genuine one arrived as %s", p)
 	}
 	c.expect("established")
@@ -240,8 +241,9 @@ func TestRFC4443_TooBig(t *testing.T) {
 	r.udp(netip.AddrPortFrom(r.family.rawHosts[0], 4000), remote)
 	for _, port := range []uint16{4000, 4001} { // with a session, and as the first packet of one
 		b := r.datagram(netip.AddrPortFrom(r.family.rawHosts[0], port), remote, strings.Repeat("x", 1452))
-		p, err := r.eth.AwaitAfter(labtest.Context(t), func(p *lab.Packet) bool { return p.ICMPv6 != nil && p.Dst.Addr() == r.family.rawHosts[0] },
-			func() error { sendRaw(t, r.lan, remote.Addr(), b); return nil })
+		p, err := r.eth.AwaitAfter(labtest.Context(t), func(p *lab.Packet) bool {
+			return p.ICMPv6 != nil && p.Dst.Addr() == r.family.rawHosts[0]
+		}, func() error { sendRaw(t, r.lan, remote.Addr(), b); return nil })
 		labtest.Must(t, err)
 		if p.ICMPv6.TypeCode != layers.CreateICMPv6TypeCode(2, 0) || be32(p.Segment[4:]) != smallMTU ||
 			!bytes.Equal(p.Payload[8:44], b[8:44]) || len(p.Payload) != smallestMTU-48 {

@@ -39,7 +39,8 @@ func TestIPv6OpenRelay(t *testing.T) {
 	header := gopacket.NewSerializeBuffer()
 	labtest.Must(t, link.SerializeTo(header, gopacket.SerializeOptions{}))
 	neighbour := first.PrefixV6().Addr().Next().Next().Next()
-	sources := []netip.Addr{w.family.provider(first), neighbour, netip.MustParseAddr("2001:db8:77::1"), w.Hosts[0].AddrV6, w.Uplinks[1].AddrV6()}
+	stranger := netip.MustParseAddr("2001:db8:77::1")
+	sources := []netip.Addr{w.family.provider(first), neighbour, stranger, w.Hosts[0].AddrV6, w.Uplinks[1].AddrV6()}
 	for _, from := range sources {
 		for _, to := range []netip.Addr{w.family.servers[0], w.Hosts[0].AddrV6} {
 			for _, transport := range transportsV6(marker) {

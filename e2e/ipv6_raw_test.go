@@ -49,11 +49,15 @@ type extension struct {
 	rest   []byte
 }
 
+// udpBetween is a header of UDP.
+func udpBetween(src, dst netip.AddrPort) *layers.UDP {
+	return &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}
+}
+
 // fragmentsV6 is fragments for IPv6.
 func fragmentsV6(t testing.TB, src, dst netip.AddrPort, id uint32, payload string) (list [][]byte) {
 	t.Helper()
-	whole := packetV6(t, ip6(src.Addr(), dst.Addr()), nil,
-		&layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}, gopacket.Payload(payload))
+	whole := packetV6(t, ip6(src.Addr(), dst.Addr()), nil, udpBetween(src, dst), gopacket.Payload(payload))
 	data := whole[40:]
 	for at := 0; at < len(data); at += 1440 {
 		end, more := min(at+1440, len(data)), byte(1)

@@ -61,7 +61,8 @@ func TestRefusalsV6(t *testing.T) {
 		if !bytes.Equal(message[8:], long[packet.VnetLen+packet.EthernetLen:][:len(message)-8]) {
 			t.Errorf("%s: quotes something else", why)
 		}
-		if sum := wordSum(append(clone(ip[8:40]), append([]byte{0, 0, byte(len(message) >> 8), byte(len(message)), 0, 0, 0, 58}, message...)...)); sum != 0xffff {
+		pseudo := append(clone(ip[8:40]), 0, 0, byte(len(message)>>8), byte(len(message)), 0, 0, 0, 58)
+		if wordSum(append(pseudo, message...)) != 0xffff {
 			t.Errorf("%s: wrong checksum", why)
 		}
 	}

@@ -38,10 +38,12 @@ type Link struct{ Source, Destination [6]byte }
 // in the family of both addresses; mtu is used with TooBig alone.
 func Error(l Link, router, to netip.Addr, quoted []byte, why Trouble, mtu int) []byte {
 	if to.Is4() {
-		return serialise(l, ipv4(router, to, layers.IPProtocolICMPv4), errorV4(why, mtu), gopacket.Payload(quoted[:min(len(quoted), quoteLen)]))
+		quoted = quoted[:min(len(quoted), quoteLen)]
+		return serialise(l, ipv4(router, to, layers.IPProtocolICMPv4), errorV4(why, mtu), gopacket.Payload(quoted))
 	}
+	quoted = quoted[:min(len(quoted), quoteLenV6)]
 	ip := ipv6(router, to, layers.IPProtocolICMPv6)
-	return serialise(l, ip, errorV6(ip, why), number(why, mtu), gopacket.Payload(quoted[:min(len(quoted), quoteLenV6)]))
+	return serialise(l, ip, errorV6(ip, why), number(why, mtu), gopacket.Payload(quoted))
 }
 
 func errorV4(why Trouble, mtu int) *layers.ICMPv4 {

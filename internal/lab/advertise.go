@@ -71,7 +71,9 @@ func (u *Uplink) RemoveRouterV6() error {
 		return err
 	}
 	// Without the gateway the routes by all uplinks would go.
-	r := netlink.Route{Family: unix.AF_INET6, Dst: ipNet(defaultRouteV6), Gw: routerV6.AsSlice(), LinkIndex: link.Attrs().Index, Protocol: unix.RTPROT_RA}
+	r := netlink.Route{
+		Family: unix.AF_INET6, Dst: ipNet(defaultRouteV6), Gw: routerV6.AsSlice(), LinkIndex: link.Attrs().Index, Protocol: unix.RTPROT_RA,
+	}
 	err = errors.Join(u.gateway.handle.RouteDel(&r),
 		u.gateway.handle.AddrDel(link, &netlink.Addr{IPNet: ipNet(customerV6(u.Number, 2))}))
 	if err != nil {
