@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -282,6 +283,7 @@ func (d *Daemon) announce(ctx context.Context, listening <-chan struct{}) error 
 		return nil
 	case <-listening:
 	}
+	debug.FreeOSMemory() // what loading the programs took and nobody needs again
 	d.log.Info("ready", "uplinks", len(d.snapshot.Load().Uplinks), "tap", d.pumps.tap.Load().Name(), "socket", d.socket(),
 		"datapath", backend{d}.datapath(), "reason", d.noFast.text)
 	_, err := daemon.SdNotify(false, daemon.SdNotifyReady)

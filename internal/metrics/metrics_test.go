@@ -96,7 +96,7 @@ func TestHostileValues(t *testing.T) {
 func TestTwoUplinksOfOneNameDoNotHideTheRest(t *testing.T) {
 	s := sample()
 	s.Uplinks[1].Name = s.Uplinks[0].Name
-	if got := ours(scrape(t, s)); !strings.Contains(got, "tapgw_sessions 192") {
+	if got := ours(scrape(t, s)); !strings.Contains(got, `tapgw_sessions{family="ipv4"} 192`) {
 		t.Error(got)
 	}
 }

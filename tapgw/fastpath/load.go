@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"tapgw/internal/packet"
 	"tapgw/nat"
@@ -150,7 +151,11 @@ func (p *Programs) program(spec *ebpf.CollectionSpec, name string) (*ebpf.Progra
 			delete(spec.Programs, other)
 		}
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: p.maps})
+	o := ebpf.CollectionOptions{MapReplacements: p.maps}
+	if _, err := btf.LoadKernelSpec(); errors.Is(err, ebpf.ErrNotSupported) {
+		o.Programs.KernelTypes = spec.Types // what needs the kernel's is dead code then
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, o)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", name, err)
 	}
