@@ -26,8 +26,12 @@ const (
 	upcallIngress     = "upcall_ingress"
 )
 
-// portArrays is how many arrays of ports the kernel can see: two for each outside address, 256 KiB each.
-const portArrays = 16
+// How many arrays of ports the kernel can see: two for each outside address, 256 KiB each. Of IPv6 an uplink has seldom more than
+// one or two addresses that last.
+const (
+	portArrays   = 16
+	portArraysV6 = 8
+)
 
 // Programs are the loaded programs and the memory they share with Go. Methods may be called from any goroutine.
 type Programs struct {
@@ -87,15 +91,16 @@ func resize(spec *ebpf.CollectionSpec, suffix string, maxSessions int) (buckets 
 	if maxSessions == 0 {
 		return 0
 	}
-	sizes := nat.SizesFor(maxSessions)
+	sizes, ports := nat.SizesFor(maxSessions), portArrays
+	if suffix != "" {
+		ports = portArraysV6
+		spec.Maps[fastpathMapWide6].MaxEntries = uint32(sizes.Records)
+	}
 	for name, n := range map[string]int{
-		fastpathMapIndexOut: sizes.Buckets, fastpathMapIndexIn: sizes.Buckets, fastpathMapPortWords: portArrays,
+		fastpathMapIndexOut: sizes.Buckets, fastpathMapIndexIn: sizes.Buckets, fastpathMapPortWords: ports,
 		fastpathMapRecords: sizes.Records, fastpathMapCountsOut: sizes.Records, fastpathMapCountsIn: sizes.Records,
 	} {
 		spec.Maps[name+suffix].MaxEntries = uint32(n)
-	}
-	if suffix != "" {
-		spec.Maps[fastpathMapWide6].MaxEntries = uint32(sizes.Records)
 	}
 	return uint32(sizes.Buckets)
 }

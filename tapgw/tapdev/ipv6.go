@@ -59,12 +59,21 @@ func setV6(device, name, value string) (changed bool, err error) {
 	path := settingV6(device, name)
 	now, err := os.ReadFile(path)
 	if err == nil && strings.TrimSpace(string(now)) != value {
-		changed, err = true, os.WriteFile(path, []byte(value), 0o644)
+		changed, err = true, setSysctl(path, value)
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return false, fmt.Errorf("set %s: %w", name, err)
 	}
 	return changed, nil
+}
+
+// setSysctl writes a setting of the kernel.
+func setSysctl(path, value string) error {
+	err := os.WriteFile(path, []byte(value), 0o644)
+	if errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%w (%w)", ErrReadOnly, err)
+	}
+	return err
 }
 
 // disableIPv6 keeps the kernel from sending router solicitations and multicast reports into a device without IPv6.

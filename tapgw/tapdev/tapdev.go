@@ -21,6 +21,7 @@ var (
 	ErrExists       = errors.New("device exists and is not ours to take") // another daemon runs, or the name is used by another device
 	ErrNoTun        = errors.New("no /dev/net/tun: load the module (modprobe tun), or give the container the device")
 	ErrNoPermission = errors.New("making a TAP device needs root or CAP_NET_ADMIN")
+	ErrReadOnly     = errors.New("/proc/sys cannot be written: let the container write it, as a privileged one does")
 	ErrGone         = errors.New("TAP device was deleted: create it again")
 )
 

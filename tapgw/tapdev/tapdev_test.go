@@ -165,6 +165,26 @@ func TestNoPermission(t *testing.T) {
 	}
 }
 
+// TestReadOnlySettings: as in most containers.
+func TestReadOnlySettings(t *testing.T) {
+	ns := labtest.Namespace(t, "gw")
+	err := ns.Do(func() error {
+		before, err := os.Open("/proc/thread-self/ns/mnt")
+		labtest.Must(t, err)
+		defer before.Close()
+		labtest.Must(t, unix.Unshare(unix.CLONE_NEWNS))
+		labtest.Must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		labtest.Must(t, unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND, ""))
+		labtest.Must(t, unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+		_, err = tapdev.Create(defaultConfig())
+		labtest.Must(t, unix.Setns(int(before.Fd()), unix.CLONE_NEWNS))
+		return err
+	})
+	if !errors.Is(err, tapdev.ErrReadOnly) {
+		t.Errorf("Create: %v", err)
+	}
+}
+
 func TestCheckRepairs(t *testing.T) {
 	ns := labtest.Namespace(t, "gw")
 	d := create(t, ns, defaultConfig())

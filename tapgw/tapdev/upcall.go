@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -50,7 +49,7 @@ func CreateUpcall(cfg UpcallConfig) (*Upcall, error) {
 		return nil, err
 	}
 	// Without a filter frames are delivered as received here, where a strict check of the source would drop them all.
-	err = os.WriteFile("/proc/sys/net/ipv4/conf/"+cfg.Name+"/rp_filter", []byte("2"), 0o644)
+	err = setSysctl("/proc/sys/net/ipv4/conf/"+cfg.Name+"/rp_filter", "2")
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("TAP device %s: relax rp_filter: %w", cfg.Name, err), d.Close())
 	}
