@@ -56,8 +56,7 @@ func beginWithoutTCX(t *testing.T, config string) world {
 	t.Helper()
 	topology := labtest.Build(t, lab.Options{})
 	labtest.Servers(t, topology)
-	g := &gateway{t: t, ns: topology.Gateway, datapath: api.DatapathKernel, dir: t.TempDir()}
-	g.client = &api.Client{Socket: g.socket()}
+	g := newGateway(t, topology.Gateway, api.DatapathKernel)
 	g.write(config)
 	self, err := os.Executable()
 	labtest.Must(t, err)

@@ -36,8 +36,7 @@ func TestWithoutBPF(t *testing.T) {
 	topology := labtest.Build(t, lab.Options{})
 	labtest.Servers(t, topology)
 	before := labtest.Snapshot(t, topology.Gateway)
-	g := &gateway{t: t, ns: topology.Gateway, datapath: api.DatapathUserspace, dir: t.TempDir()}
-	g.client = &api.Client{Socket: g.socket()}
+	g := newGateway(t, topology.Gateway, api.DatapathUserspace)
 	self, err := os.Executable()
 	labtest.Must(t, err)
 	launcher := []string{withoutBPF, binary(t), "run", "--socket", g.socket()}

@@ -101,11 +101,17 @@ func (g *gateway) await() {
 	}
 }
 
+// newGateway is a gateway that does not run yet.
+func newGateway(t testing.TB, ns *lab.Namespace, on string) *gateway {
+	g := &gateway{t: t, ns: ns, datapath: on, dir: t.TempDir(), family: overIPv4}
+	g.client = &api.Client{Socket: g.socket()}
+	return g
+}
+
 // launch runs the daemon without waiting for it.
 func launch(t testing.TB, ns *lab.Namespace, on, config string) *gateway {
 	t.Helper()
-	g := &gateway{t: t, ns: ns, datapath: on, dir: t.TempDir(), family: overIPv4}
-	g.client = &api.Client{Socket: g.socket()}
+	g := newGateway(t, ns, on)
 	if config != "" {
 		g.write(config)
 	}
