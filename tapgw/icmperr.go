@@ -16,10 +16,9 @@ func (g *Gateway) refuse(why Reason, b []byte, p *packet.Packet, mtu int, now na
 	return res
 }
 
-// answer builds what tells the sender: no route where there is no way to the destination, or none that its subnet may take (RFC 6296
-// §4.2), the source where that may take none (RFC 6296 §3.7), that it is prohibited where the
-// translator has no room (RFC 5508 REQ-8), the MTU where the packet does not fit, and a reset for TCP we do not know, so
-// that the application connects again at once.
+// answer builds what tells the sender: no route where there is no way to the destination, or none that its subnet may take (RFC
+// 6296 §4.2), the source where that may take none (RFC 6296 §3.7), that it is prohibited where the translator has no room (RFC 5508
+// REQ-8), the MTU where the packet does not fit, and a reset for TCP we do not know, so that the application connects again at once.
 func (g *Gateway) answer(why Reason, b []byte, p *packet.Packet, mtu int) []byte {
 	l := craft.Link{Source: g.cfg.GatewayMAC, Destination: g.cfg.TAPMAC}
 	ip := b[packet.VnetLen+int(p.L3):][:p.Len]

@@ -180,8 +180,9 @@ func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) error {
 	d.gateway.SetUplinks(s)
 	errs = append(errs, d.setUplinks(old, s))
 	d.tables.each(func(f uplinks.Family, table *nat.Table) {
-		d.purge(table, old.For(f), s.For(f))
-		for _, u := range s.For(f).Uplinks {
+		now := s.For(f)
+		d.purge(table, old.For(f), now)
+		for _, u := range now.Uplinks {
 			errs = append(errs, d.preparePorts(f, u))
 		}
 	})

@@ -36,6 +36,7 @@ const (
 // Programs are the loaded programs and the memory they share with Go. Methods may be called from any goroutine.
 type Programs struct {
 	spec                *ebpf.CollectionSpec // with the constants
+	types               *btf.Spec            // in place of the kernel's, where it has none: what needs them is dead code then
 	maps                map[string]*ebpf.Map // shared by all programs
 	shared              mapped
 	egress, lan, upcall *ebpf.Program
@@ -66,6 +67,9 @@ func Load(cfg Config) (*Programs, error) {
 		return nil, fmt.Errorf("fastpath: read the programs: %w", err)
 	}
 	p := &Programs{spec: spec, maps: map[string]*ebpf.Map{}, ingresses: map[variant]*ebpf.Program{}, attached: map[place]attached{}}
+	if _, err := btf.LoadKernelSpec(); errors.Is(err, ebpf.ErrNotSupported) {
+		p.types = spec.Types
+	}
 	if err := p.load(); err != nil {
 		return nil, errors.Join(explain(err), p.Close(), p.shared.unmap())
 	}
@@ -156,11 +160,9 @@ func (p *Programs) program(spec *ebpf.CollectionSpec, name string) (*ebpf.Progra
 			delete(spec.Programs, other)
 		}
 	}
-	o := ebpf.CollectionOptions{MapReplacements: p.maps}
-	if _, err := btf.LoadKernelSpec(); errors.Is(err, ebpf.ErrNotSupported) {
-		o.Programs.KernelTypes = spec.Types // what needs the kernel's is dead code then
-	}
-	c, err := ebpf.NewCollectionWithOptions(spec, o)
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		MapReplacements: p.maps, Programs: ebpf.ProgramOptions{KernelTypes: p.types},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", name, err)
 	}
