@@ -17,11 +17,7 @@ func TestIPv6Traffic(t *testing.T) {
 	for name, offloads := range map[string]*lab.Offloads{"offloads on": nil, "offloads off": {}} {
 		t.Run(name, func(t *testing.T) {
 			w := beginV6(t, lab.Options{Offloads: offloads}, inTurn)
-			watch(t, w.Gateway, lab.DeviceLAN, "", nil)
-			for _, u := range w.Uplinks {
-				watchUplink(t, w.Gateway, u)
-				watch(t, w.Internet, u.ISP.Name(), "", nil)
-			}
+			watchAll(t, w)
 			for name, ns := range map[string]*lab.Namespace{"host": w.Gateway, "lan": w.lan} {
 				t.Run(name, func(t *testing.T) {
 					expectAllUplinks(t, w, visitAll(t, w, ns))

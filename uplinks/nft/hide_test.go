@@ -193,14 +193,21 @@ func TestEchoRequestsPass(t *testing.T) {
 	}
 }
 
-func TestHeaderLessUplink(t *testing.T) {
-	w := newWorld(t)
-	isp := labtest.Namespace(t, "ppp")
+// connectPPP gives the host an uplink without Ethernet headers, ppp0, and returns its provider.
+func (w *world) connectPPP() *lab.Namespace {
+	w.t.Helper()
+	isp := labtest.Namespace(w.t, "ppp")
 	link, err := lab.ConnectTUN(
 		lab.End{NS: w.host, Device: "ppp0", Prefix: prefix("100.64.0.1")},
 		lab.End{NS: isp, Device: "ppp0", Prefix: prefix("100.64.0.2")}, 0)
 	w.must(err)
-	t.Cleanup(func() { _ = link.Unplug() })
+	w.t.Cleanup(func() { _ = link.Unplug() })
+	return isp
+}
+
+func TestHeaderLessUplink(t *testing.T) {
+	w := newWorld(t)
+	isp := w.connectPPP()
 	wanted := w.wanted()
 	ppp := w.uplink("ppp0", "100.64.0.1")
 	ppp.HeaderLess = true

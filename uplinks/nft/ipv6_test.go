@@ -106,12 +106,7 @@ func TestManyPortRangesOfIPv6(t *testing.T) {
 
 func TestHeaderLessUplinkOfIPv6(t *testing.T) {
 	w := newWorldV6(t)
-	isp := labtest.Namespace(t, "ppp")
-	link, err := lab.ConnectTUN(
-		lab.End{NS: w.host, Device: "ppp0", Prefix: prefix("100.64.0.1")},
-		lab.End{NS: isp, Device: "ppp0", Prefix: prefix("100.64.0.2")}, 0)
-	w.must(err)
-	t.Cleanup(func() { _ = link.Unplug() })
+	isp := w.connectPPP()
 	w.addV6(w.host, "ppp0", "2001:db8:3::1")
 	w.addV6(isp, "ppp0", "2001:db8:3::2")
 	ppp := w.uplink("ppp0", "2001:db8:3::1")

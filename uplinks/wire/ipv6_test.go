@@ -16,7 +16,6 @@ import (
 	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/uplinks/wire"
-	"tapgw/uplinks/wire/batchio"
 )
 
 var (
@@ -411,19 +410,5 @@ func TestHeaderLessIPv6(t *testing.T) {
 func TestNoAllocationsForIPv6(t *testing.T) {
 	p := newPair(t)
 	port, s := p.uplinkV6(t), p.providerV6(t).Sender()
-	small, large := packetV6(wanAddrV6, 17, toPort(2000)), superV6(wanAddrV6, packet.ProtoTCP, 60000, 1440, 60)
-	bufs, sizes := batchio.Buffers(4), make([]int, 4)
-	n := testing.AllocsPerRun(200, func() {
-		s.Queue(small)
-		s.Queue(large)
-		if s.Flush() != nil {
-			t.Error("flush failed")
-		}
-		if _, err := port.ReadBatch(bufs, sizes); err != nil {
-			t.Error(err)
-		}
-	})
-	if n != 0 {
-		t.Errorf("%v allocations per batch", n)
-	}
+	expectNoAllocations(t, port, s, packetV6(wanAddrV6, 17, toPort(2000)), superV6(wanAddrV6, packet.ProtoTCP, 60000, 1440, 60))
 }

@@ -319,7 +319,12 @@ func TestCloseUnblocks(t *testing.T) {
 func TestNoAllocations(t *testing.T) {
 	p := newPair(t)
 	port, s := p.uplink(t), p.provider(t).Sender()
-	small, large := udpFrame(t, ispAddr, wanAddr, 2000, "x"), superSegment(t, ispAddr, wanAddr, 60000, 1460)
+	expectNoAllocations(t, port, s, udpFrame(t, ispAddr, wanAddr, 2000, "x"), superSegment(t, ispAddr, wanAddr, 60000, 1460))
+}
+
+// expectNoAllocations sends two frames again and again, and receives them.
+func expectNoAllocations(t *testing.T, port *wire.Port, s *wire.Sender, small, large []byte) {
+	t.Helper()
 	bufs, sizes := batchio.Buffers(4), make([]int, 4)
 	n := testing.AllocsPerRun(200, func() {
 		s.Queue(small)
