@@ -11,7 +11,7 @@ type index struct {
 }
 
 // buckets is how many an index of so many records has.
-func buckets(records int) int { return max(2, (records+bucketFill-1)/bucketFill) }
+func buckets(records int) int { return (max(1, records) + regionFill - 1) / regionFill * region }
 
 func newIndex(records int) *index {
 	n := buckets(records)
@@ -25,14 +25,14 @@ func indexIn(memory []byte, n int) *index {
 
 func indexWord(h uint64, n uint32) uint64 { return h<<32 | uint64(n) }
 
-// candidates returns the first slots of the two buckets of h, by multiply-shift of two bit ranges of it.
+// candidates returns the first slots of the two buckets of h: by multiply-shift of two bit ranges of it, then turned within
+// the region by its lowest bits.
 func (x *index) candidates(h uint64) (int, int) {
-	a := uint32(h >> 32 * uint64(x.buckets) >> 32)
-	b := uint32(h >> 16 & 0xffffffff * uint64(x.buckets) >> 32)
+	turn := uint32(h % region)
+	a := uint32(h>>32*uint64(x.buckets)>>32) ^ turn
+	b := uint32(h>>16&0xffffffff*uint64(x.buckets)>>32) ^ turn
 	if a == b {
-		if b++; b == x.buckets {
-			b = 0
-		}
+		b ^= 1
 	}
 	return int(a) * bucketSlots, int(b) * bucketSlots
 }

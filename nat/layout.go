@@ -17,6 +17,9 @@ const (
 	recordBytes   = identityBytes + 2*countersBytes
 
 	bucketFill = 6 // records for each bucket: a load of 0.75, where two candidate buckets practically never overflow
+
+	region     = 64 // buckets, a page of memory, over which neighbouring ports are spread
+	regionFill = region * bucketFill
 )
 
 // identity is the part of a record that says what the session is. All but own and the hop is fixed while the record is

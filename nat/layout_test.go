@@ -183,6 +183,34 @@ func TestIndexHoldsAllRecords(t *testing.T) {
 	}
 }
 
+// Neighbouring ports of a host lie in one region of the index and each in another bucket; hosts that choose their ports so
+// that they would all lie in the same bucket of a region still fill the table.
+func TestNeighbouringPorts(t *testing.T) {
+	table := newTable(t, nil)
+	for _, words := range []func(port uint16) words{
+		func(port uint16) words { return key(protoUDP, port, web, 53).words() },
+		func(port uint16) words { return InKey{out1, web, port, 53, protoUDP, 1}.words() },
+	} {
+		first, seen := 0, make(map[int]bool)
+		for port := range uint16(region) {
+			a, _ := table.out.candidates(table.hash(words(6400 + port)))
+			if port == 0 {
+				first = a / (region * bucketSlots)
+			}
+			if seen[a] || a/(region*bucketSlots) != first {
+				t.Errorf("port %d has bucket %d of region %d", port, a, first)
+			}
+			seen[a] = true
+		}
+	}
+	for i := range table.cfg.MaxSessions {
+		k := key(protoUDP, uint16(i%100)*region, web, uint16(i))
+		if _, err := table.Open(k, bind1, after(0)); err != nil {
+			t.Fatalf("session %d: %v", i, err)
+		}
+	}
+}
+
 func TestIndexRefusesWhenBothBucketsAreFull(t *testing.T) {
 	x := newIndex(1000)
 	same := func(uint32) uint64 { return 42 }

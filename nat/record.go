@@ -133,11 +133,15 @@ func (k InKey) words() words {
 // pair is the addresses of IPv4, which share a word.
 func (w *words) pair() uint64 { return uint64(w.near.V4())<<32 | uint64(w.far.V4()) }
 
+// hash is that of the key without the lowest bits of its own side's port, which then turn it: so neighbouring ports of a
+// host that speak to one remote lie in neighbouring buckets, each in another, and which one only the seed tells.
 func (t *Table) hash(w words) uint64 {
+	const low = region - 1
+	turn, ports := (w.ports>>48|w.ports>>16)&low, w.ports&^(low<<48|low<<16)
 	if t.wide == nil {
-		return siphash(t.cfg.Seed, w.pair(), w.ports)
+		return siphash(t.cfg.Seed, w.pair(), ports) ^ turn
 	}
-	return siphash(t.cfg.Seed, w.near.Hi, w.near.Lo, w.far.Hi, w.far.Lo, w.ports)
+	return siphash(t.cfg.Seed, w.near.Hi, w.near.Lo, w.far.Hi, w.far.Lo, ports) ^ turn
 }
 
 // matchesOut reports whether record n is the session of an outbound key.

@@ -13,6 +13,7 @@
 #define HOP_DEVICE 255 // instead of one: the inside is a socket that is bound to the TAP, where its replies must go
 #define ADDRESSES 64   // outside addresses of an uplink
 #define PORTS 65536
+#define REGION 64      // buckets over which neighbouring ports are spread
 
 enum direction { OUTBOUND, INBOUND };
 
@@ -240,7 +241,9 @@ static __always_inline void sip_word(struct sip *s, __u64 m)
 	s->v0 ^= m;
 }
 
-// hash is SipHash-1-3 of the key's words.
+#define LOW_PORTS ((REGION - 1ULL) << 48 | (REGION - 1ULL) << 16)
+
+// hash is SipHash-1-3 of the key's words but the lowest bits of its own side's port, turned by these.
 static __always_inline __u64 hash(enum family f, struct key k)
 {
 	__u64 k0 = seed0, k1 = seed1;
@@ -257,13 +260,15 @@ static __always_inline __u64 hash(enum family f, struct key k)
 		sip_word(&s, k.far.hi);
 		sip_word(&s, k.far.lo);
 	}
-	sip_word(&s, k.ports);
+	sip_word(&s, k.ports & ~LOW_PORTS);
 	sip_word(&s, (f == V4 ? 16ULL : 40ULL) << 56);
 	s.v2 ^= 0xff;
 	sip_round(&s);
 	sip_round(&s);
 	sip_round(&s);
-	return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+	__u64 h = s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+	asm volatile("" : "+r"(h), "+r"(k.ports));  // or the ports are read too early, and kept where judge6 has no stack left
+	return h ^ (k.ports >> 48 | k.ports >> 16) % REGION;
 }
 
 static __always_inline struct identity *record(enum family f, __u32 n)
@@ -340,11 +345,11 @@ static __always_inline struct identity *search(enum family f, __u32 at, __u32 ta
 static __always_inline struct identity *find(enum family f, struct key k, enum direction d, __u32 *n)
 {
 	__u64 h = hash(f, k), count = f == V4 ? buckets : buckets6;
-	__u32 a = (h >> 32) * count >> 32;
-	__u32 b = (h >> 16 & 0xffffffff) * count >> 32;
+	__u32 a = ((h >> 32) * count >> 32) ^ h % REGION;
+	__u32 b = ((h >> 16 & 0xffffffff) * count >> 32) ^ h % REGION;
 
-	if (a == b && ++b == count)
-		b = 0;
+	if (a == b)
+		b ^= 1;
 	struct identity *id = search(f, a, h, k, d, n);
 	return id ? id : search(f, b, h, k, d, n);
 }
