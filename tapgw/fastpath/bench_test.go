@@ -10,28 +10,31 @@ import (
 	"tapgw/internal/lab/labtest"
 	"tapgw/internal/packet"
 	"tapgw/nat"
+	"tapgw/uplinks"
 )
 
 // BenchmarkRun is the time of a program for one packet of 60 bytes and a session in the cache, without what the kernel
 // does before and after. The kernel repeats on what the program has left, so the session translates to itself, which
 // saves the patch for the port.
 func BenchmarkRun(b *testing.B) {
-	const port = 40000
-	rig := newRig(b)
-	table, err := nat.New(nat.Config{
-		MaxSessions: sessions, Ports: []nat.PortRange{{First: port, Last: port}}, Timeouts: nat.DefaultTimeouts, Seed: seed,
-		Random: rand.Uint64, Memory: rig.memory,
-	})
-	if err != nil {
-		b.Fatal(err)
+	for _, f := range []uplinks.Family{uplinks.IPv4, uplinks.IPv6} {
+		b.Run(familyName(f), func(b *testing.B) { runFamily(b, f) })
 	}
-	for _, s := range samples() {
-		s.sport, s.payload = port, 60-(len(s.build())-s.payload)
-		bind := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []packet.Addr{packet.IPv4(s.src)}}
+}
+
+func runFamily(b *testing.B, f uplinks.Family) {
+	const port = 40000
+	rig := newRigOf(b, f)
+	table, err := nat.New(nat.Config{
+		IPv6: f == uplinks.IPv6, MaxSessions: sessions, Ports: []nat.PortRange{{First: port, Last: port}},
+		Timeouts: nat.DefaultTimeouts, Seed: seed, Random: rand.Uint64, Memory: rig.memory,
+	})
+	labtest.Must(b, err)
+	for _, s := range samplesOf(f) {
+		s.sport, s.payload = port, max(0, 60-(len(s.build())-s.payload))
+		bind := nat.Binding{Uplink: uplinkID, Generation: generation, Addresses: []packet.Addr{rig.addr(s.src)}}
 		ref, err := table.Open(s.key(), bind, offset)
-		if err != nil {
-			b.Fatal(err)
-		}
+		labtest.Must(b, err)
 		tr, name := table.Translation(ref), map[uint8]string{packet.ProtoTCP: "TCP", packet.ProtoUDP: "UDP"}[s.proto]
 		miss := s
 		miss.dport++
