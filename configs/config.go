@@ -154,11 +154,13 @@ type Timeouts struct {
 
 // Policy configures the choice of an uplink.
 type Policy struct {
-	Scheduler string // least-load, weighted, round-robin, least-sessions or failover
+	Scheduler string // one of schedulers
 }
 
 // schedulers are the names policy.scheduler accepts, the default first.
-var schedulers = []string{"least-load", "weighted", "round-robin", "least-sessions", "failover"}
+var schedulers = []string{
+	"least-load", "weighted", "round-robin", "least-sessions", "lowest-latency", "overflow", "source-hash", "failover",
+}
 
 // Probe configures the active health checks.
 type Probe struct {

@@ -84,7 +84,7 @@ func (t *Table) enter(r uint32, k Key, b Binding, m, old uint32, s State, now Ti
 		t.finish(old, now, abandoned)
 	}
 	t.hold(r, m, s)
-	t.stats.opened(b.Uplink)
+	t.stats.opened(b.Uplink, k.Proto)
 	if s != Offered { // else counted when it is answered, or a flood could use up the host's share
 		t.rememberPair(r, k)
 		t.countOpened(k.Inside, now)

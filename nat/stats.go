@@ -3,6 +3,8 @@ package nat
 import (
 	"errors"
 	"sync/atomic"
+
+	"tapgw/internal/packet"
 )
 
 // Stats is the table at one moment.
@@ -26,12 +28,17 @@ type Refused struct{ TableFull, NoPort, HostLimit, Binding uint64 }
 type tally struct {
 	sessions, peak, mappings   atomic.Int64
 	byUplink                   [256]atomic.Int64
+	connections                [256]atomic.Int64 // of TCP
+	carried                    [256][2]atomic.Uint64 // bytes of sessions that have ended, by uplink and direction
 	total, shared, held        atomic.Uint64
 	tableFull, noPort, binding atomic.Uint64
 	hostLimit                  atomic.Uint64
 }
 
-func (c *tally) opened(uplink uint8) {
+func (c *tally) opened(uplink, proto uint8) {
+	if proto == packet.ProtoTCP {
+		c.connections[uplink].Add(1)
+	}
 	c.total.Add(1)
 	c.byUplink[uplink].Add(1)
 	if n := c.sessions.Add(1); n > c.peak.Load() {
@@ -39,7 +46,12 @@ func (c *tally) opened(uplink uint8) {
 	}
 }
 
-func (c *tally) closed(uplink uint8) {
+func (c *tally) closed(uplink, proto uint8, out, in uint64) {
+	if proto == packet.ProtoTCP {
+		c.connections[uplink].Add(-1)
+	}
+	c.carried[uplink][outbound].Add(out)
+	c.carried[uplink][inbound].Add(in)
 	c.byUplink[uplink].Add(-1)
 	c.sessions.Add(-1)
 }
@@ -59,6 +71,9 @@ func (c *tally) refused(err error) {
 
 // SessionsOn is the number of live sessions of an uplink. It takes no lock.
 func (t *Table) SessionsOn(uplink uint8) int { return int(t.stats.byUplink[uplink].Load()) }
+
+// Connections is the number of live TCP sessions of an uplink. It takes no lock.
+func (t *Table) Connections(uplink uint8) int { return int(t.stats.connections[uplink].Load()) }
 
 // Stats returns the counters.
 func (t *Table) Stats() Stats {

@@ -108,7 +108,8 @@ func (t *Table) finish(r uint32, now Tick, worst ending) {
 	if ownState(word) != Offered {
 		t.charge(t.inside(r), -1, 0)
 	}
-	t.stats.closed(uint8(t.records[r].ports.Load()))
+	ports := t.records[r].ports.Load()
+	t.stats.closed(uint8(ports), uint8(ports>>8), t.counts[outbound][r].bytes.Load()&bytesMask, t.counts[inbound][r].bytes.Load()&bytesMask)
 }
 
 // bury puts a record into quarantine, as a reader that found it just before may still use it, and returns its last own word.

@@ -11,20 +11,27 @@ type Decision struct {
 // maxCandidates follows from the IDs being distinct bytes.
 const maxCandidates = 256
 
+// spanning schedulers choose among the candidates of all tiers.
+type spanning interface{ acrossTiers() }
+
 // Decide chooses among the lowest tier present in c, which the caller has filtered to usable candidates; false when c is
 // empty. It does not allocate. It borrows c for the call: the order is changed meanwhile and restored.
-func Decide(s Scheduler, c []Candidate) (Decision, bool) {
+func Decide(s Scheduler, r Request, c []Candidate) (Decision, bool) {
 	if len(c) == 0 {
 		return Decision{}, false
 	}
 	c = c[:min(len(c), maxCandidates)]
+	if _, ok := s.(spanning); ok && len(c) > 1 {
+		i := s.Pick(r, c)
+		return Decision{Index: i, Tier: c[i].Tier, Scheduler: s.Name(), Reason: ReasonScheduler}, true
+	}
 	tier := lowestTier(c)
 	var from [maxCandidates]uint8
 	n := gather(c, tier, &from)
 	d := Decision{Tier: tier, Scheduler: s.Name(), Reason: ReasonScheduler}
 	switch {
 	case n > 1:
-		d.Index = int(from[s.Pick(c[:n])])
+		d.Index = int(from[s.Pick(r, c[:n])])
 	case len(c) > 1:
 		d.Index, d.Reason = int(from[0]), ReasonOnlyInTier
 	default:

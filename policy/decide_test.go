@@ -32,7 +32,7 @@ func TestDecide(t *testing.T) {
 			before := slices.Clone(tt.c)
 			for i, index := range tt.want {
 				want := Decision{Index: index, Tier: tt.tier, Scheduler: "round-robin", Reason: tt.reason}
-				if got, ok := Decide(s, tt.c); !ok || got != want {
+				if got, ok := Decide(s, Request{}, tt.c); !ok || got != want {
 					t.Fatalf("decision %d = %+v, %v, want %+v", i, got, ok, want)
 				}
 			}
@@ -43,8 +43,18 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// Schedulers that fill one tier after the other see all of them.
+func TestDecideAcrossTiers(t *testing.T) {
+	c := candidates(100, 100)
+	c[0].Tier, c[1].Tier, c[1].Load = 1, 0, 0.9
+	want := Decision{Index: 0, Tier: 1, Scheduler: "overflow", Reason: ReasonScheduler}
+	if got, _ := Decide(mustNew(t, "overflow"), Request{}, c); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestDecideWithoutCandidates(t *testing.T) {
-	if d, ok := Decide(mustNew(t, Default), nil); ok {
+	if d, ok := Decide(mustNew(t, Default), Request{}, nil); ok {
 		t.Fatalf("Decide(nil) = %+v, true", d)
 	}
 }

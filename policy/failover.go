@@ -7,7 +7,7 @@ func newFailover() Scheduler { return failover{} }
 
 func (failover) Name() string { return "failover" }
 
-func (failover) Pick(c []Candidate) int {
+func (failover) Pick(_ Request, c []Candidate) int {
 	best := 0
 	for i := range c {
 		if c[i].Tier < c[best].Tier {

@@ -10,7 +10,7 @@ func newLeastSessions() Scheduler { return &leastSessions{} }
 
 func (*leastSessions) Name() string { return "least-sessions" }
 
-func (s *leastSessions) Pick(c []Candidate) int {
+func (s *leastSessions) Pick(_ Request, c []Candidate) int {
 	fewest := math.Inf(1)
 	for i := range c {
 		fewest = math.Min(fewest, crowding(&c[i]))

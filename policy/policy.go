@@ -6,30 +6,40 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 )
 
 // Candidate is one usable choice at the moment of a decision. IDs are distinct within one decision.
 type Candidate struct {
 	ID       uint8
-	Weight   int     // configured share, below 1 counts as 1
-	Tier     int     // lower is preferred
-	Sessions int     // active sessions
-	Capacity float64 // bits per second, > 0
-	Load     float64 // utilisation of Capacity, 0 to 1 and beyond, with what was placed since the last reading
+	Weight   int           // configured share, below 1 counts as 1
+	Tier     int           // lower is preferred
+	Sessions int           // active sessions
+	Capacity float64       // bits per second, > 0
+	Load     float64       // utilisation of Capacity, 0 to 1 and beyond, with what was placed since the last reading
+	Rate     float64       // bits per second that one more session may get
+	Latency  time.Duration // of a round trip, 0 while it is not known
+}
+
+// Request is what a scheduler may know of the session to be placed.
+type Request struct {
+	Source uint64 // a hash of who asks
 }
 
 // Scheduler chooses among candidates of one tier. It may keep state, so calls need one lock around them.
 type Scheduler interface {
 	Name() string
 	// Pick returns an index into c, which holds 1 to 256 candidates. It must not allocate, change c or keep it.
-	Pick(c []Candidate) int
+	Pick(r Request, c []Candidate) int
 }
 
 // Default is the scheduler used when nothing else is configured.
 const Default = "least-load"
 
 // constructors lists the schedulers in the order people read them, the default first.
-var constructors = []func() Scheduler{newLeastLoad, newWeighted, newRoundRobin, newLeastSessions, newFailover}
+var constructors = []func() Scheduler{
+	newLeastLoad, newWeighted, newRoundRobin, newLeastSessions, newLowestLatency, newOverflow, newSourceHash, newFailover,
+}
 
 // Names lists the schedulers, the default first.
 func Names() []string {
@@ -70,6 +80,14 @@ func (c *Candidate) load() float64 {
 		return maxLoad
 	}
 	return math.Max(c.Load, 0)
+}
+
+// rate is c.Rate made safe to compare; what cannot be a rate counts as none.
+func (c *Candidate) rate() float64 {
+	if !(c.Rate >= 0) { // NaN too
+		return 0
+	}
+	return math.Min(c.Rate, maxCapacity)
 }
 
 func (c *Candidate) weight() float64 { return float64(max(c.Weight, 1)) }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func mustNew(tb testing.TB, name string) Scheduler {
@@ -30,13 +31,13 @@ func candidates(mbit ...float64) []Candidate {
 func tally(s Scheduler, c []Candidate, n int) []int {
 	count := make([]int, len(c))
 	for range n {
-		count[s.Pick(c)]++
+		count[s.Pick(Request{}, c)]++
 	}
 	return count
 }
 
 func TestNamesAndNew(t *testing.T) {
-	want := []string{"least-load", "weighted", "round-robin", "least-sessions", "failover"}
+	want := []string{"least-load", "weighted", "round-robin", "least-sessions", "lowest-latency", "overflow", "source-hash", "failover"}
 	if got := Names(); !slices.Equal(got, want) || got[0] != Default {
 		t.Fatalf("Names() = %v, want %v", got, want)
 	}
@@ -54,10 +55,25 @@ func TestNamesAndNew(t *testing.T) {
 }
 
 func TestPickSequences(t *testing.T) {
-	loads := func(l ...float64) []Candidate {
+	each := func(values []float64, set func(*Candidate, float64)) []Candidate {
 		c := candidates(100, 100, 100)
-		for i := range l {
-			c[i].Load = l[i]
+		for i := range values {
+			set(&c[i], values[i])
+		}
+		return c
+	}
+	rates := func(mbit ...float64) []Candidate {
+		return each(mbit, func(c *Candidate, v float64) { c.Rate = v * 1e6 })
+	}
+	loads := func(l ...float64) []Candidate {
+		return each(l, func(c *Candidate, v float64) { c.Load = v })
+	}
+	latencies := func(ms ...float64) []Candidate {
+		return each(ms, func(c *Candidate, v float64) { c.Latency = time.Duration(v * float64(time.Millisecond)) })
+	}
+	tiers := func(c []Candidate, tiers ...int) []Candidate {
+		for i := range tiers {
+			c[i].Tier = tiers[i]
 		}
 		return c
 	}
@@ -80,14 +96,24 @@ func TestPickSequences(t *testing.T) {
 		c               []Candidate
 		want            []int
 	}{
-		{"lowest load", "least-load", loads(0.5, 0.2, 0.9), []int{1, 1, 1}},
-		{"overload compares too", "least-load", loads(1.4, 1.2, 1.3), []int{1, 1}},
-		{"equals take turns", "least-load", loads(0.2, 0.2, 0.9), []int{0, 1, 0, 1}},
-		{"noise is equal", "least-load", loads(0.004, 0, 0.004), []int{0, 1, 2, 0, 1, 2}},
-		{"idle in proportion, largest first", "least-load", candidates(20, 100), []int{1, 1, 0, 1, 1, 1, 1, 1, 0}},
-		{"NaN is no recommendation", "least-load", loads(math.NaN(), 0.99, math.Inf(1)), []int{1, 1}},
-		{"all NaN still answers", "least-load", loads(math.NaN(), math.NaN(), math.NaN()), []int{0, 1, 2}},
-		{"negative is idle", "least-load", loads(math.Inf(-1), 0, 0.5), []int{0, 1, 0, 1}},
+		{"fastest", "least-load", rates(50, 80, 10), []int{1, 1, 1}},
+		{"hardly any is more than none", "least-load", rates(0, 0.01, 0), []int{1, 1}},
+		{"equals take turns", "least-load", rates(80, 80, 10), []int{0, 1, 0, 1}},
+		{"noise is equal", "least-load", rates(99, 100, 99), []int{0, 1, 2, 0, 1, 2}},
+		{"NaN is no recommendation", "least-load", rates(math.NaN(), 1, math.Inf(-1)), []int{1, 1}},
+		{"all NaN still answers", "least-load", rates(math.NaN(), math.NaN(), math.NaN()), []int{0, 1, 2}},
+		{"infinite is much", "least-load", rates(math.Inf(1), 10, math.Inf(1)), []int{0, 2, 0, 2}},
+
+		{"shortest", "lowest-latency", latencies(20, 10, 50), []int{1, 1}},
+		{"nobody notices a millisecond", "lowest-latency", latencies(11, 10, 50), []int{0, 1, 0, 1}},
+		{"not known is long", "lowest-latency", latencies(0, 900, 0), []int{1, 1}},
+		{"none known", "lowest-latency", candidates(100, 100), []int{0, 1, 0}},
+
+		{"the first that is not full", "overflow", loads(0.85, 0.5, 0.1), []int{1, 1}},
+		{"all full", "overflow", loads(0.95, 0.9, 1.2), []int{1, 1}},
+		{"lower tiers first", "overflow", tiers(loads(0.1, 0.2, 0.3), 1, 0, 0), []int{1, 1}},
+		{"full tiers overflow too", "overflow", tiers(loads(0.1, 0.9, 0.85), 1, 0, 0), []int{0, 0}},
+		{"NaN is full", "overflow", loads(math.NaN(), 0.5), []int{1, 1}},
 		{"smooth weights", "weighted", weights(5, 1, 1), []int{0, 0, 1, 0, 2, 0, 0}},
 		{"weight below one is one", "weighted", weights(0, -7, 1), []int{0, 1, 2}},
 		{"each in turn", "round-robin", candidates(100, 1, 1), []int{0, 1, 2, 0}},
@@ -100,7 +126,7 @@ func TestPickSequences(t *testing.T) {
 		t.Run(tt.scheduler+"/"+tt.name, func(t *testing.T) {
 			s := mustNew(t, tt.scheduler)
 			for i, want := range tt.want {
-				if got := s.Pick(tt.c); got != want {
+				if got := s.Pick(Request{}, tt.c); got != want {
 					t.Fatalf("pick %d = %d, want %d", i, got, want)
 				}
 			}
@@ -111,7 +137,7 @@ func TestPickSequences(t *testing.T) {
 func TestFailoverPrefersTheLowestTier(t *testing.T) {
 	c := candidates(100, 100, 100)
 	c[0].Tier, c[1].Tier, c[2].Tier = 2, 1, 1
-	if got := (failover{}).Pick(c); got != 1 {
+	if got := (failover{}).Pick(Request{}, c); got != 1 {
 		t.Fatalf("Pick = %d, want 1", got)
 	}
 }
@@ -122,12 +148,12 @@ func TestRoundRobinFollowsIDs(t *testing.T) {
 	if got := tally(s, c, 300); got[0] != 100 || got[1] != 100 {
 		t.Fatalf("tally = %v, want 100 each", got)
 	}
-	s.Pick(c) // 3
-	if got := s.Pick(c[1:]); got != 0 {
+	s.Pick(Request{}, c) // 3
+	if got := s.Pick(Request{}, c[1:]); got != 0 {
 		t.Errorf("without ID 3: %d, want the next ID 5 at 0", got)
 	}
 	slices.Reverse(c)
-	if got := s.Pick(c); c[got].ID != 7 {
+	if got := s.Pick(Request{}, c); c[got].ID != 7 {
 		t.Errorf("reversed: ID %d, want 7", c[got].ID)
 	}
 }
@@ -146,8 +172,8 @@ func TestSchedulersAreDeterministic(t *testing.T) {
 		c := candidates(100, 20, 50, 50)
 		for i := range 1000 {
 			c[i%4].Load = float64(i*7919%100) / 100
-			c[i%4].Sessions = i * 31 % 17
-			if x, y := a.Pick(c), b.Pick(c); x != y {
+			c[i%4].Sessions, c[i%4].Rate = i*31%17, float64(i*7907%100)
+			if x, y := a.Pick(Request{}, c), b.Pick(Request{}, c); x != y {
 				t.Fatalf("%s: pick %d differs: %d and %d", name, i, x, y)
 			}
 		}
@@ -159,7 +185,7 @@ func TestNoAllocations(t *testing.T) {
 		s := mustNew(t, name)
 		c := candidates(100, 20, 50, 50)
 		c[1].Tier = 1
-		if n := testing.AllocsPerRun(200, func() { Decide(s, c) }); n != 0 {
+		if n := testing.AllocsPerRun(200, func() { Decide(s, Request{}, c) }); n != 0 {
 			t.Errorf("%s: %v allocations per decision, want 0", name, n)
 		}
 	}
@@ -171,22 +197,25 @@ func FuzzDecide(f *testing.F) {
 	f.Add(make([]byte, 64))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var c []Candidate
-		for ; len(data) >= 21 && len(c) < maxCandidates; data = data[21:] {
+		for ; len(data) >= 37 && len(c) < maxCandidates; data = data[37:] {
 			c = append(c, Candidate{
 				ID: data[0], Tier: int(int8(data[1])), Weight: int(int8(data[2])),
 				Sessions: int(int16(binary.LittleEndian.Uint16(data[3:]))),
 				Capacity: math.Float64frombits(binary.LittleEndian.Uint64(data[5:])),
 				Load:     math.Float64frombits(binary.LittleEndian.Uint64(data[13:])),
+				Rate:     math.Float64frombits(binary.LittleEndian.Uint64(data[21:])),
+				Latency:  time.Duration(binary.LittleEndian.Uint64(data[29:])),
 			})
 		}
 		for _, name := range Names() {
 			s := mustNew(t, name)
 			for range 5 {
-				d, ok := Decide(s, c)
+				d, ok := Decide(s, Request{Source: uint64(len(data))}, c)
 				if ok != (len(c) > 0) {
 					t.Fatalf("%s: ok = %v with %d candidates", name, ok, len(c))
 				}
-				if ok && (c[d.Index].Tier != d.Tier || d.Tier != lowestTier(c)) {
+				_, all := s.(spanning)
+				if ok && (c[d.Index].Tier != d.Tier || d.Tier != lowestTier(c) && !all) {
 					t.Fatalf("%s: %+v is not in the lowest tier", name, d)
 				}
 			}
@@ -201,7 +230,7 @@ func BenchmarkDecide(b *testing.B) {
 			c := candidates(100, 20, 50, 50)
 			b.ReportAllocs()
 			for b.Loop() {
-				Decide(s, c)
+				Decide(s, Request{}, c)
 			}
 		})
 	}

@@ -9,7 +9,7 @@ func (*roundRobin) Name() string { return "round-robin" }
 
 // Pick returns the next larger ID, or the smallest after the largest. IDs rather than positions are remembered, as
 // candidates come and go.
-func (s *roundRobin) Pick(c []Candidate) int {
+func (s *roundRobin) Pick(_ Request, c []Candidate) int {
 	first, next := 0, -1
 	for i := range c {
 		id := c[i].ID

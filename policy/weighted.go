@@ -7,7 +7,7 @@ func newWeighted() Scheduler { return &weighted{} }
 
 func (*weighted) Name() string { return "weighted" }
 
-func (s *weighted) Pick(c []Candidate) int {
+func (s *weighted) Pick(_ Request, c []Candidate) int {
 	for i := range c {
 		s.turns.share[i] = c[i].weight()
 	}

@@ -26,6 +26,8 @@ type Config struct {
 	Held func(proto uint8, addr packet.Addr, port uint16) bool
 	// Sessions counts the sessions of both families on an uplink; nil where there is one family.
 	Sessions func(uplink uint8) int
+	// Connections counts those of TCP.
+	Connections func(uplink uint8) int
 	// Settle waits for a moment, until what the uplinks had received when it was called has been handled.
 	Settle func()
 }
@@ -61,7 +63,7 @@ type Gateway struct {
 // New returns a gateway without uplinks; SetUplinks must follow.
 func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gateway {
 	if cfg.Sessions == nil {
-		cfg.Sessions = table.SessionsOn
+		cfg.Sessions, cfg.Connections = table.SessionsOn, table.Connections
 	}
 	g := &Gateway{cfg: cfg, table: table, meters: meters, scheduler: s, remotes: newRemotes()}
 	g.fromTAP = nat.NewFragments[fate](&g.drops[FragmentLost])

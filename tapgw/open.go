@@ -86,7 +86,7 @@ func (g *Gateway) choose(key nat.Key) (uint8, policy.Reason) {
 	if id, ok := g.companion(key); ok {
 		return id, policy.ReasonCompanion
 	}
-	d, _ := policy.Decide(g.scheduler, g.candidates)
+	d, _ := policy.Decide(g.scheduler, policy.Request{Source: key.Inside.Hi ^ key.Inside.Lo}, g.candidates)
 	return g.candidates[d.Index].ID, d.Reason
 }
 
@@ -134,6 +134,8 @@ func (g *Gateway) addCandidate(v *view, u *uplinks.Uplink) {
 		Sessions: g.cfg.Sessions(u.ID),
 		Capacity: v.capacity[u.ID],
 		Load:     g.meters[u.ID].Load(),
+		Rate:     g.meters[u.ID].Expect(g.cfg.Connections(u.ID)),
+		Latency:  u.Health.RTT,
 	})
 }
 

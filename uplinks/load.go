@@ -96,6 +96,9 @@ type Meter struct {
 	rx, tx         atomicFloat // bits per second
 	capDown, capUp atomicFloat
 	charges        atomic.Uint64 // sessions not yet measured, times chargeScale
+
+	contendedAt time.Time
+	down, up    contention
 }
 
 // atomicFloat is a float64 read and written atomically.
@@ -173,5 +176,8 @@ func (m *Meter) Reset() {
 	m.rx.store(0)
 	m.tx.store(0)
 	m.charges.Store(0)
+	m.contendedAt = time.Time{}
+	m.down.reset()
+	m.up.reset()
 	m.demand.forget(m)
 }

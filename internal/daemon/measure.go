@@ -23,9 +23,9 @@ func (d *Daemon) measure(ctx context.Context) error {
 	}
 	defer look.stop()
 	defer context.AfterFunc(ctx, look.stop)()
-	var known [uplinks.MaxUplinks]bool
+	var m measuring
 	for looks := 1; look.wait(); looks++ {
-		if d.look(d.snapshot.Load(), &known, looks%sampleEvery == 0) {
+		if d.look(d.snapshot.Load(), &m, looks%sampleEvery == 0) {
 			d.lookAgain()
 		}
 		if looks%int(checkEvery/lookEvery) == 0 {
@@ -35,12 +35,19 @@ func (d *Daemon) measure(ctx context.Context) error {
 	return nil
 }
 
+// measuring is what is remembered from look to look.
+type measuring struct {
+	carriers [uplinks.MaxUplinks]bool
+	learners [uplinks.MaxUplinks]learner
+	activity activity
+}
+
 // look reads every uplink's device, and reports whether a carrier is not as known. A device that vanished is netlink's to
 // tell.
-func (d *Daemon) look(s *uplinks.Snapshot, known *[uplinks.MaxUplinks]bool, sample bool) (changed bool) {
-	var capacity map[uint8]uplinks.Capacity
+func (d *Daemon) look(s *uplinks.Snapshot, m *measuring, sample bool) (changed bool) {
 	if sample {
-		capacity = uplinks.EffectiveCapacity(s.Uplinks)
+		m.assume(s)
+		m.activity.read(&d.tables, m, time.Now(), d.pumps.clock.tick())
 	}
 	for _, u := range s.Uplinks {
 		if u.Index == 0 {
@@ -50,15 +57,24 @@ func (d *Daemon) look(s *uplinks.Snapshot, known *[uplinks.MaxUplinks]bool, samp
 		if err != nil {
 			continue
 		}
-		if r.Carrier != known[u.ID] {
-			known[u.ID], changed = r.Carrier, true
+		if r.Carrier != m.carriers[u.ID] {
+			m.carriers[u.ID], changed = r.Carrier, true
 		}
 		if sample {
-			c := capacity[u.ID]
-			d.meters[u.ID].Sample(time.Now(), r.Counters, c.Up, c.Down, d.tables.on(u.ID))
+			d.sample(u, m, r.Counters)
 		}
 	}
 	return changed
+}
+
+// sample feeds an uplink's meter.
+func (d *Daemon) sample(u *uplinks.Uplink, m *measuring, total uplinks.Counters) {
+	now, meter := time.Now(), d.meters[u.ID]
+	c := m.learners[u.ID].Observe(now, total, pathOf(u))
+	meter.Sample(now, total, c.Up, c.Down, d.tables.on(u.ID))
+	if m.activity.fresh {
+		meter.Contend(now, total, m.activity.of(u.ID))
+	}
 }
 
 // lookAgain has the control loop read the facts anew.

@@ -29,6 +29,12 @@ func (t *tables) on(uplink uint8) (n int) {
 	return n
 }
 
+// connections counts the TCP sessions of both families on an uplink.
+func (t *tables) connections(uplink uint8) (n int) {
+	t.each(func(_ uplinks.Family, table *nat.Table) { n += table.Connections(uplink) })
+	return n
+}
+
 // sessions counts those of both families.
 func (t *tables) sessions() (n int) {
 	t.each(func(_ uplinks.Family, table *nat.Table) { n += table.Stats().Sessions })
@@ -77,7 +83,7 @@ func (d *Daemon) openGateway(c *configs.Config) error {
 		errs = append(errs, err)
 		g := tapgw.Config{
 			IPv6: f == uplinks.IPv6, TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), TAPIP: c.TAP.Address.Addr(),
-			Held: d.held.recent, Settle: d.pumps.settle, Sessions: d.tables.on,
+			Held: d.held.recent, Settle: d.pumps.settle, Sessions: d.tables.on, Connections: d.tables.connections,
 		}
 		if g.IPv6 {
 			g.GatewayIP, g.TAPIP = gatewayV6, netip.IPv6Unspecified()

@@ -1,0 +1,38 @@
+package policy
+
+import (
+	"math"
+	"time"
+)
+
+// latencyNoise is the difference between round trips that nobody notices.
+const latencyNoise = 2 * time.Millisecond
+
+// lowestLatency picks the shortest round trip, which grows where packets queue. Equals take turns in proportion to capacity.
+type lowestLatency struct{ turns rotation }
+
+func newLowestLatency() Scheduler { return &lowestLatency{} }
+
+func (*lowestLatency) Name() string { return "lowest-latency" }
+
+func (s *lowestLatency) Pick(_ Request, c []Candidate) int {
+	shortest := time.Duration(math.MaxInt64)
+	for i := range c {
+		shortest = min(shortest, c[i].latency())
+	}
+	for i := range c {
+		s.turns.share[i] = 0
+		if c[i].latency()-latencyNoise <= shortest {
+			s.turns.share[i] = c[i].capacity()
+		}
+	}
+	return s.turns.next(c)
+}
+
+// latency is the longest there can be while none is known.
+func (c *Candidate) latency() time.Duration {
+	if c.Latency <= 0 {
+		return math.MaxInt64
+	}
+	return c.Latency
+}
