@@ -17,7 +17,7 @@ SEED     ?= 2
 CLANG   ?= clang-14
 BPF_DIRS = $(shell grep -rl --include='*.go' '^//go:generate.*bpf2go' . | xargs -n1 dirname | sort -u)
 
-.PHONY: all build demo test lint unit peers e2e fuzz differential soak bench bpf-compiler generate generated clean help
+.PHONY: all build demo test lint unit peers e2e fuzz differential soak bench balance bpf-compiler generate generated clean help
 
 all: build
 
@@ -75,6 +75,9 @@ soak: build ## the daemon under load and faults for SOAKTIME
 bench: build ## the figures of bench/README.md: ratios to the kernel's own masquerade
 	$(GO) build -o bin/tapgw-bench ./bench
 	$(SUDO) ./bin/tapgw-bench $(BENCHFLAGS)
+
+balance: ## how schedulers spread published traffic over uplinks, simulated
+	$(GO) run ./bench/balance $(BALANCEFLAGS)
 
 bpf-compiler: ## install the compiler of the BPF programs where it is missing
 	@tools/bpf-compiler $(CLANG) $(SUDO)
