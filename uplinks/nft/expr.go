@@ -227,6 +227,23 @@ func notIn(set string) []expr.Any {
 	return []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: set, Invert: true}}
 }
 
+// fewKeys is up to how many keys are compared one after the other, which takes less time than a lookup, as that calls and hashes.
+const fewKeys = 4
+
+// few reports whether noneOf compares the keys of s, so that it looks into no set.
+func (s set) few() bool { return len(s.keys) <= fewKeys }
+
+// noneOf matches when what was loaded is no key of s, which holds no intervals.
+func noneOf(s set) (match []expr.Any) {
+	if !s.few() {
+		return notIn(s.name)
+	}
+	for _, k := range s.keys {
+		match = append(match, compare(expr.CmpOpNeq, k.data)...)
+	}
+	return match
+}
+
 func equal(data []byte) []expr.Any { return compare(expr.CmpOpEq, data) }
 
 // matchPorts are matches of which one holds for each port: comparisons where those are not too many, as the kernel fills a set of

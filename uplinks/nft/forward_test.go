@@ -13,13 +13,19 @@ import (
 // TestNoRelay sends what must not be forwarded, then something to the host itself: when that has arrived, the forbidden
 // packet has been handled too.
 func TestNoRelay(t *testing.T) {
+	for name, n := range uplinkCounts {
+		t.Run(name, func(t *testing.T) { noRelay(t, n) })
+	}
+}
+
+func noRelay(t *testing.T, uplinks int) {
 	w := newWorld(t)
-	r := w.apply(w.wanted())
+	r := w.apply(crowded(w.wanted(), uplinks))
 	w.relayed(sinkAddr, w.listenUDP(w.sink, 9), false)
 	w.relayed(lanAddr, w.listenUDP(w.lan, 9), false)
 	w.relayed(isp2Addr, w.listenUDP(w.isp2, 9), false)
 
-	wanted := w.wanted()
+	wanted := crowded(w.wanted(), uplinks)
 	wanted.Uplinks[0].Guard = false
 	w.must(r.Apply(wanted))
 	w.relayed(sinkAddr, w.listenUDP(w.sink, 10), false)

@@ -214,8 +214,14 @@ func TestUntrackedIPv6(t *testing.T) {
 // TestLANPacketsOfIPv6TurnBack: to ports of the pool, errors and what has extension headers at the address of any uplink, and all of
 // static hosts.
 func TestLANPacketsOfIPv6TurnBack(t *testing.T) {
+	for name, n := range uplinkCounts {
+		t.Run(name, func(t *testing.T) { lanPacketsOfIPv6TurnBack(t, n) })
+	}
+}
+
+func lanPacketsOfIPv6TurnBack(t *testing.T, uplinks int) {
 	w := newWorldV6(t)
-	wanted := w.wantedV6()
+	wanted := crowded(w.wantedV6(), uplinks)
 	lan, err := w.host.Index("lan0")
 	w.must(err)
 	wanted.Turned = []Turned{{Name: "lan0", Index: lan, GiveBackMAC: backMAC}}

@@ -190,12 +190,12 @@ func (p *plan) netdev(t table, ports []PortRange, others ...set) {
 // Packets of the LAN wait as well until a route that somebody took away is back, and their connections go on.
 func (p *plan) filter(w Wanted, uplinks []Uplink) {
 	p.tables = append(p.tables, ownedInet)
-	captured := names(ownedInet, setCaptured, w.TAP, w.Upcall)
-	p.sets = append(p.sets, uplinkSet(ownedInet, uplinks))
+	captured, known := names(ownedInet, setCaptured, w.TAP, w.Upcall), uplinkSet(ownedInet, uplinks)
+	p.sets = append(p.sets, known)
 	forward := forwardChain(ownedInet)
 	if len(captured.keys) > 0 {
 		p.sets = append(p.sets, captured)
-		forward.rules = append(throughRules(w.TAPIndex, notIn(setUplinks)), noTransitRule())
+		forward.rules = append(throughRules(w.TAPIndex, noneOf(known)), noTransitRule())
 	}
 	for _, f := range families {
 		p.guard(&forward, f, uplinks, f.routed(), w.Exempt)

@@ -67,6 +67,19 @@ func TestLargestGap(t *testing.T) {
 	}
 }
 
+// TestComparedAddressesNeedNoSet: where rules compare the addresses of uplinks, nothing looks them up.
+func TestComparedAddressesNeedNoSet(t *testing.T) {
+	for name, n := range uplinkCounts {
+		p := newPlan(crowded(Wanted{TAP: "tapgw0", TAPIndex: 1, Ports: pool, Turned: []Turned{{Name: "lan0", Index: 2}}}, n))
+		for _, want := range []string{setOutside, ofIPv6.of(setOutside)} {
+			made := slices.ContainsFunc(p.part(ownedTurn).sets, func(s set) bool { return s.name == want })
+			if made != (n > fewKeys) {
+				t.Errorf("%s: the set %s is made: %t", name, want, made)
+			}
+		}
+	}
+}
+
 func TestErrorsSayWhatToDo(t *testing.T) {
 	masquerade := chain{table: fallback, name: "postrouting", needs: "nft_masq"}
 	ingress := chain{table: ownedNetdev, name: "ingress_3", device: "wan0", needs: "netdev"}

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
@@ -23,19 +24,21 @@ func (p *plan) turn(w Wanted, uplinks []Uplink, ports []PortRange) {
 		return
 	}
 	var sets []set
-	var known []family
-	var rules [][]expr.Any
+	var strangers, rules [][]expr.Any
 	for _, f := range families {
 		outside := outsideSet(ownedTurn, f, uplinks)
+		strangers = append(strangers, join(f.packets(), f.to(), noneOf(outside), accept()))
 		if len(outside.keys) == 0 {
 			continue
 		}
+		if !outside.few() {
+			sets = append(sets, outside)
+		}
 		whole, insides := wholeSet(ownedTurn, f, uplinks), insideSet(ownedTurn, f, uplinks)
-		known = append(known, f)
-		sets = append(append(sets, outside, errorSet(ownedTurn, f), whole, insides), f.pieceSets(ownedTurn)...)
+		sets = append(append(sets, errorSet(ownedTurn, f), whole, insides), f.pieceSets(ownedTurn)...)
 		rules = append(rules, turnRules(f, w.TAPIndex, ports, staticRules(f, w.TAPIndex, whole, insides))...)
 	}
-	if len(known) == 0 {
+	if len(rules) == 0 {
 		return
 	}
 	p.netdev(ownedTurn, ports, sets...)
@@ -43,22 +46,15 @@ func (p *plan) turn(w Wanted, uplinks []Uplink, ports []PortRange) {
 		p.chains = append(p.chains, chain{
 			table: ownedTurn, name: fmt.Sprintf("turn_%d", d.Index), kind: "filter",
 			hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: d.Name,
-			rules: append(stayRules(known, d.GiveBackMAC), rules...), needs: "nft_fwd_netdev and nf_tables with CONFIG_NF_TABLES_NETDEV",
+			rules: slices.Concat(strangers, stayRules(d.GiveBackMAC), rules), needs: "nft_fwd_netdev and nf_tables with CONFIG_NF_TABLES_NETDEV",
 		})
 	}
 }
 
-// stayRules let pass at once what is for nobody here, nearly all there is.
-func stayRules(known []family, giveBack [6]byte) [][]expr.Any {
-	others := meta(expr.MetaKeyPROTOCOL)
-	for _, f := range known {
-		others = append(others, compare(expr.CmpOpNeq, f.ether)...)
-	}
-	rules := [][]expr.Any{join(others, accept())}
-	for _, f := range known {
-		rules = append(rules, join(f.packets(), f.to(), notIn(f.of(setOutside)), accept()))
-	}
-	return append(rules, givenBackRule(giveBack), ofVLANRule())
+// stayRules let pass what is for nobody here whatever it holds.
+func stayRules(giveBack [6]byte) [][]expr.Any {
+	others := join(meta(expr.MetaKeyPROTOCOL), compare(expr.CmpOpNeq, ofIPv4.ether), compare(expr.CmpOpNeq, ofIPv6.ether), accept())
+	return [][]expr.Any{others, givenBackRule(giveBack), ofVLANRule()}
 }
 
 // turnRules are for packets to an address of an uplink.

@@ -20,8 +20,14 @@ func (w *world) turning() Wanted {
 
 // TestLANPacketsToThePoolGoToTheTAP: those to either uplink's address, and no others.
 func TestLANPacketsToThePoolGoToTheTAP(t *testing.T) {
+	for name, n := range uplinkCounts {
+		t.Run(name, func(t *testing.T) { lanPacketsToThePoolGoToTheTAP(t, n) })
+	}
+}
+
+func lanPacketsToThePoolGoToTheTAP(t *testing.T, uplinks int) {
 	w := newWorld(t)
-	w.apply(w.turning())
+	w.apply(crowded(w.turning(), uplinks))
 	tap, err := w.sink.StartCapture("eth0", nil)
 	w.must(err)
 	t.Cleanup(func() { _, _ = tap.Stop() })

@@ -102,6 +102,20 @@ func (w *world) uplink(device, addr string) Uplink {
 	return Uplink{Name: device, Index: index, Addresses: []netip.Addr{netip.MustParseAddr(addr)}, GiveBackMAC: backMAC, Guard: true}
 }
 
+// uplinkCounts are those at which rules compare what all uplinks have, and look it up.
+var uplinkCounts = map[string]int{"compared": fewKeys, "looked up": fewKeys + 1}
+
+// crowded adds uplinks, without devices here, until there are so many.
+func crowded(wanted Wanted, uplinks int) Wanted {
+	for n := len(wanted.Uplinks); n < uplinks; n++ {
+		wanted.Uplinks = append(wanted.Uplinks, Uplink{
+			Name: fmt.Sprintf("absent%d", n), Taken: true,
+			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}), netip.MustParseAddr(fmt.Sprintf("2001:db8:a::%d", n))},
+		})
+	}
+	return wanted
+}
+
 // open opens the rules of the host; they are closed with the test.
 func (w *world) open() *Rules {
 	w.t.Helper()
