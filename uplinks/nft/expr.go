@@ -103,16 +103,17 @@ func throughRules(tap int, from []expr.Any) [][]expr.Any {
 }
 
 // untrackedRules match what goes from one of the ports to the TAP, and back.
-func untrackedRules(f family, tap string, ports []int) (rules [][]expr.Any) {
+func untrackedRules(f family, tap int, ports []int) (rules [][]expr.Any) {
 	for _, port := range ports {
-		index := equal(native(uint32(port)))
-		rules = append(rules,
-			join(f.routed(), meta(expr.MetaKeyIIF), index, []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIFNAME: true}},
-				equal(ifname(tap)), []expr.Any{&expr.Notrack{}}),
-			join(f.routed(), meta(expr.MetaKeyIIFNAME), equal(ifname(tap)), []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIF: true}},
-				index, []expr.Any{&expr.Notrack{}}))
+		rules = append(rules, untrackedRule(f, port, tap), untrackedRule(f, tap, port))
 	}
 	return rules
+}
+
+// untrackedRule matches what goes from one device to another. The slow lookup comes last.
+func untrackedRule(f family, from, to int) []expr.Any {
+	return join(meta(expr.MetaKeyIIF), equal(native(uint32(from))), f.routed(),
+		[]expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIF: true}}, equal(native(uint32(to))), notrack())
 }
 
 func untranslatedRule(f family) []expr.Any {
@@ -276,6 +277,8 @@ func native(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 
 func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
+
+func notrack() []expr.Any { return []expr.Any{&expr.Notrack{}} }
 
 // chainUse reads the number of rules from the kernel's description of a base chain.
 func chainUse(data []byte) (int, error) {

@@ -196,14 +196,7 @@ func TestUntrackedIPv6(t *testing.T) {
 	w.must(r.Apply(wanted))
 	exchange(83, sinkAddrV6)
 	w.reach(w.lan, isp1AddrV6, 84, w.listen(w.isp1, 84))
-	tracked := make(map[int]bool)
-	w.must(w.host.Do(func() error {
-		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET6)
-		for _, f := range flows {
-			tracked[int(f.Forward.DstPort)] = true
-		}
-		return err
-	}))
+	tracked := w.connections(unix.AF_INET6)
 	for port, want := range map[int]bool{81: true, 82: true, 83: false, 84: true} {
 		if tracked[port] != want {
 			t.Errorf("port %d: tracked %t, want %t", port, tracked[port], want)

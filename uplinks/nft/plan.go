@@ -213,12 +213,12 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 
 // untracked keeps packets out of conntrack that it would see but some of.
 func (p *plan) untracked(w Wanted, uplinks []Uplink) {
-	rules := append(untrackedRules(ofIPv4, w.TAP, w.Untracked), untrackedRules(ofIPv6, w.TAP, w.UntrackedV6)...)
-	for _, f := range families {
-		if outside := outsideSet(ownedInet, f, uplinks); len(w.Turned) > 0 && len(outside.keys) > 0 {
-			p.sets = append(p.sets, outside)
-			rules = append(rules, untrackedTurnedRule(f, w.TAP))
-		}
+	if w.TAPIndex == 0 {
+		return
+	}
+	rules := append(untrackedRules(ofIPv4, w.TAPIndex, w.Untracked), untrackedRules(ofIPv6, w.TAPIndex, w.UntrackedV6)...)
+	if len(w.Turned) > 0 {
+		rules = append(rules, p.untrackedTurned(w.TAPIndex, uplinks)...)
 	}
 	if len(rules) > 0 {
 		p.chains = append(p.chains, chain{

@@ -89,9 +89,18 @@ func outOf(device int) []expr.Any {
 	return []expr.Any{&expr.Immediate{Register: 1, Data: native(uint32(device))}, forwardTo{register: 1}}
 }
 
-// untrackedTurnedRule keeps packets that have turned out of conntrack, which never sees the answers.
-func untrackedTurnedRule(f family, tap string) []expr.Any {
-	return join(f.routed(), meta(expr.MetaKeyIIFNAME), equal(ifname(tap)), f.from(), f.in(setOutside), []expr.Any{&expr.Notrack{}})
+// untrackedTurned keeps packets that have turned out of conntrack, which never sees the answers. All others, nearly all there
+// are, leave before.
+func (p *plan) untrackedTurned(tap int, uplinks []Uplink) [][]expr.Any {
+	rules := [][]expr.Any{join(meta(expr.MetaKeyIIF), compare(expr.CmpOpNeq, native(uint32(tap))), accept())}
+	for _, f := range families {
+		outside := outsideSet(ownedInet, f, uplinks)
+		if !outside.few() {
+			p.sets = append(p.sets, outside)
+		}
+		rules = append(rules, join(f.routed(), f.from(), noneOf(outside), accept()))
+	}
+	return append(rules, notrack())
 }
 
 // forwardTo sends a packet out of the device whose index is in a register; the library does not know the statement.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func TestUntracked(t *testing.T) {
 			for i, e := range exchanges {
 				w.thereAndBack(e.from, e.to, e.addr, otherPort+i)
 			}
-			tracked := w.connections()
+			tracked := w.connections(unix.AF_INET)
 			for i, e := range exchanges {
 				if got := tracked[otherPort+i]; got != e.tracked {
 					t.Errorf("from %s to %s: tracked %v, want %v", e.from.Name(), e.addr, got, e.tracked)
@@ -50,6 +51,64 @@ func TestUntracked(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTurnedPacketsAreUntracked: those that come from the TAP with an address of an uplink, and no others.
+func TestTurnedPacketsAreUntracked(t *testing.T) {
+	for name, n := range uplinkCounts {
+		t.Run(name, func(t *testing.T) { turnedPacketsAreUntracked(t, n) })
+	}
+}
+
+func turnedPacketsAreUntracked(t *testing.T, uplinks int) {
+	const ofUplink, ofUplinkV6 = "192.0.2.2", "2001:db8:a::2"
+	w := newWorldV6(t)
+	wanted := crowded(w.wantedV6(), uplinks)
+	wanted.Turned = w.turning().Turned
+	w.apply(wanted)
+	for _, ns := range []*lab.Namespace{w.sink, w.isp1} {
+		w.addAddress(ns, ofUplink)
+		w.addV6(ns, "eth0", ofUplinkV6)
+	}
+	for _, device := range []string{"all", "wan0", "tapgw0"} {
+		w.must(w.host.Sysctl("net/ipv4/conf/"+device+"/rp_filter", "0"))
+	}
+	for i, e := range []struct {
+		from         *lab.Namespace
+		source, addr string
+		tracked      bool
+	}{
+		{w.sink, ofUplink, lanAddr, false}, {w.sink, sinkAddr, lanAddr, true}, {w.isp1, ofUplink, hostOnISP1, true},
+		{w.sink, ofUplinkV6, lanAddrV6, false}, {w.sink, sinkAddrV6, lanAddrV6, true}, {w.isp1, ofUplinkV6, hostOnISP1V6, true},
+	} {
+		port, family := otherPort+i, netlink.InetFamily(unix.AF_INET)
+		w.deliver(e.from, e.source, e.addr, port)
+		if netip.MustParseAddr(e.addr).Is6() {
+			family = unix.AF_INET6
+		}
+		if got := w.connections(family)[port]; got != e.tracked {
+			t.Errorf("from %s in %s: tracked %t, want %t", e.source, e.from.Name(), got, e.tracked)
+		}
+	}
+}
+
+// deliver sends a datagram from an address to whoever has the other, and awaits it there.
+func (w *world) deliver(from *lab.Namespace, source, addr string, port int) {
+	w.t.Helper()
+	to := w.host
+	if addr == lanAddr || addr == lanAddrV6 {
+		to = w.lan
+	}
+	server, err := to.ListenPacket("udp", endpoint(addr, port))
+	w.must(err)
+	defer server.Close()
+	w.must(server.SetDeadline(time.Now().Add(patience)))
+	c, err := from.DialWith(context.Background(), &net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(source)}}, "udp", endpoint(addr, port))
+	w.must(err)
+	defer c.Close()
+	_, err = c.Write([]byte("datagram"))
+	w.must(err)
+	w.receive(server)
 }
 
 func (w *world) addAddress(ns *lab.Namespace, addr string) {
@@ -79,12 +138,12 @@ func (w *world) thereAndBack(from, to *lab.Namespace, addr string, port int) {
 	w.must(err)
 }
 
-// connections are the ports to which the host has connections in its table.
-func (w *world) connections() map[int]bool {
+// connections are the ports to which the host has connections of a family in its table.
+func (w *world) connections(family netlink.InetFamily) map[int]bool {
 	w.t.Helper()
 	ports := make(map[int]bool)
 	w.must(w.host.Do(func() error {
-		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
 		for _, f := range flows {
 			ports[int(f.Forward.DstPort)] = true
 		}
