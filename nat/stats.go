@@ -28,7 +28,7 @@ type Refused struct{ TableFull, NoPort, HostLimit, Binding uint64 }
 type tally struct {
 	sessions, peak, mappings   atomic.Int64
 	byUplink                   [256]atomic.Int64
-	connections                [256]atomic.Int64 // of TCP
+	connections                [256]atomic.Int64     // of TCP
 	carried                    [256][2]atomic.Uint64 // bytes of sessions that have ended, by uplink and direction
 	total, shared, held        atomic.Uint64
 	tableFull, noPort, binding atomic.Uint64
