@@ -40,12 +40,20 @@ type Uplink struct {
 	RxBps     float64      `json:"rx_bps"`    // bits per second, received
 	TxBps     float64      `json:"tx_bps"`    // bits per second, sent
 	Load      float64      `json:"load"`      // 0–1 of capacity
+	Capacity  Capacity     `json:"capacity"`
 	Sessions  int          `json:"sessions"`
 	RTTMs     float64      `json:"rtt_ms"` // milliseconds, 0 while not measured
 	Loss      float64      `json:"loss"`   // 0–1 of the probes
 	Reason    string       `json:"reason"` // why State is not StateUp, else ""
 	Since     time.Time    `json:"since"`  // of State
 	IPv6      IPv6         `json:"ipv6"`   // what the uplink is to IPv6, as the above to IPv4
+}
+
+// Capacity is what an uplink can carry, as configured, assumed or learned.
+type Capacity struct {
+	DownBps    float64 `json:"down_bps"`
+	UpBps      float64 `json:"up_bps"`
+	Confidence float64 `json:"confidence"` // 1 when the uplink was full just now, falling with the hours; 0 while only assumed
 }
 
 // IPv6 is one way to the Internet of IPv6: fields as in Uplink.
@@ -143,7 +151,7 @@ func (u Uplink) MarshalJSON() ([]byte, error) {
 	if u.Addresses == nil {
 		u.Addresses = []netip.Addr{}
 	}
-	finite(&u.RxBps, &u.TxBps, &u.Load, &u.RTTMs, &u.Loss)
+	finite(&u.RxBps, &u.TxBps, &u.Load, &u.Capacity.DownBps, &u.Capacity.UpBps, &u.Capacity.Confidence, &u.RTTMs, &u.Loss)
 	return json.Marshal(plain(u))
 }
 

@@ -27,8 +27,9 @@ const (
 
 // AddActivity adds what the sessions do to the activity of their uplinks. Active is who has been heard of within a second and
 // was not closed by both sides, in a direction that has carried at least so many bytes a second ever since; a session younger
-// than a second counts as if it had. It looks at every record, and takes no lock.
-func (t *Table) AddActivity(now Tick, least []uint64, to []Activity) {
+// than a second counts as if it had. It looks at every record, of which it returns how many
+// there are, and takes no lock.
+func (t *Table) AddActivity(now Tick, least []uint64, to []Activity) (records int) {
 	for u := range to {
 		to[u].Out.Bytes += t.stats.carried[u][outbound].Load()
 		to[u].In.Bytes += t.stats.carried[u][inbound].Load()
@@ -40,6 +41,7 @@ func (t *Table) AddActivity(now Tick, least []uint64, to []Activity) {
 			t.addSession(r, own, now, least[uplink], &to[uplink])
 		}
 	}
+	return int(t.used.Load())
 }
 
 func (t *Table) addSession(r uint32, own uint64, now Tick, least uint64, to *Activity) {

@@ -61,3 +61,16 @@ func TestActivityOfNewAndClosed(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+func BenchmarkActivity(b *testing.B) {
+	const sessions = 60_000
+	table := newTable(b, func(c *Config) { c.MaxSessions = sessions })
+	for i := range uint32(sessions) {
+		mustOpen(b, table, key(protoTCP, uint16(i), web, 443), bind1, after(0))
+	}
+	least, to := make([]uint64, 8), make([]Activity, 8)
+	for b.Loop() {
+		table.AddActivity(after(time.Second), least, to)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/sessions, "ns/session")
+}

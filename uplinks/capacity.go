@@ -6,6 +6,12 @@ const DefaultCapacity = 100_000_000
 // Capacity of an uplink in bits per second, never 0.
 type Capacity struct{ Up, Down uint64 }
 
+// Estimate is what is known of a capacity.
+type Estimate struct {
+	Capacity           // 0 where nothing is known
+	Confidence float64 // 1 when it was seen to be reached just now, falling to 0 with the hours; 0 while it is assumed
+}
+
 // EffectiveCapacity completes the capacities of list, by ID: what is configured or the link speed, else the largest known
 // of the others, so that unknown uplinks count as equal, else DefaultCapacity.
 func EffectiveCapacity(list []*Uplink) map[uint8]Capacity {

@@ -12,7 +12,7 @@ func contend(connections int, s Streams, ours, others float64) *Meter {
 	var total Counters
 	for i := range 40 {
 		now := t0.Add(time.Duration(i) * 250 * time.Millisecond)
-		m.Sample(now, total, 100*mbit, 100*mbit, connections)
+		m.Sample(now, total, assumed(100*mbit, 100*mbit), connections)
 		m.Contend(now, total, Activity{Connections: connections, Down: s})
 		total.RxBytes += uint64((ours + others) / 8 / 4)
 		s.Bytes += uint64(ours / 8 / 4)
@@ -57,7 +57,7 @@ func TestExpectOfBothDirections(t *testing.T) {
 	a := Activity{Connections: 1, Up: Streams{Active: 1, Steady: 10 * mbit}}
 	for i := range 40 {
 		now := t0.Add(time.Duration(i) * 250 * time.Millisecond)
-		m.Sample(now, total, 10*mbit, 100*mbit, 1)
+		m.Sample(now, total, assumed(10*mbit, 100*mbit), 1)
 		m.Contend(now, total, a)
 		total.TxBytes += 10 * mbit / 8 / 4
 		a.Up.Bytes = total.TxBytes

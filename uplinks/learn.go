@@ -47,15 +47,15 @@ func NewLearner(assumed Capacity) *Learner {
 	return &Learner{down: newDirection(assumed.Down), up: newDirection(assumed.Up)}
 }
 
-// Observe takes a reading, 250 ms after the last one, and returns the capacity; 0 where nothing is known.
-func (l *Learner) Observe(now time.Time, c Counters, p Path) Capacity {
+// Observe takes a reading, 250 ms after the last one.
+func (l *Learner) Observe(now time.Time, c Counters, p Path) {
 	elapsed := now.Sub(l.lastAt)
 	if l.lastAt.IsZero() || c.RxBytes < l.last.RxBytes || c.TxBytes < l.last.TxBytes {
 		l.last, l.lastAt = c, now
-		return l.Capacity()
+		return
 	}
 	if elapsed < minInterval {
-		return l.Capacity()
+		return
 	}
 	l.down.see(float64(c.RxBytes-l.last.RxBytes) * 8 / elapsed.Seconds())
 	l.up.see(float64(c.TxBytes-l.last.TxBytes) * 8 / elapsed.Seconds())
@@ -68,20 +68,15 @@ func (l *Learner) Observe(now time.Time, c Counters, p Path) Capacity {
 		l.down.fade(elapsed)
 		l.up.fade(elapsed)
 	}
-	return l.Capacity()
 }
 
-// Capacity is what is known now.
-func (l *Learner) Capacity() Capacity {
-	return Capacity{Up: uint64(l.up.bits), Down: uint64(l.down.bits)}
-}
-
-// Confidence is 1 when the capacity was reached just now, and falls to 0 with the hours.
-func (l *Learner) Confidence(now time.Time) float64 {
-	if l.provedAt.IsZero() {
-		return 0
+// Estimate is what is known now.
+func (l *Learner) Estimate(now time.Time) Estimate {
+	e := Estimate{Capacity: Capacity{Up: uint64(l.up.bits), Down: uint64(l.down.bits)}}
+	if !l.provedAt.IsZero() {
+		e.Confidence = math.Exp(-float64(now.Sub(l.provedAt)) / float64(confidence))
 	}
-	return math.Exp(-float64(now.Sub(l.provedAt)) / float64(confidence))
+	return e
 }
 
 // queues reports whether the uplink has been full for a while.

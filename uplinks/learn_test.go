@@ -79,7 +79,7 @@ func TestLearner(t *testing.T) {
 	} {
 		l := learn(c.assumed)
 		c.feed(l)
-		if got := l.Capacity(); !near(got.Down, c.down) || !near(got.Up, c.up) {
+		if got := l.Estimate(l.now); !near(got.Down, c.down) || !near(got.Up, c.up) {
 			t.Errorf("%s: %+v, want %d down and %d up", c.name, got, c.down, c.up)
 		}
 	}
@@ -91,15 +91,15 @@ func near(got, want uint64) bool {
 
 func TestConfidence(t *testing.T) {
 	l := learn(100 * mbit)
-	if c := l.Confidence(l.now); c != 0 {
+	if c := l.Estimate(l.now).Confidence; c != 0 {
 		t.Errorf("%v before anything was carried", c)
 	}
 	l.carry(time.Second, 0, 0, quiet)
 	l.carry(5*time.Second, 100*mbit, 0, bloated)
-	if c := l.Confidence(l.now); c < 0.99 {
+	if c := l.Estimate(l.now).Confidence; c < 0.99 {
 		t.Errorf("%v of a full uplink", c)
 	}
-	if c := l.Confidence(l.now.Add(3 * time.Hour)); c > 0.1 {
+	if c := l.Estimate(l.now.Add(3 * time.Hour)).Confidence; c > 0.1 {
 		t.Errorf("%v after three hours", c)
 	}
 }
@@ -110,7 +110,7 @@ func TestLongerRouteIsNoQueue(t *testing.T) {
 	l.carry(time.Second, 0, 0, quiet)
 	l.carry(30*time.Minute, mbit, mbit, bloated)
 	l.carry(10*time.Second, 30*mbit, mbit, bloated)
-	if got := l.Capacity(); got.Down < 29*mbit {
+	if got := l.Estimate(l.now); got.Down < 29*mbit {
 		t.Errorf("%+v", got)
 	}
 	if l.full != 0 {

@@ -95,6 +95,7 @@ type Meter struct {
 
 	rx, tx         atomicFloat // bits per second
 	capDown, capUp atomicFloat
+	confidence     atomicFloat
 	charges        atomic.Uint64 // sessions not yet measured, times chargeScale
 
 	contendedAt time.Time
@@ -116,14 +117,14 @@ func NewMeter(d *Demand) *Meter {
 	return m
 }
 
-// Sample takes a reading: the interface totals, the capacities in bits per second (0 stands for DefaultCapacity) and the
-// number of live sessions. Readings 100 ms to 1 s apart are best. The first one, and one whose counters went backwards
+// Sample takes a reading: the interface totals, the capacity (0 stands for DefaultCapacity) and the number of live sessions. Readings 100 ms to 1 s apart are best. The first one, and one whose counters went backwards
 // (wrapped, reset, or of a new interface), only sets the starting point.
-func (m *Meter) Sample(now time.Time, c Counters, capacityUp, capacityDown uint64, sessions int) {
+func (m *Meter) Sample(now time.Time, c Counters, e Estimate, sessions int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.capUp.store(float64(nonZero(capacityUp, DefaultCapacity)))
-	m.capDown.store(float64(nonZero(capacityDown, DefaultCapacity)))
+	m.capUp.store(float64(nonZero(e.Up, DefaultCapacity)))
+	m.capDown.store(float64(nonZero(e.Down, DefaultCapacity)))
+	m.confidence.store(e.Confidence)
 	elapsed := now.Sub(m.lastAt)
 	backwards := c.RxBytes < m.last.RxBytes || c.TxBytes < m.last.TxBytes
 	if m.sampled && elapsed >= 0 && elapsed < minInterval {
@@ -167,6 +168,11 @@ func (m *Meter) Load() float64 {
 
 // Rates are the measured rates in bits per second, without charges.
 func (m *Meter) Rates() (rx, tx float64) { return m.rx.load(), m.tx.load() }
+
+// Estimate is what the last reading knew of the capacity.
+func (m *Meter) Estimate() Estimate {
+	return Estimate{Capacity{Up: uint64(m.capUp.load()), Down: uint64(m.capDown.load())}, m.confidence.load()}
+}
 
 // Reset forgets all readings and charges: for an interface that is gone or was replaced.
 func (m *Meter) Reset() {

@@ -25,15 +25,18 @@ func place(sessions int, meters ...*Meter) []int {
 	return counts
 }
 
+// assumed is a capacity that nobody has seen.
+func assumed(up, down uint64) Estimate { return Estimate{Capacity: Capacity{Up: up, Down: down}} }
+
 // feed samples m every 250 ms for a while with constant rates in bits per second.
-func feed(m *Meter, from time.Time, d time.Duration, rx, tx float64, capacity uint64, sessions int) time.Time {
+func feed(m *Meter, from time.Time, d time.Duration, rx, tx float64, rate uint64, sessions int) time.Time {
 	var c Counters
 	const step = 250 * time.Millisecond
 	m.mu.Lock()
 	c = m.last
 	m.mu.Unlock()
 	for end := from.Add(d); !from.After(end); from = from.Add(step) {
-		m.Sample(from, c, capacity, capacity, sessions)
+		m.Sample(from, c, assumed(rate, rate), sessions)
 		c.RxBytes += uint64(rx * step.Seconds() / 8)
 		c.TxBytes += uint64(tx * step.Seconds() / 8)
 	}
@@ -43,8 +46,8 @@ func feed(m *Meter, from time.Time, d time.Duration, rx, tx float64, capacity ui
 func TestPlacementWithinOneIntervalFollowsCapacity(t *testing.T) {
 	d := NewDemand()
 	fast, slow := NewMeter(d), NewMeter(d)
-	slow.Sample(t0, Counters{}, 20*mbit, 20*mbit, 0)
-	fast.Sample(t0, Counters{}, 100*mbit, 100*mbit, 0)
+	slow.Sample(t0, Counters{}, assumed(20*mbit, 20*mbit), 0)
+	fast.Sample(t0, Counters{}, assumed(100*mbit, 100*mbit), 0)
 	counts := place(1000, fast, slow)
 	if ratio := float64(counts[0]) / float64(counts[1]); ratio < 4.8 || ratio > 5.2 {
 		t.Fatalf("split %v, ratio %.2f, want 5", counts, ratio)
@@ -100,7 +103,7 @@ func TestUploadCountsAsWell(t *testing.T) {
 	m := NewMeter(NewDemand())
 	var c Counters
 	for i := range 8 {
-		m.Sample(t0.Add(time.Duration(i)*time.Second), c, 10*mbit, 100*mbit, 0)
+		m.Sample(t0.Add(time.Duration(i)*time.Second), c, assumed(10*mbit, 100*mbit), 0)
 		c.RxBytes, c.TxBytes = c.RxBytes+10*mbit/8, c.TxBytes+5*mbit/8
 	}
 	if l := m.Load(); math.Abs(l-0.5) > 0.01 {
@@ -148,7 +151,7 @@ func TestChargesDecay(t *testing.T) {
 func TestCountersGoingBackwardsMakeNoSpike(t *testing.T) {
 	m := NewMeter(NewDemand())
 	sample := func(ms int, bytes uint64) {
-		m.Sample(t0.Add(time.Duration(ms)*time.Millisecond), Counters{RxBytes: bytes, TxBytes: bytes}, 100*mbit, 100*mbit, 1)
+		m.Sample(t0.Add(time.Duration(ms)*time.Millisecond), Counters{RxBytes: bytes, TxBytes: bytes}, assumed(100*mbit, 100*mbit), 1)
 	}
 	sample(0, 1<<32-1000)
 	sample(250, 1<<32-500)

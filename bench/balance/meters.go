@@ -22,9 +22,9 @@ func (w *world) read() {
 			path.RTT += queueing
 		}
 		w.latency[i] = path.RTT
-		c := w.learners[i].Observe(now, uplinks.Counters{RxBytes: bytes}, path)
+		w.learners[i].Observe(now, uplinks.Counters{RxBytes: bytes}, path)
 		sessions, total := len(l.flows)+l.idle, uplinks.Counters{RxBytes: bytes}
-		w.meters[i].Sample(now, total, c.Up, c.Down, sessions)
+		w.meters[i].Sample(now, total, w.learners[i].Estimate(now), sessions)
 		w.meters[i].Contend(now, total, uplinks.Activity{Connections: sessions, Down: l.streams()})
 	}
 }

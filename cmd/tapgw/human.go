@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"tapgw/api"
 )
 
 const day = 24 * time.Hour
@@ -69,6 +71,21 @@ func rate(bps float64) string {
 		return "0"
 	}
 	return scaled(bps) + "b/s"
+}
+
+// likely is the confidence from which a capacity is shown as a fact.
+const likely = 0.5
+
+// speed is what an uplink can carry down, in at most six columns of bits per second, with a question mark while it is only assumed.
+func speed(c api.Capacity) string {
+	if c.DownBps < 1 {
+		return "-"
+	}
+	text := strings.ReplaceAll(scaled(c.DownBps), " ", "")
+	if c.Confidence < likely {
+		return text + "?"
+	}
+	return text
 }
 
 // amount is bytes.

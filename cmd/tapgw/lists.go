@@ -31,14 +31,14 @@ func (a *app) uplinksCommand() *cobra.Command {
 func (a *app) printUplinks(list []api.Uplink) error {
 	t := table{colour: a.colour(), columns: []column{
 		{title: "UPLINK"}, {title: "INTERFACE"}, {title: "STATE"}, {title: "ADDRESS"}, {title: "GATEWAY"},
-		{title: "RTT", right: true, keep: true}, {title: "LOSS", right: true, keep: true},
+		{title: "RTT", right: true, keep: true}, {title: "LOSS", right: true, keep: true}, {title: "SPEED", right: true},
 	}}
 	for _, u := range list {
 		t.add(cell{text: u.Name}, cell{text: u.Interface}, state(u.State), cell{text: addresses(u.Addresses)},
-			cell{text: address(u.Gateway)}, cell{text: rtt(u.RTTMs)}, cell{text: percent(u.Loss)})
+			cell{text: address(u.Gateway)}, cell{text: rtt(u.RTTMs)}, cell{text: percent(u.Loss)}, cell{text: speed(u.Capacity)})
 		if v := u.IPv6; v.State != "" {
 			t.add(cell{}, cell{}, state(v.State), cell{text: addresses(v.Addresses)}, cell{text: address(v.Gateway)},
-				cell{text: rtt(v.RTTMs)}, cell{text: percent(v.Loss)})
+				cell{text: rtt(v.RTTMs)}, cell{text: percent(v.Loss)}, cell{})
 		}
 	}
 	return t.print(a.Stdout)

@@ -100,7 +100,8 @@ func healthy() *fakeDaemon {
 				{
 					Name: "fiber", Interface: "enp3s0", State: api.StateUp, Addresses: []netip.Addr{addr("203.0.113.7")},
 					Gateway: addr("203.0.113.1"), RxBps: 61e6, TxBps: 6.1e6, Load: 0.61, Sessions: 128, RTTMs: 9.2,
-					Since: noon.Add(-76 * time.Hour),
+					Capacity: api.Capacity{DownBps: 100e6, UpBps: 40e6, Confidence: 0.9},
+					Since:    noon.Add(-76 * time.Hour),
 					IPv6: api.IPv6{
 						State: api.StateUp, Addresses: []netip.Addr{addr("2001:db8:77::2")}, Gateway: addr("fe80::1"), RTTMs: 10.1,
 						Since: noon.Add(-76 * time.Hour),
@@ -110,7 +111,8 @@ func healthy() *fakeDaemon {
 					Name: "wifi", Interface: "wlp2s0", State: api.StateUp,
 					Addresses: []netip.Addr{addr("192.168.8.20"), addr("192.168.8.21")}, Gateway: addr("192.168.8.1"),
 					RxBps: 22.1e6, TxBps: 3.3e6, Load: 0.35, Sessions: 64, RTTMs: 31, Loss: 0.005, Since: noon.Add(-11 * time.Minute),
-					IPv6: api.IPv6{State: api.StateDown, Reason: "no IPv6 address", Since: noon.Add(-90 * time.Second)},
+					Capacity: api.Capacity{DownBps: 63e6, UpBps: 63e6},
+					IPv6:     api.IPv6{State: api.StateDown, Reason: "no IPv6 address", Since: noon.Add(-90 * time.Second)},
 				},
 			},
 		},

@@ -48,8 +48,13 @@ func (b backend) uplink(u *uplinks.Uplink) api.Uplink {
 		IPv6: ipv6(&u.V6),
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Addresses: u.Addresses, Gateway: u.Gateway,
 		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.tables.on(u.ID),
-		RTTMs: milliseconds(u.Health.RTT), Loss: u.Health.Loss, Reason: u.Reason, Since: u.Since,
+		Capacity: capacity(b.meters[u.ID].Estimate()),
+		RTTMs:    milliseconds(u.Health.RTT), Loss: u.Health.Loss, Reason: u.Reason, Since: u.Since,
 	}
+}
+
+func capacity(e uplinks.Estimate) api.Capacity {
+	return api.Capacity{DownBps: float64(e.Down), UpBps: float64(e.Up), Confidence: e.Confidence}
 }
 
 func ipv6(s *uplinks.Side) api.IPv6 {

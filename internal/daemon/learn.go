@@ -35,8 +35,8 @@ func pathOf(u *uplinks.Uplink) uplinks.Path {
 }
 
 const (
-	// activityShare of a core's time is what looking at all sessions may take.
-	activityShare = 100
+	// recordPause is a hundred times what it takes to look at a session, so that this costs a hundredth of a core.
+	recordPause = 5 * time.Microsecond
 	// leastShare of an uplink's capacity makes a session one that contends for it.
 	leastShare = 1000
 )
@@ -56,13 +56,14 @@ func (a *activity) read(t *tables, m *measuring, now time.Time, tick nat.Tick) {
 	var least [uplinks.MaxUplinks]uint64
 	for id := range m.learners {
 		if l := m.learners[id].Learner; l != nil {
-			c := l.Capacity()
+			c := l.Estimate(now)
 			least[id] = min(c.Up, c.Down) / 8 / leastShare
 		}
 	}
 	a.list = [uplinks.MaxUplinks]nat.Activity{}
-	t.each(func(_ uplinks.Family, table *nat.Table) { table.AddActivity(tick, least[:], a.list[:]) })
-	a.next = now.Add(activityShare * time.Since(now))
+	records := 0
+	t.each(func(_ uplinks.Family, table *nat.Table) { records += table.AddActivity(tick, least[:], a.list[:]) })
+	a.next = now.Add(time.Duration(records) * recordPause)
 }
 
 func (a *activity) of(uplink uint8) uplinks.Activity {

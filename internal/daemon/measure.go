@@ -70,8 +70,9 @@ func (d *Daemon) look(s *uplinks.Snapshot, m *measuring, sample bool) (changed b
 // sample feeds an uplink's meter.
 func (d *Daemon) sample(u *uplinks.Uplink, m *measuring, total uplinks.Counters) {
 	now, meter := time.Now(), d.meters[u.ID]
-	c := m.learners[u.ID].Observe(now, total, pathOf(u))
-	meter.Sample(now, total, c.Up, c.Down, d.tables.on(u.ID))
+	learner := m.learners[u.ID]
+	learner.Observe(now, total, pathOf(u))
+	meter.Sample(now, total, learner.Estimate(now), d.tables.on(u.ID))
 	if m.activity.fresh {
 		meter.Contend(now, total, m.activity.of(u.ID))
 	}
