@@ -18,11 +18,5 @@ func (s *leastLoad) Pick(_ Request, c []Candidate) int {
 	for i := range c {
 		most = max(most, c[i].rate())
 	}
-	for i := range c {
-		s.turns.share[i] = 0
-		if c[i].rate() >= most*(1-rateNoise) {
-			s.turns.share[i] = c[i].capacity()
-		}
-	}
-	return s.turns.next(c)
+	return s.turns.among(c, func(c *Candidate) bool { return c.rate() >= most*(1-rateNoise) })
 }

@@ -15,13 +15,7 @@ func (s *leastSessions) Pick(_ Request, c []Candidate) int {
 	for i := range c {
 		fewest = math.Min(fewest, crowding(&c[i]))
 	}
-	for i := range c {
-		s.turns.share[i] = 0
-		if crowding(&c[i]) <= fewest {
-			s.turns.share[i] = c[i].capacity()
-		}
-	}
-	return s.turns.next(c)
+	return s.turns.among(c, func(c *Candidate) bool { return crowding(c) <= fewest })
 }
 
 // crowding is the sessions per bit/s if one more were placed on c.

@@ -20,13 +20,7 @@ func (s *lowestLatency) Pick(_ Request, c []Candidate) int {
 	for i := range c {
 		shortest = min(shortest, c[i].latency())
 	}
-	for i := range c {
-		s.turns.share[i] = 0
-		if c[i].latency()-latencyNoise <= shortest {
-			s.turns.share[i] = c[i].capacity()
-		}
-	}
-	return s.turns.next(c)
+	return s.turns.among(c, func(c *Candidate) bool { return c.latency()-latencyNoise <= shortest })
 }
 
 // latency is the longest there can be while none is known.

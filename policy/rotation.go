@@ -10,6 +10,17 @@ type rotation struct {
 // rounding keeps the order of equals steady, as a third is no exact float.
 const rounding = 1e-9
 
+// among returns the index of the candidate whose turn it is among those that take part, in proportion to capacity.
+func (r *rotation) among(c []Candidate, takesPart func(*Candidate) bool) int {
+	for i := range c {
+		r.share[i] = 0
+		if takesPart(&c[i]) {
+			r.share[i] = c[i].capacity()
+		}
+	}
+	return r.next(c)
+}
+
 // next returns the index of the candidate whose turn it is; at least one share must be positive.
 func (r *rotation) next(c []Candidate) int {
 	total := 0.0
