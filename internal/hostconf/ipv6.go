@@ -27,7 +27,7 @@ func routingV6(w Wanted, lan []string, was func(string) (string, bool)) (list []
 	switch {
 	case !wanted:
 	case single:
-		list = change(list, append(append([]string{w.TAP}, lan...), w.Uplinks...), "force_forwarding", "0", "1", was)
+		list = change(list, append(append([]string{w.TAP}, w.Uplinks...), lan...), "force_forwarding", "0", "1", was)
 		list = change(list, lan, "accept_ra", "1", "0", was)
 	default:
 		list = append(list, setting{forwardingV6, "1"})

@@ -82,14 +82,15 @@ func looseFilters(w Wanted, was func(string) (string, bool)) (list []setting) {
 }
 
 // forwarding switches forwarding on interface by interface, and only where hosts are behind us: a laptop must not become
-// a router. Where the global switch is on, exceptions are the user's choice, except on our own device.
+// a router. Where the global switch is on, exceptions are the user's choice, except on our own device. The LAN's come last, so
+// that replies find their way once there are any.
 func forwarding(w Wanted, lan []string, was func(string) (string, bool)) (list []setting) {
 	if len(lan) == 0 {
 		return nil
 	}
 	names := []string{w.TAP}
 	if all, _ := was(sysctlPath("all", "forwarding")); all != "1" {
-		names = append(append(names, lan...), w.Uplinks...)
+		names = append(append(names, w.Uplinks...), lan...)
 	}
 	for _, name := range names {
 		path := sysctlPath(name, "forwarding")

@@ -83,7 +83,7 @@ func TestSettings(t *testing.T) {
 		{"strict for one", nil, map[string]string{"all/rp_filter": "0", "tap/rp_filter": "0", "wan/rp_filter": "1"}, []setting{{"wan/rp_filter", "2"}}},
 		{"laptop", nil, map[string]string{"all/forwarding": "0", "tap/forwarding": "0", "wan/forwarding": "0"}, nil},
 		{"LAN", []string{"lan"}, map[string]string{"all/forwarding": "0", "tap/forwarding": "0", "lan/forwarding": "0", "wan/forwarding": "0"},
-			[]setting{{"tap/forwarding", "1"}, {"lan/forwarding", "1"}, {"wan/forwarding", "1"}}},
+			[]setting{{"tap/forwarding", "1"}, {"wan/forwarding", "1"}, {"lan/forwarding", "1"}}},
 		{"LAN that turns", []string{"lan"}, map[string]string{"tap/accept_local": "0", "wan/accept_local": "0"}, []setting{{"tap/accept_local", "1"}}},
 		{"turned already", []string{"lan"}, map[string]string{"tap/accept_local": "1"}, nil},
 		{"nobody to turn", nil, map[string]string{"tap/accept_local": "0"}, nil},

@@ -53,7 +53,18 @@ func CreateUpcall(cfg UpcallConfig) (*Upcall, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("TAP device %s: relax rp_filter: %w", cfg.Name, err), d.Close())
 	}
+	if err := d.addClsact(); err != nil {
+		return nil, errors.Join(fmt.Errorf("TAP device %s: add a clsact qdisc: %w", cfg.Name, err), d.Close())
+	}
 	return &Upcall{Device: d, secret: wire.GiveBackMAC(cfg.Seed, 0), bound: make(map[uint8]int)}, nil
+}
+
+// addClsact makes the place of the filters before anything is sent here: the kernel stops the whole device for it, and
+// drops what is sent meanwhile.
+func (d *Device) addClsact() error {
+	return d.handle.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: d.index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}})
 }
 
 // Check is Device.Check.
@@ -68,7 +79,7 @@ func (u *Upcall) BindUplink(id uint8, index int) error {
 	if err := u.unbind(id); err != nil || index == 0 {
 		return err
 	}
-	if err := u.bind(id, index); err != nil {
+	if err := u.handle.FilterAdd(u.filter(id, index)); err != nil {
 		return fmt.Errorf("upcall device: redirect to device %d: %w", index, err)
 	}
 	u.bound[id] = index
@@ -85,16 +96,6 @@ func (u *Upcall) unbind(id uint8) error {
 	}
 	delete(u.bound, id)
 	return nil
-}
-
-func (u *Upcall) bind(id uint8, index int) error {
-	qdisc := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: u.index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := u.handle.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	return u.handle.FilterAdd(u.filter(id, index))
 }
 
 // filter matches the six bytes of the source address, at −8 from the header of IPv4 or IPv6.

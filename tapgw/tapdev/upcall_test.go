@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,11 +48,7 @@ func newReturning(t *testing.T, bind bool) *returning {
 
 func (r *returning) openUplink(t *testing.T, cfg wire.Config, bind bool) {
 	t.Helper()
-	labtest.Must(t, r.gw.Do(func() (err error) {
-		r.upcall, err = tapdev.CreateUpcall(tapdev.UpcallConfig{Name: "tapgw0u", MAC: upcallMAC, Address: upcallAddr, Seed: seed})
-		return err
-	}))
-	t.Cleanup(func() { _ = r.upcall.Close() })
+	r.upcall = createUpcall(t, r.gw)
 	r.port = openPort(t, r.gw, "wan1", cfg)
 	labtest.Must(t, r.port.SetFilter(wire.FilterConfig{Addresses: []netip.Addr{wanAddr}, Ports: poolPort, Secret: wire.GiveBackMAC(seed, uplinkID)}))
 	captureOnly(t, r.gw, "wan1")
@@ -263,13 +260,54 @@ func TestGiveBackIgnoresScraps(t *testing.T) {
 	}
 }
 
-func TestOrigin(t *testing.T) {
-	var u *tapdev.Upcall
-	labtest.Must(t, labtest.Namespace(t, "gw").Do(func() (err error) {
+// TestBindingLosesNothing: devices are bound, as hosts of a new LAN are heard, while first packets pass here.
+func TestBindingLosesNothing(t *testing.T) {
+	gw := labtest.Namespace(t, "gw")
+	lo, err := gw.Index("lo")
+	labtest.Must(t, err)
+	for range 20 {
+		u := createUpcall(t, gw)
+		fd, arrived := rawSocket(t, gw, u.Name()), make(chan struct{})
+		go func() {
+			bufs, sizes := batchio.Buffers(16), make([]int, 16)
+			for n, err := u.Queue(0).ReadBatch(bufs, sizes); err == nil; n, err = u.Queue(0).ReadBatch(bufs, sizes) {
+				for i := range n {
+					if bufs[i][packet.VnetLen+packet.EthernetLen] == 0x45 { // and not the kernel's own of IPv6
+						arrived <- struct{}{}
+					}
+				}
+			}
+		}()
+		send := func() {
+			sendRaw(t, fd, slices.Concat(upcallMAC[:], wanMAC[:], []byte{8, 0}, datagram(server, lanAddr, 1, "first")))
+			select {
+			case <-arrived:
+			case <-time.After(2 * time.Second):
+				t.Error("a frame was lost")
+			}
+		}
+		send()
+		bound := make(chan error, 1)
+		go func() { bound <- u.BindLAN(0, lo) }()
+		for len(bound) == 0 && !t.Failed() {
+			send()
+		}
+		labtest.Must(t, errors.Join(<-bound, u.Close()))
+	}
+}
+
+func createUpcall(t *testing.T, ns *lab.Namespace) (u *tapdev.Upcall) {
+	t.Helper()
+	labtest.Must(t, ns.Do(func() (err error) {
 		u, err = tapdev.CreateUpcall(tapdev.UpcallConfig{Name: "tapgw0u", MAC: upcallMAC, Address: upcallAddr, Seed: seed})
 		return err
 	}))
-	defer func() { _ = u.Close() }()
+	t.Cleanup(func() { _ = u.Close() })
+	return u
+}
+
+func TestOrigin(t *testing.T) {
+	u := createUpcall(t, labtest.Namespace(t, "gw"))
 	frame := func(mac [6]byte) []byte {
 		b := make([]byte, packet.VnetLen+packet.EthernetLen)
 		copy(b[packet.VnetLen+6:], mac[:])
