@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,9 +17,21 @@ import (
 // changes by itself is left out, so two states of an untouched namespace are equal.
 type State []string
 
+// maxDumps is how often a namespace is read in which things vanish meanwhile.
+const maxDumps = 10
+
 // Dump reads the state of a namespace: links and their qdiscs, addresses, routes of all tables, rules, permanent
 // neighbours, the nftables ruleset and the settings that a router changes.
-func Dump(n *Namespace) (State, error) {
+func Dump(n *Namespace) (state State, err error) {
+	for range maxDumps {
+		if state, err = dump(n); !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	return state, err
+}
+
+func dump(n *Namespace) (State, error) {
 	d := &dumper{ns: n, names: map[int]string{0: "-"}}
 	for _, read := range []func() error{d.links, d.qdiscs, d.addresses, d.routes, d.rules, d.neighbours, d.ruleset, d.sysctls} {
 		if err := read(); err != nil {
