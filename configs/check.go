@@ -81,6 +81,7 @@ func (l *loader) checkUplink(u Uplink, path string) {
 	}
 	l.checkStatic(u, path)
 	l.checkNPTv6(u, path)
+	l.checkMetered(u, path)
 	if !l.sound(path + ".addresses") {
 		return
 	}

@@ -85,7 +85,8 @@ type Uplink struct {
 	NPTv6     []NPTv6      // prefixes of the inside with a prefix outside of their own
 	Capacity  Capacity
 	Weight    int // share under the weighted scheduler, ≥ 1
-	Tier      int // lower is preferred
+	Tier      int // lower is preferred; 1 for a metered uplink unless given
+	Metered   Metered
 }
 
 // Static is a one-to-one mapping: the inside host has the outside address alone.

@@ -68,6 +68,7 @@ func TestReferenceUplink(t *testing.T) {
 		Static:    []Static{{netip.MustParseAddr("192.168.1.10"), netip.MustParseAddr("192.0.2.8")}},
 		NPTv6:     []NPTv6{{netip.MustParsePrefix("fd00:1::/48"), netip.MustParsePrefix("2001:db8:100::/48")}},
 		Capacity:  Capacity{Up: 20e6, Down: 100e6}, Weight: 1,
+		Metered: Metered{Enabled: true, Cap: 20e9, BillingDay: 15, Warn: 80, Stop: 100},
 	}}
 	if diff := cmp.Diff(want, got, comparers); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -98,7 +99,10 @@ func TestFullFile(t *testing.T) {
 			Capacity: Capacity{Up: 500e6, Down: 1500e6}, Weight: 5,
 		},
 		{Name: "eth0.100", Interface: "eth0.100", Capacity: Capacity{Down: 800e3}, Weight: 1},
-		{Name: "null", Interface: "wwan0", Weight: 1, Tier: 1},
+		{
+			Name: "null", Interface: "wwan0", Weight: 1, Tier: 1,
+			Metered: Metered{Enabled: true, BillingDay: 1, Warn: 80, Stop: 100},
+		},
 	}
 	want.NAT.Ports = []PortRange{{20000, 20099}, {40000, 40000}}
 	want.NAT.Timeouts.UDP, want.NAT.Timeouts.ICMP = 90*time.Second, 30*time.Second

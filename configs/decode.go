@@ -27,7 +27,7 @@ func (l *loader) uplink(tree map[string]any, path string) Uplink {
 	if err := layers.MergeConfigMap(tree); err != nil {
 		l.fail(l.problem(path, &fault{err.Error(), "simplify the file"}))
 	}
-	var u Uplink
+	u := Uplink{Metered: defaultMetered}
 	decodeFields(l, &u, uplinkFields, layers, path)
 	switch {
 	case u.Name == "" && !l.failed[path+".name"]:
@@ -35,6 +35,7 @@ func (l *loader) uplink(tree map[string]any, path string) Uplink {
 	case u.Interface == "" && !l.failed[path+".interface"]:
 		u.Interface = u.Name
 	}
+	l.settleMetered(&u, path)
 	return u
 }
 

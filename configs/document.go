@@ -17,6 +17,7 @@ import (
 type schema struct {
 	kind     kind
 	children map[string]*schema // of a section, or of each element of a list of blocks
+	short    string             // of a section: the child that a plain value in its place is for
 }
 
 type kind uint8
@@ -32,17 +33,18 @@ const (
 var fileSchema = func() *schema {
 	root := &schema{}
 	for _, f := range configFields {
-		root.add(f.key, f.list)
+		root.add(f.key, f.list, f.short)
 	}
 	uplinks := &schema{kind: blocks}
 	for _, f := range uplinkFields {
-		uplinks.add(f.key, f.list)
+		uplinks.add(f.key, f.list, f.short)
 	}
 	root.children[uplinksKey] = uplinks
 	return root
 }()
 
-func (s *schema) add(key string, list bool) {
+func (s *schema) add(key string, list, short bool) {
+	block := s
 	for part := range strings.SplitSeq(key, ".") {
 		if s.children == nil {
 			s.children = map[string]*schema{}
@@ -50,7 +52,10 @@ func (s *schema) add(key string, list bool) {
 		if s.children[part] == nil {
 			s.children[part] = &schema{}
 		}
-		s = s.children[part]
+		block, s = s, s.children[part]
+	}
+	if short {
+		block.short = key[strings.LastIndexByte(key, '.')+1:]
 	}
 	s.kind = single
 	if list {
@@ -166,6 +171,13 @@ func (d *document) single(n *yaml.Node, path string) any {
 func (d *document) section(n *yaml.Node, s *schema, path string) any {
 	tree := map[string]any{}
 	if isNull(n) {
+		return tree
+	}
+	if n.Kind == yaml.ScalarNode && s.short != "" {
+		d.lines[join(path, s.short)] = n.Line
+		if text := d.single(n, path); text != nil {
+			tree[s.short] = text
+		}
 		return tree
 	}
 	if n.Kind != yaml.MappingNode {

@@ -14,6 +14,7 @@ type field[T any] struct {
 	key     string
 	list    bool
 	restart bool // a change needs a restart
+	short   bool // the block that holds the key may be a plain value instead, which is this key's
 	get     func(*T) []string
 	set     func(dst *T, texts []string, report func(index int, err error))
 }
@@ -88,6 +89,12 @@ func restart[T any](f field[T]) field[T] {
 	return f
 }
 
+// short is for a key of an uplink that says all there is to say of its block.
+func short[T any](f field[T]) field[T] {
+	f.short = true
+	return f
+}
+
 const month = 30 * 24 * time.Hour
 
 // configFields are the keys of the file but the uplinks, in the order they are shown.
@@ -133,7 +140,7 @@ func duration(key string, at func(*Config) *time.Duration, low, high time.Durati
 const uplinksKey = "uplinks"
 
 // uplinkFields are the keys of one element of uplinks.
-var uplinkFields = []field[Uplink]{
+var uplinkFields = slices.Concat([]field[Uplink]{
 	optional("name", func(u *Uplink) *string { return &u.Name }, parseName, formatText),
 	optional("interface", func(u *Uplink) *string { return &u.Interface }, parseInterface, formatText),
 	optional("gateway", func(u *Uplink) *netip.Addr { return &u.Gateway }, parseAddr, formatAddr),
@@ -144,7 +151,7 @@ var uplinkFields = []field[Uplink]{
 	optional("capacity.down", func(u *Uplink) *uint64 { return &u.Capacity.Down }, parseRate, formatRate),
 	scalar("weight", func(u *Uplink) *int { return &u.Weight }, within(1, 1000), strconv.Itoa),
 	scalar("tier", func(u *Uplink) *int { return &u.Tier }, within(0, 100), strconv.Itoa),
-}
+}, meteredFields)
 
 // defaultUplink is what an element of uplinks starts from.
 var defaultUplink = Uplink{Weight: 1}

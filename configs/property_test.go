@@ -102,6 +102,15 @@ func validUplink(t *rapid.T, i int) Uplink {
 		inside, outside := netip.AddrFrom16([16]byte{0xfd, 1: 1}), netip.AddrFrom16([16]byte{0x20, 1, 0xd, byte(i), byte(i)})
 		u.NPTv6 = append(u.NPTv6, NPTv6{netip.PrefixFrom(inside, bits), netip.PrefixFrom(outside, bits)})
 	}
+	if rapid.Bool().Draw(t, "metered") {
+		size := rapid.OneOf(rapid.Just(uint64(0)), rapid.Uint64Range(minSize, maxSize), rapid.Map(rapid.Uint64Range(1, 9999), func(n uint64) uint64 { return n * 1e8 }))
+		share := rapid.Map(rapid.IntRange(0, maxShare), func(n int) Share { return Share(n) })
+		u.Metered = Metered{true, size.Draw(t, "cap"), rapid.IntRange(1, 31).Draw(t, "day"), share.Draw(t, "warn"), share.Draw(t, "stop")}
+		if rapid.Bool().Draw(t, "plainly") {
+			u.Metered = defaultMetered
+			u.Metered.Enabled = true
+		}
+	}
 	return u
 }
 

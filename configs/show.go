@@ -63,7 +63,11 @@ func addFields[T any](root *yaml.Node, c *T, fields []field[T], prefix string, c
 		if comment != nil {
 			value.LineComment = "# " + comment(join(prefix, f.key))
 		}
-		block, name := descend(root, f.key)
+		key := f.key
+		if f.short {
+			key = key[:strings.LastIndexByte(key, '.')]
+		}
+		block, name := descend(root, key)
 		block.Content = append(block.Content, text(name), value)
 	}
 }
@@ -114,11 +118,11 @@ func text(s string) *yaml.Node {
 
 // isPlain reports that s needs no quotes in any position: letters, digits and what addresses, durations and paths consist of.
 func isPlain(s string) bool {
-	if s == "" || strings.ContainsAny(s[:1], ".-:~") || strings.HasSuffix(s, ":") || strings.EqualFold(s, "null") {
+	if s == "" || strings.ContainsAny(s[:1], ".-:~%") || strings.HasSuffix(s, ":") || strings.EqualFold(s, "null") {
 		return false
 	}
 	return !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/:", r))
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/:%", r))
 	})
 }
 

@@ -23,6 +23,7 @@ type Spec struct {
 	CapacityUp, CapacityDown uint64 // bits per second
 	Weight                   int
 	Tier                     int
+	Metered                  bool // its data cost money
 	Disabled                 bool
 }
 
@@ -252,5 +253,6 @@ func (u *tracked) publish() *Uplink {
 		Side: u.sides[IPv4].publish(u), V6: u.sides[IPv6].publish(u),
 		MAC: u.link.MAC, HeaderLess: u.link.HeaderLess, MTU: u.link.MTU,
 		CapacityUp: up, CapacityDown: down, Weight: max(1, u.spec.Weight), Tier: u.spec.Tier,
+		Metered: u.spec.Metered,
 	}
 }

@@ -276,7 +276,7 @@ func TestRenamedAndReplugged(t *testing.T) {
 func TestSpecs(t *testing.T) {
 	cfg := healthy()
 	cfg.Specs = []Spec{
-		{Name: "fiber", Interface: "eth1", CapacityUp: 10, CapacityDown: 20, Weight: 3, Tier: 1},
+		{Name: "fiber", Interface: "eth1", CapacityUp: 10, CapacityDown: 20, Weight: 3, Tier: 1, Metered: true},
 		{Name: "lte", Interface: "wwan0", Disabled: true},
 		{Interface: "eth0", Gateway: addr("192.168.1.7"), Addresses: []netip.Addr{addr("192.0.2.1")}},
 	}
@@ -286,7 +286,7 @@ func TestSpecs(t *testing.T) {
 	if names(s) != "fiber lte eth0 " {
 		t.Fatal(names(s))
 	}
-	if u := byName(t, s, "fiber"); u.Index != 3 || u.CapacityUp != 10 || u.CapacityDown != 20 || u.Weight != 3 || u.Tier != 1 || u.State != Up {
+	if u := byName(t, s, "fiber"); u.Index != 3 || u.CapacityUp != 10 || u.CapacityDown != 20 || u.Weight != 3 || u.Tier != 1 || !u.Metered || u.State != Up {
 		t.Errorf("%+v", u)
 	}
 	if u := byName(t, s, "lte"); u.State != Disabled || u.Weight != 1 {

@@ -45,6 +45,7 @@ type Uplink struct {
 	CapacityUp, CapacityDown uint64 // bits per second, 0 unknown
 	Weight                   int    // ≥ 1
 	Tier                     int    // lower is preferred
+	Metered                  bool   // its data cost money
 }
 
 // On returns what u is to a family.

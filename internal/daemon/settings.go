@@ -47,6 +47,7 @@ func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
 		t.Specs = append(t.Specs, uplinks.Spec{
 			Name: u.Name, Interface: u.Interface, Gateway: u.Gateway, Addresses: u.Addresses, Static: static, NPTv6: nptv6,
 			CapacityUp: u.Capacity.Up, CapacityDown: u.Capacity.Down, Weight: u.Weight, Tier: u.Tier,
+			Metered: u.Metered.Enabled,
 		})
 	}
 	return t
