@@ -55,6 +55,7 @@ var rules = []rule{
 	{"tapgw/probe", []string{"tapgw/nat", "tapgw/policy", "tapgw/uplinks", "tapgw/tapgw", "tapgw/configs", "tapgw/internal/daemon"},
 		"health is judged from answers alone"},
 	{"tapgw/helper", []string{"tapgw/"}, "a helper reads hostile payloads, and reaches the gateway only by what it is given"},
+	{"tapgw/names", []string{"tapgw/"}, "names are learned from hostile messages and nothing else"},
 	{"tapgw/tapgw", []string{"tapgw/helper/ftp", "tapgw/helper/tftp", "tapgw/helper/irc", "tapgw/helper/pptp", "tapgw/helper/rtsp", "tapgw/helper/sip"}, "the daemon chooses the helpers, the data plane knows what one is"},
 	{"tapgw/tapgw", []string{"tapgw/internal/daemon", "tapgw/configs", "tapgw/probe", "tapgw/api", "tapgw/cmd"},
 		"the data plane is wired by the daemon, never the other way round"},
