@@ -34,26 +34,37 @@ func (b bulk) measure(ctx context.Context, p *peer, s settings) ([]float64, erro
 	if b.light {
 		mode |= modeLight
 	}
+	end, err := openBulk(ctx, p.family, client, bulkConnections, mode, count)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	rate, err := p.carried(func() (float64, error) {
+		return counted(ctx, s.warmUp, s.bulk, func() (uint64, error) { return count.Load(), nil })
+	})
+	return []float64{rate * 8 / 1e9}, err
+}
+
+// openBulk opens n connections, which do as mode says until end is called.
+func openBulk(ctx context.Context, f *family, client *lab.Namespace, n int, mode byte, count *atomic.Uint64) (end func(), err error) {
 	var conns []net.Conn
 	var tasks sync.WaitGroup
-	defer func() {
+	end = func() {
 		for _, c := range conns {
 			c.Close()
 		}
 		tasks.Wait()
-	}()
-	for i := range bulkConnections {
-		conn, err := dialBulk(ctx, client, netip.AddrPortFrom(p.family.server(i%len(lab.ServerAddrs)), portBulk), mode)
+	}
+	for i := range n {
+		conn, err := dialBulk(ctx, client, netip.AddrPortFrom(f.server(i%len(lab.ServerAddrs)), portBulk), mode)
 		if err != nil {
+			end()
 			return nil, err
 		}
 		conns = append(conns, conn)
 		tasks.Go(func() { transferBulk(conn, mode, count) })
 	}
-	rate, err := p.carried(func() (float64, error) {
-		return counted(ctx, s.warmUp, s.bulk, func() (uint64, error) { return count.Load(), nil })
-	})
-	return []float64{rate * 8 / 1e9}, err
+	return end, nil
 }
 
 func dialBulk(ctx context.Context, client *lab.Namespace, server netip.AddrPort, mode byte) (net.Conn, error) {

@@ -56,12 +56,12 @@ type daemon struct {
 func (v variant) maker(binary string) maker {
 	return maker{v.name, func(ctx context.Context, r room) (*peer, error) {
 		var d *daemon
-		p := &peer{name: v.name, family: r.family, translates: true}
+		p := &peer{name: v.name, family: r.family, rates: r.rates, translates: true}
 		p, err := newPeer(ctx, p, func() (err error) {
 			if err := v.prepare(p.lab.Gateway, r); err != nil {
 				return err
 			}
-			config := fmt.Sprintf(daemonConfig, r.family.room, r.sessions, v.datapath, v.shortcut)
+			config := fmt.Sprintf(daemonConfig, r.family.room, r.sessions, v.datapath, v.shortcut) + capacities(r.rates)
 			if d, err = startDaemon(p.lab.Gateway, binary, config); err != nil {
 				return err
 			}

@@ -17,7 +17,7 @@ import (
 func newTestPeer(t *testing.T, m maker, f *family) *peer {
 	t.Helper()
 	labtest.RequireRoot(t)
-	p, err := m.make(t.Context(), room{f, 0})
+	p, err := m.make(t.Context(), room{family: f})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, p.close()) })
 	return p

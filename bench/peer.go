@@ -17,7 +17,8 @@ import (
 type peer struct {
 	name       string
 	family     *family
-	translates bool // what it forwards leaves with its own addresses
+	rates      string // as in room
+	translates bool   // what it forwards leaves with its own addresses
 	lab        *lab.Topology
 	servers    *servers
 	sinks      []*programs // drop the flood at the providers
@@ -31,7 +32,8 @@ type peer struct {
 // room is what a gateway is made for. Gateways of the same room are shared by tasks.
 type room struct {
 	family   *family
-	sessions int // that it may hold
+	sessions int    // that it may hold
+	rates    string // of the uplinks in Mbit/s, both ways, as 100/20; two without a limit when empty
 }
 
 // maker makes a peer.
@@ -59,7 +61,7 @@ func newPeer(ctx context.Context, p *peer, start func() error) (_ *peer, err err
 			err = errors.Join(fmt.Errorf("%s: %w", p.name, err), p.close())
 		}
 	}()
-	if p.lab, err = lab.Build(lab.Options{IPv6: p.family.ipv6}); err != nil {
+	if p.lab, err = lab.Build(lab.Options{IPv6: p.family.ipv6, Uplinks: shaped(p.rates)}); err != nil {
 		return p, err
 	}
 	if err := p.prepareInternet(); err != nil {

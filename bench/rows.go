@@ -14,19 +14,20 @@ type settings struct {
 	bulk        time.Duration
 	flood       time.Duration
 	connections time.Duration
-	samples     int   // of connections' latency
-	echoes      int   // samples of packets' latency
-	few         flows // whose bytes per session are measured
-	crowd       flows // through which packets are measured
-	many        flows // whose memory is measured
+	fill        time.Duration // for which downloads share shaped uplinks
+	samples     int           // of connections' latency
+	echoes      int           // samples of packets' latency
+	few         flows         // whose bytes per session are measured
+	crowd       flows         // through which packets are measured
+	many        flows         // whose memory is measured
 }
 
 var (
 	thorough = settings{rounds: 5, warmUp: 300 * time.Millisecond, bulk: 2 * time.Second, flood: 1500 * time.Millisecond,
-		connections: 3 * time.Second, samples: 400, echoes: 5000,
+		connections: 3 * time.Second, fill: 5 * time.Second, samples: 400, echoes: 5000,
 		few: flows{100_000, 1}, crowd: flows{20_000, 50}, many: flows{20_000, 100}}
 	quick = settings{rounds: 1, warmUp: 50 * time.Millisecond, bulk: 200 * time.Millisecond, flood: 200 * time.Millisecond,
-		connections: 200 * time.Millisecond, samples: 20, echoes: 50,
+		connections: 200 * time.Millisecond, fill: 200 * time.Millisecond, samples: 20, echoes: 50,
 		few: flows{10_000, 1}, crowd: flows{400, 50}, many: flows{400, 100}}
 )
 
@@ -77,15 +78,16 @@ var (
 	someFlows  = map[string]bar{nameUserspace: {0.6, 0}}
 	newConns   = map[string]bar{nameShortcut: {1.1, 1.3}, namePlain: {1.1, 1.3}, nameUserspace: {0.85, 0}}
 	added      = map[string]bar{nameShortcut: {1, 0.8}, namePlain: {1, 0.8}}
+	filled     = map[string]bar{nameShortcut: {0.95, 0}, nameUserspace: {0.95, 0}}
 	crowdShare = map[string]bar{nameShortcut: {0.7, 0.85}, namePlain: {0.7, 0.85}}
 	wholeMiB   = map[string]bar{nameShortcut: {256, 220}}
 )
 
-func busyRoom(settings) room    { return room{ipv4, busySessions} }
-func busyRoom6(settings) room   { return room{ipv6, busySessions} }
-func fewRoom(settings) room     { return room{ipv4, tableSize} }
-func crowdRoom(s settings) room { return room{ipv4, s.crowd.count() * 11 / 10} }
-func manyRoom(s settings) room  { return room{ipv4, s.many.count() + spare} }
+func busyRoom(settings) room    { return room{family: ipv4, sessions: busySessions} }
+func busyRoom6(settings) room   { return room{family: ipv6, sessions: busySessions} }
+func fewRoom(settings) room     { return room{family: ipv4, sessions: tableSize} }
+func crowdRoom(s settings) room { return room{family: ipv4, sessions: s.crowd.count() * 11 / 10} }
+func manyRoom(s settings) room  { return room{family: ipv4, sessions: s.many.count() + spare} }
 
 var tasks = []task{
 	{"memory", onMemory, fewRoom, true, sessionBytes, []line{{label: "session, added", unit: "B"}, {label: "session, of all memory", unit: "B"}}},
@@ -128,6 +130,7 @@ var tasks = []task{
 	{"crowd", onTapgw, crowdRoom, false, crowd, []line{
 		{label: "UDP 60 B, 1,000,000 sessions", unit: "Mpkt/s"},
 		{label: "the same, to 1 session's", unit: "", bars: crowdShare, absolute: true}}},
+	fillTask("100/100"), fillTask("100/20"), fillTask("500/50/10"),
 }
 
 // chosen returns the tasks whose name begins with one of the comma-separated words.
