@@ -207,19 +207,16 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 		}
 	}
 	p.chains = append(p.chains, forward)
-	p.untracked(w, uplinks)
+	p.untracked(w)
 	p.output(w)
 }
 
 // untracked keeps packets out of conntrack that it would see but some of.
-func (p *plan) untracked(w Wanted, uplinks []Uplink) {
+func (p *plan) untracked(w Wanted) {
 	if w.TAPIndex == 0 {
 		return
 	}
 	rules := append(untrackedRules(ofIPv4, w.TAPIndex, w.Untracked), untrackedRules(ofIPv6, w.TAPIndex, w.UntrackedV6)...)
-	if len(w.Turned) > 0 {
-		rules = append(rules, p.untrackedTurned(w.TAPIndex, uplinks)...)
-	}
 	if len(rules) > 0 {
 		p.chains = append(p.chains, chain{
 			table: ownedInet, name: "prerouting", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, priority: priorityRaw,

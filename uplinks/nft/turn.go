@@ -19,15 +19,15 @@ type Turned struct {
 
 // turn sends what LAN hosts send to ports of the pool at an uplink's address out of the TAP, and ICMP errors, and fragments,
 // which may be of either; and all that is sent to an outside address of a LAN host's own, and that such a host answers with.
+// What has turned comes back by the TAP, and stays out of conntrack, which never sees the answers.
 func (p *plan) turn(w Wanted, uplinks []Uplink, ports []PortRange) {
 	if len(w.Turned) == 0 || w.TAPIndex == 0 || len(ports) == 0 {
 		return
 	}
 	var sets []set
-	var strangers, rules [][]expr.Any
+	var rules [][]expr.Any
 	for _, f := range families {
 		outside := outsideSet(ownedTurn, f, uplinks)
-		strangers = append(strangers, join(f.packets(), f.to(), noneOf(outside), accept()))
 		if len(outside.keys) == 0 {
 			continue
 		}
@@ -42,13 +42,25 @@ func (p *plan) turn(w Wanted, uplinks []Uplink, ports []PortRange) {
 		return
 	}
 	p.netdev(ownedTurn, ports, sets...)
+	p.chains = append(p.chains, chain{
+		table: ownedTurn, name: "untracked", kind: "filter", hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: w.TAP,
+		rules: append(strangersBy(family.from, uplinks), notrack()), needs: "nft_ct and nf_tables with CONFIG_NF_TABLES_NETDEV",
+	})
 	for _, d := range w.Turned {
 		p.chains = append(p.chains, chain{
 			table: ownedTurn, name: fmt.Sprintf("turn_%d", d.Index), kind: "filter",
 			hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: d.Name,
-			rules: slices.Concat(strangers, stayRules(d.GiveBackMAC), rules), needs: "nft_fwd_netdev and nf_tables with CONFIG_NF_TABLES_NETDEV",
+			rules: slices.Concat(strangersBy(family.to, uplinks), stayRules(d.GiveBackMAC), rules), needs: "nft_fwd_netdev and nf_tables with CONFIG_NF_TABLES_NETDEV",
 		})
 	}
+}
+
+// strangersBy let pass what does not have the address of an uplink, nearly all there is.
+func strangersBy(side func(family) []expr.Any, uplinks []Uplink) (rules [][]expr.Any) {
+	for _, f := range families {
+		rules = append(rules, join(f.packets(), side(f), noneOf(outsideSet(ownedTurn, f, uplinks)), accept()))
+	}
+	return rules
 }
 
 // stayRules let pass what is for nobody here whatever it holds.
@@ -87,20 +99,6 @@ func staticRules(f family, tap int, whole, insides set) (rules [][]expr.Any) {
 
 func outOf(device int) []expr.Any {
 	return []expr.Any{&expr.Immediate{Register: 1, Data: native(uint32(device))}, forwardTo{register: 1}}
-}
-
-// untrackedTurned keeps packets that have turned out of conntrack, which never sees the answers. All others, nearly all there
-// are, leave before.
-func (p *plan) untrackedTurned(tap int, uplinks []Uplink) [][]expr.Any {
-	rules := [][]expr.Any{join(meta(expr.MetaKeyIIF), compare(expr.CmpOpNeq, native(uint32(tap))), accept())}
-	for _, f := range families {
-		outside := outsideSet(ownedInet, f, uplinks)
-		if !outside.few() {
-			p.sets = append(p.sets, outside)
-		}
-		rules = append(rules, join(f.routed(), f.from(), noneOf(outside), accept()))
-	}
-	return append(rules, notrack())
 }
 
 // forwardTo sends a packet out of the device whose index is in a register; the library does not know the statement.
