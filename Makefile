@@ -17,7 +17,7 @@ SEED     ?= 2
 CLANG   ?= clang-14
 BPF_DIRS = $(shell grep -rl --include='*.go' '^//go:generate.*bpf2go' . | xargs -n1 dirname | sort -u)
 
-.PHONY: all build demo test lint unit peers e2e fuzz differential soak bench balance bpf-compiler generate generated clean help
+.PHONY: all build demo test lint unit peers e2e fuzz differential soak bench bench-failover balance bpf-compiler generate generated clean help
 
 all: build
 
@@ -75,6 +75,10 @@ soak: build ## the daemon under load and faults for SOAKTIME
 bench: build ## the figures of bench/README.md: ratios to the kernel's own masquerade
 	$(GO) build -o bin/tapgw-bench ./bench
 	$(SUDO) ./bin/tapgw-bench $(BENCHFLAGS)
+
+bench-failover: build ## how fast dead uplinks are seen and got over, and how often they are not
+	$(GO) build -o bin/tapgw-bench ./bench
+	$(SUDO) ./bin/tapgw-bench failover $(BENCHFLAGS)
 
 balance: ## how schedulers spread published traffic over uplinks, simulated
 	$(GO) run ./bench/balance $(BALANCEFLAGS)

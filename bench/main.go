@@ -30,14 +30,24 @@ type options struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	o, err := parse(os.Args[1:], os.Stderr)
+	measure, err := command(os.Args[1:], os.Stderr)
 	if err != nil {
 		os.Exit(statusUsage)
 	}
-	if err := run(ctx, o, os.Stdout, os.Stderr); err != nil {
+	if err := measure(ctx, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "tapgw-bench:", err)
 		os.Exit(statusFailed)
 	}
+}
+
+// command is what the command line asks for: the comparison of gateways, or the failover of one.
+func command(args []string, errors io.Writer) (func(ctx context.Context, out, progress io.Writer) error, error) {
+	if len(args) > 0 && args[0] == "failover" {
+		o, err := parseFailover(args[1:], errors)
+		return func(ctx context.Context, out, progress io.Writer) error { return failover(ctx, o, out, progress) }, err
+	}
+	o, err := parse(args, errors)
+	return func(ctx context.Context, out, progress io.Writer) error { return run(ctx, o, out, progress) }, err
 }
 
 func parse(args []string, errors io.Writer) (o options, err error) {

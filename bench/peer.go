@@ -7,9 +7,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"tapgw/internal/lab"
 )
 
@@ -75,14 +72,8 @@ func newPeer(ctx context.Context, p *peer, start func() error) (_ *peer, err err
 
 // prepareInternet starts the servers and makes the providers drop the flood.
 func (p *peer) prepareInternet() (err error) {
-	lo, err := p.lab.Internet.Handle().LinkByName("lo")
-	if err != nil {
+	if err := serveNetwork(p.lab.Internet, p.family); err != nil {
 		return err
-	}
-	err = p.lab.Internet.Handle().RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
-		Scope: unix.RT_SCOPE_HOST, Dst: ipNet(p.family.servers)})
-	if err != nil {
-		return fmt.Errorf("route the servers' network: %w", err)
 	}
 	if err := p.dropFlood(); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
+	"tapgw/internal/lab/labwg"
 )
 
 // TestHostWireGuardServer: a WireGuard server of the host answers by the uplink where it is spoken to, also when its client
@@ -26,12 +27,12 @@ func TestHostWireGuardServer(t *testing.T) {
 	client := openTunnel(t, w.Internet, clientWG, key)
 	for range 2 {
 		for _, u := range w.Uplinks {
-			labtest.Must(t, client.turnTo(peer.PublicKey(), netip.AddrPortFrom(u.Addr(), portWG)))
+			labtest.Must(t, client.turnTo(peer.PublicKey(), netip.AddrPortFrom(u.Addr(), labwg.Port)))
 			eventually(t, "an answer by "+u.Device, func() bool {
 				return visitFor(w.Internet, serverWG.Addr(), time.Second).err == nil
 			})
 			testInTunnel(t, w.Internet)
-			if at := client.endpoint(t); at.Addr() != u.Addr() || at.Port() != portWG {
+			if at := client.endpoint(t); at.Addr() != u.Addr() || at.Port() != labwg.Port {
 				t.Errorf("asked at %s, answered from %s", u.Addr(), at)
 			}
 		}
