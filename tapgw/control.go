@@ -125,6 +125,9 @@ func (h *helpers) find(ref nat.Ref, tr *nat.Translation) *control {
 // help lets the helper of a session read and change a packet, which is as it came, and returns its buffer as it is then. Of
 // p all that counts becomes what the inside sees. False when the packet must not go on.
 func (g *Gateway) help(b []byte, p *packet.Packet, ref nat.Ref, tr *nat.Translation, d helper.Direction, mtu int, now nat.Tick) ([]byte, bool) {
+	if tr.RemotePort == portDomain {
+		g.learn(b, p, tr, d, now)
+	}
 	c := g.helpers.find(ref, tr)
 	if c == nil || p.Kind != packet.TCP && p.Kind != packet.UDP {
 		return b, true

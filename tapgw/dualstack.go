@@ -5,6 +5,7 @@ import (
 
 	"tapgw/helper"
 	"tapgw/internal/packet"
+	"tapgw/names"
 	"tapgw/nat"
 	"tapgw/policy"
 	"tapgw/uplinks"
@@ -89,6 +90,9 @@ func (d *DualStack) SetTCP(o TCPOptions) { d.each(func(g *Gateway) { g.SetTCP(o)
 
 // SetHelpers is Gateway.SetHelpers of both families.
 func (d *DualStack) SetHelpers(set helper.Set) { d.each(func(g *Gateway) { g.SetHelpers(set) }) }
+
+// SetNames is Gateway.SetNames of both families.
+func (d *DualStack) SetNames(b *names.Book) { d.each(func(g *Gateway) { g.SetNames(b) }) }
 
 // SweepHelpers is Gateway.SweepHelpers of both families.
 func (d *DualStack) SweepHelpers(now nat.Tick) { d.each(func(g *Gateway) { g.SweepHelpers(now) }) }

@@ -30,6 +30,7 @@ func FuzzGatewayV6(f *testing.F) {
 	f.Add(fragmentV6(in, packet.ProtoUDP, 0, true), fragmentV6(in, packet.ProtoUDP, 8, false), true)
 	f.Fuzz(func(t *testing.T, one, two []byte, inbound bool) {
 		d := newDual(t, onePort)
+		d.both.SetNames(NewNames())
 		d.expect(d.both.Outbound(clone(out), start), Send, NoReason)
 		for _, frame := range [][]byte{one, two} {
 			d.fuzz(t, frame, inbound)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"tapgw/internal/packet"
+	"tapgw/names"
 	"tapgw/nat"
 	"tapgw/policy"
 	"tapgw/uplinks"
@@ -53,6 +54,7 @@ type Gateway struct {
 	fromUplink [uplinks.MaxUplinks]*nat.Fragments[fate]
 
 	helpers *helpers
+	names   atomic.Pointer[names.Book] // nil where nobody needs them
 
 	mu         sync.Mutex // guards the choice of an uplink for a new session
 	ways       uplinks.Ways

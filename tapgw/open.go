@@ -14,7 +14,7 @@ func (g *Gateway) open(key nat.Key, bound bool, now nat.Tick) (nat.Ref, *uplinks
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	one := g.helpers.wanted(key)
-	ref, u, why := g.place(key, bound, one != nil, now)
+	ref, u, why := g.place(key, bound, one != nil || g.teaches(key), now)
 	if one != nil && why == NoReason {
 		g.helpers.follow(ref, one)
 	}

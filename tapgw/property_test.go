@@ -155,6 +155,7 @@ func FuzzGateway(f *testing.F) {
 		udpFrame(f, server, 53, wan1, fuzzPort, "x"), udpFrame(f, server, 53, wan1, fuzzPort+1, "x"), udpFrame(f, wan2, 53, server, 53, "x"),
 		errorFrame(f, router, wan1, udpFrame(f, wan1, fuzzPort, server, 53, "x")), errorFrame(f, inside, server, udpFrame(f, server, 53, inside, 4000, "x")),
 		build(f, ip(server, wan1, layers.IPProtocolGRE), gopacket.Payload("x")), typed(udp, 0x0806), typed(udp, 0x86dd),
+		udpFrame(f, inside, 4000, server, 53, aboutName(f, "www.example", site, false)),
 	} {
 		f.Add(b, []byte(nil), false)
 		f.Add(b, []byte(nil), true)
@@ -168,6 +169,7 @@ func FuzzGateway(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, one, two []byte, in bool) {
 		w := newWorld(t, onePort)
+		w.g.SetNames(NewNames())
 		w.open(udpFrame(t, inside, 4000, server, 53, "x"))
 		handle := w.out
 		if in {
