@@ -162,10 +162,12 @@ func (l *loader) checkTargets() {
 	}
 }
 
-// Slowest detection of a dead uplink that is not warned about, and how many rounds may be open at once.
+// Slowest detection of a dead uplink that is not warned about, how many rounds may be open at once, and how fast they follow
+// each other when an answer is late.
 const (
 	slowDetection = 3 * time.Second
 	maxOverlap    = 4
+	haste         = 100 * time.Millisecond // between rounds when an answer is late
 )
 
 // most is how many targets the family has that has more.
@@ -192,7 +194,7 @@ func (l *loader) checkProbe() {
 			formatDuration(p.Timeout), maxOverlap, formatDuration(p.Interval))
 		return
 	}
-	if slowest := time.Duration(p.Fall)*p.Interval + p.Timeout; slowest > slowDetection {
-		l.warn("probe.interval", "fall × interval + timeout should be 3s or less", "a dead uplink is noticed only after %s", formatDuration(slowest))
+	if slowest := p.Interval + p.Timeout + time.Duration(p.Fall)*haste; slowest > slowDetection {
+		l.warn("probe.interval", "interval + timeout + fall × 100ms should be 3s or less", "a dead uplink is noticed only after %s", formatDuration(slowest))
 	}
 }

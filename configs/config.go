@@ -169,7 +169,7 @@ type Probe struct {
 	Timeout  time.Duration // of one probe
 	Targets  []Target
 	Quorum   int // targets that must answer for a round to succeed
-	Fall     int // failed rounds in a row until an uplink is down
+	Fall     int // failed rounds of all targets in a row until an uplink is down
 	Rise     int // good rounds in a row until it is up
 }
 
@@ -214,7 +214,7 @@ func Default() Config {
 		},
 		Policy: Policy{Scheduler: schedulers[0]},
 		Probe: Probe{
-			Interval: 800 * time.Millisecond,
+			Interval: 700 * time.Millisecond,
 			Timeout:  time.Second,
 			Targets: []Target{
 				{Method: ICMP, Addr: netip.MustParseAddr("1.1.1.1")},
@@ -224,7 +224,7 @@ func Default() Config {
 				{Method: ICMP, Addr: netip.MustParseAddr("2001:4860:4860::8888")},
 				{Method: TCP, Addr: netip.MustParseAddr("2620:fe::fe"), Port: 443},
 			},
-			Quorum: 1, Fall: 2, Rise: 2,
+			Quorum: 1, Fall: 4, Rise: 2,
 		},
 		API:     API{Socket: "/run/tapgw/tapgw.sock"},
 		Helpers: defaultHelpers(),

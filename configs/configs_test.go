@@ -107,7 +107,7 @@ func TestFullFile(t *testing.T) {
 	want.NAT.Ports = []PortRange{{20000, 20099}, {40000, 40000}}
 	want.NAT.Timeouts.UDP, want.NAT.Timeouts.ICMP = 90*time.Second, 30*time.Second
 	want.Policy.Scheduler = "failover"
-	want.Probe.Interval, want.Probe.Timeout, want.Probe.Fall = time.Second, 1500*time.Millisecond, 5
+	want.Probe.Interval, want.Probe.Timeout, want.Probe.Fall = time.Second, 1500*time.Millisecond, 6
 	want.API.Metrics = netip.MustParseAddrPort("127.0.0.1:9417")
 	if diff := cmp.Diff(want, loaded.Config, comparers); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -2,65 +2,131 @@ package probe
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"strings"
 	"time"
 )
 
-// window is how many rounds loss is computed from.
-const window = 32
+const (
+	// window is how many rounds are remembered, so that late replies to them count.
+	window = 64
+	// Haste is the pause between the rounds of a suspicion: long enough for the loss of one not to be that of the next.
+	Haste = 100 * time.Millisecond
+	// patience is how many Timeouts a probe is waited for: a late reply still shows that the path is alive.
+	patience = 3
+	// doubt is how likely silence may be bad luck, with the loss seen before, for an uplink to be called unusable.
+	doubt = 1e-6
+	// maxFall bounds the failed rounds that a bad uplink is granted for that.
+	maxFall = 20
+)
 
 // Judge turns replies into verdicts. It has no clock: times come in as arguments and must not go backwards. It is not safe
 // for concurrent use.
 //
+// While all is well a round asks no more targets than must answer, and has failed when they are late. That is a suspicion
+// only: then all targets are asked in quick rounds, until they answer or Fall rounds have failed.
+//
 // A round is good when, while it was open, Quorum targets were heard, whichever round they answered: a link with two
-// seconds of queue is slow, not dead, and a reply to a later round excuses an earlier loss. It has failed when its Timeout
-// passed without, or when so many targets reported errors that the quorum is out of reach.
+// seconds of queue is slow, not dead, and a reply to a later round excuses an earlier loss. It has failed when its time is
+// over, or when so many targets reported errors that the quorum is out of reach. A gateway alone makes no round good.
 type Judge struct {
-	plan   Plan
-	rounds [window]round
-	begun  uint64 // rounds so far; the next one's number
-	heard  []time.Time
+	plan    Plan
+	load    func() Load
+	targets []memory
+	rounds  [window]round
+	begun   uint64   // rounds so far; the next one's number
+	open    []uint64 // numbers of undecided rounds, oldest first
+	tallied uint64   // rounds before this one were counted by the targets they asked
 
-	good, bad     int // consecutive rounds
+	good, bad     int // consecutive rounds that decided; of the bad ones those that asked everybody
 	known, usable bool
 	wasUsable     bool
-	rtt           time.Duration
+	fell, rose    uint64 // the first round since it is not usable, or usable
 	reason        string
-	open          []uint64 // numbers of undecided rounds, oldest first
+
+	suspected time.Time // zero while there is no suspicion
+	hurried   int       // rounds that were begun since
+	needed    int       // that must fail
+	slack     int       // how often the time of a round was doubled, because the process ran too late to judge one
+	calm      uint16    // bit per target: asked while all is well
+	censusAt  time.Time // when all targets are due
 }
 
 type round struct {
 	number   uint64
 	start    time.Time
-	answered uint16 // bit per target: replied within Timeout
-	replied  bool   // a reply was counted in the RTT
+	wait     time.Duration
+	asked    uint16 // bit per target
+	answered uint16 // of these, replied within Timeout
+	all      bool   // asked everybody
 	void     bool   // counts for nothing
 	errs     []error
 }
 
-// NewJudge returns a judge that has seen nothing. The plan must be valid.
-func NewJudge(plan Plan) *Judge {
-	return &Judge{plan: plan, heard: make([]time.Time, len(plan.Targets)), reason: "not probed yet"}
+// Load is what an uplink carries at the moment.
+type Load struct {
+	Returns bool // packets of others' sessions come in: it is not dead, however late the probes are
+	Full    bool // it is filled by what it carries, so that loss and delay are our own
 }
 
-// Begin opens a round and returns its number. A round that is still open after a whole window of later ones is void.
-func (j *Judge) Begin(now time.Time) uint64 {
+// NewJudge returns a judge that has seen nothing. The plan must be valid; load, which may be nil, is asked for the uplink's.
+func NewJudge(plan Plan, load func() Load) *Judge {
+	if load == nil {
+		load = func() Load { return Load{} }
+	}
+	return &Judge{plan: plan, load: load, targets: make([]memory, len(plan.Targets)), reason: "not probed yet"}
+}
+
+// Begin opens a round and returns its number and the targets to ask, a bit for each. A round that is still open after a whole
+// window of later ones is void.
+func (j *Judge) Begin(now time.Time) (number uint64, ask uint16) {
+	j.tally(now)
+	if !j.known && j.suspected.IsZero() {
+		j.look(now) // as long as nothing is known, everybody is asked
+	}
 	n := j.begun
 	j.begun++
 	if len(j.open) > 0 && n-j.open[0] >= window {
 		j.open = j.open[1:]
 	}
-	j.rounds[n%window] = round{number: n, start: now}
+	r := &j.rounds[n%window]
+	*r = round{number: n, start: now, all: !j.usable || !j.suspected.IsZero(), void: j.load().Full}
+	r.asked = j.choose(now, r.all)
+	r.wait = j.wait(r)
 	j.open = append(j.open, n)
-	return n
+	if !j.suspected.IsZero() {
+		j.hurried++
+	}
+	for set := r.asked; set != 0; set &= set - 1 {
+		j.targets[bits.TrailingZeros16(set)].ask(now)
+	}
+	return n, r.asked
+}
+
+// Pause is how long after the beginning of the latest round the next one is to begin.
+func (j *Judge) Pause() time.Duration {
+	if !j.suspected.IsZero() && j.hurried < j.needed {
+		return min(Haste, j.plan.Interval)
+	}
+	return j.plan.Interval
+}
+
+// Suspect makes the next round one that asks everybody, where the plan has that done at all, and not twice in an Interval.
+func (j *Judge) Suspect(now time.Time) {
+	if j.plan.Checks > 0 && j.censusAt.Sub(now) < j.plan.Checks-j.plan.Interval {
+		j.censusAt = now
+	}
 }
 
 // Reply records that a target answered the probe of a round, however late, and reports whether that decided a round.
 func (j *Judge) Reply(now time.Time, number uint64, target int, rtt time.Duration) bool {
-	j.heard[target] = now
+	j.targets[target].hear(now)
 	if r := j.round(number); r != nil {
-		j.measure(r, target, rtt)
+		if rtt <= j.plan.Timeout {
+			r.answered |= 1 << target
+		}
+		j.targets[target].measure(rtt)
 	}
 	decided := false
 	j.settle(func(r *round) bool {
@@ -68,29 +134,19 @@ func (j *Judge) Reply(now time.Time, number uint64, target int, rtt time.Duratio
 		decided = decided || alive
 		return alive
 	})
-	if decided {
-		j.countGood() // once, however many rounds one reply has ended, or Rise would mean nothing on slow links
+	if !decided {
+		return false
 	}
-	return decided
-}
-
-func (j *Judge) measure(r *round, target int, rtt time.Duration) {
-	if rtt <= j.plan.Timeout {
-		r.answered |= 1 << target
+	if j.known && !j.usable && number < j.fell && j.round(number) != nil {
+		j.good = max(j.good, j.plan.Rise-1) // it was slow, not dead
 	}
-	if r.replied {
-		return
-	}
-	r.replied = true
-	if j.rtt == 0 {
-		j.rtt = rtt
-	}
-	j.rtt += (rtt - j.rtt) / 4
+	j.countGood() // once, however many rounds one reply has ended, or Rise would mean nothing on slow links
+	return true
 }
 
 // Fail records that the probe of a round to a target cannot succeed, and reports whether that decided the round. A probe
 // that is merely unanswered is not reported: Expire sees to it.
-func (j *Judge) Fail(number uint64, target int, err error) bool {
+func (j *Judge) Fail(now time.Time, number uint64, target int, err error) bool {
 	r := j.round(number)
 	if r == nil {
 		return false
@@ -100,61 +156,72 @@ func (j *Judge) Fail(number uint64, target int, err error) bool {
 	}
 	r.errs[target] = err
 	left := 0
-	for _, e := range r.errs {
-		if e == nil {
+	for i, e := range r.errs {
+		if e == nil && r.asked&(1<<i) != 0 {
 			left++
 		}
 	}
 	if left >= j.plan.Quorum {
 		return false
 	}
-	return j.settle(func(open *round) bool {
-		if open == r {
-			j.countBad(r)
-		}
-		return open == r
-	})
+	failed := j.settle(func(open *round) bool { return open == r })
+	return failed && j.countBad(now, r)
 }
 
-// Deadline is when the oldest open round is over; ok is false when none is open.
+// Deadline is when the next open round is over; ok is false when none is open.
 func (j *Judge) Deadline() (at time.Time, ok bool) {
-	if len(j.open) == 0 {
-		return time.Time{}, false
+	for _, n := range j.open {
+		if over := j.round(n).over(); !ok || over.Before(at) {
+			at, ok = over, true
+		}
 	}
-	return j.round(j.open[0]).start.Add(j.plan.Timeout), true
+	return at, ok
 }
 
-// Expire closes the rounds whose Timeout has passed and reports whether one was decided.
+// Expire closes the rounds whose time has passed and reports whether one was decided.
 //
-// When it is called more than Timeout too late, the process did not run (suspended, paused, starved), and replies may lie
-// unread: all open rounds are void then, so that a busy machine does not lose all its uplinks at once.
+// When it is called as much too late as the round had to wait, the process did not run (suspended, paused, starved), and
+// replies may lie unread: all open rounds are void then, so that a busy machine does not lose all its uplinks at once, and the
+// next ones get twice the time.
 func (j *Judge) Expire(now time.Time) bool {
+	j.tally(now)
 	at, ok := j.Deadline()
-	if !ok {
+	if !ok || now.Before(at) {
 		return false
 	}
-	if now.Sub(at) > j.plan.Timeout {
+	if j.late(now) {
 		j.settle(func(r *round) bool { r.void = true; return true })
+		j.slack++
+		j.hurried = min(j.hurried, j.bad)
 		return false
 	}
 	var failed *round
 	j.settle(func(r *round) bool {
-		over := !now.Before(r.start.Add(j.plan.Timeout))
-		if over {
+		over := !now.Before(r.over())
+		if over && (failed == nil || !failed.all) {
 			failed = r
 		}
 		return over
 	})
-	if failed != nil {
-		j.countBad(failed) // once, as in Reply: rounds that end together were not watched one after the other
-	}
-	return failed != nil
+	return j.countBad(now, failed) // once, as in Reply: rounds that end together were not watched one after the other
 }
 
-// Verdict is the judgement at now.
-func (j *Judge) Verdict(now time.Time) Verdict {
-	return Verdict{Known: j.known, Usable: j.usable, RTT: j.rtt, Loss: j.loss(now), Reason: j.reason}
+// late reports whether now is too late to judge a round.
+func (j *Judge) late(now time.Time) bool {
+	for _, n := range j.open {
+		if r := j.round(n); now.Sub(r.over()) > r.wait {
+			return true
+		}
+	}
+	return false
 }
+
+// Verdict is the judgement as of the latest round.
+func (j *Judge) Verdict() Verdict {
+	return Verdict{Known: j.known, Usable: j.usable, RTT: j.rtt(), Loss: j.loss(), Reason: j.reason}
+}
+
+func (r *round) over() time.Time { return r.start.Add(r.wait) }
 
 // round returns a round of the window, or nil when it is forgotten.
 func (j *Judge) round(number uint64) *round {
@@ -177,32 +244,84 @@ func (j *Judge) settle(done func(*round) bool) bool {
 	return settled
 }
 
-// alive reports whether enough targets were heard since the round began.
+// alive reports whether enough targets were heard since the round began, one of them behind the gateway where any is.
 func (j *Judge) alive(r *round) bool {
-	n := 0
-	for _, at := range j.heard {
-		if !at.IsZero() && !at.Before(r.start) {
+	n, far, anyFar := 0, false, false
+	for i, t := range j.plan.Targets {
+		heard := !j.targets[i].heard.IsZero() && !j.targets[i].heard.Before(r.start)
+		if heard {
 			n++
 		}
+		far, anyFar = far || heard && !t.Kind.gateway(), anyFar || !t.Kind.gateway()
 	}
-	return n >= j.plan.Quorum
+	return n >= j.plan.Quorum && (far || !anyFar)
 }
 
 func (j *Judge) countGood() {
 	j.good, j.bad = j.good+1, 0
 	switch {
-	case j.usable || !j.wasUsable || j.good >= j.plan.Rise: // the very first good round suffices
-		j.known, j.usable, j.wasUsable, j.reason = true, true, true, ""
+	case j.usable:
+		j.trust()
+	case !j.wasUsable || j.good >= j.plan.Rise: // the very first good round suffices
+		j.rise()
 	default:
 		j.reason = fmt.Sprintf("answers again (%d of %d rounds)", j.good, j.plan.Rise)
 	}
 }
 
-func (j *Judge) countBad(r *round) {
-	j.good, j.bad = 0, min(j.bad+1, j.plan.Fall)
-	if j.bad == j.plan.Fall {
-		j.known, j.usable, j.reason = true, false, j.why(r)
+// rise makes the uplink usable. What was lost before says nothing of it.
+func (j *Judge) rise() {
+	j.known, j.usable, j.wasUsable, j.reason = true, true, true, ""
+	j.rose = j.begun
+	for i := range j.targets {
+		j.targets[i].lost, j.targets[i].counted, j.targets[i].missed = 0, 0, 0
 	}
+	j.trust()
+}
+
+// look begins a suspicion.
+func (j *Judge) look(now time.Time) {
+	j.suspected, j.hurried, j.bad, j.needed = now, 0, 0, j.enough()
+}
+
+// trust ends a suspicion.
+func (j *Judge) trust() { j.suspected, j.hurried, j.slack = time.Time{}, 0, 0 }
+
+// countBad takes a failed round, and reports whether that says anything of the uplink.
+func (j *Judge) countBad(now time.Time, r *round) bool {
+	if !r.all {
+		if j.usable && j.suspected.IsZero() {
+			j.look(now)
+		}
+		return false
+	}
+	j.good, j.bad = 0, min(j.bad+1, maxFall)
+	if j.bad < j.needed || j.usable && j.load().Returns && now.Sub(j.suspected) < patience*j.plan.Timeout {
+		return true
+	}
+	if j.usable || !j.known {
+		j.fell = j.begun
+	}
+	j.known, j.usable, j.reason = true, false, j.why(r)
+	j.trust()
+	return true
+}
+
+// enough is how many failed rounds in a row make an uplink unusable: so many more than Fall that the loss it had before does
+// not explain them.
+func (j *Judge) enough() int {
+	loss := j.loss()
+	if loss <= 0 {
+		return j.plan.Fall
+	}
+	far := 0
+	for i := range j.targets {
+		if m := &j.targets[i]; m.rtt > 0 && m.missed < deaf && !j.plan.Targets[i].Kind.gateway() {
+			far++
+		}
+	}
+	n := math.Log(doubt) / math.Log(min(loss, 0.9)) / float64(max(far, 1))
+	return max(j.plan.Fall, min(int(math.Ceil(n)), maxFall))
 }
 
 // why names the targets that a failed round did not hear, those that sent errors first.
@@ -210,7 +329,7 @@ func (j *Judge) why(r *round) string {
 	var clauses, silent []string
 	for i, t := range j.plan.Targets {
 		switch {
-		case !j.heard[i].Before(r.start):
+		case r.asked&(1<<i) == 0, !j.targets[i].heard.Before(r.start):
 		case r.errs != nil && r.errs[i] != nil:
 			clauses = append(clauses, fmt.Sprintf("%s: %v", t.host(), r.errs[i]))
 		default:
@@ -220,30 +339,5 @@ func (j *Judge) why(r *round) string {
 	if len(silent) > 0 {
 		clauses = append(clauses, "no reply from "+strings.Join(silent, ", "))
 	}
-	return fmt.Sprintf("%s (%d rounds)", strings.Join(clauses, "; "), j.bad)
-}
-
-// loss is that of the target which answers best: another one may be dead or limit its answers, the path is no better than
-// the best.
-func (j *Judge) loss(now time.Time) float64 {
-	var answers [MaxTargets]int
-	over := 0
-	for n := j.begun - min(j.begun, window); n < j.begun; n++ {
-		r := j.round(n)
-		if r.void || now.Before(r.start.Add(j.plan.Timeout)) {
-			continue
-		}
-		over++
-		for set := r.answered; set != 0; set &= set - 1 {
-			answers[bits.TrailingZeros16(set)]++
-		}
-	}
-	best := 0
-	for _, n := range answers {
-		best = max(best, n)
-	}
-	if over == 0 {
-		return 0
-	}
-	return 1 - float64(best)/float64(over)
+	return fmt.Sprintf("%s (%d rounds)", strings.Join(clauses, "; "), min(j.bad, j.plan.Fall))
 }

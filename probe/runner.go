@@ -2,35 +2,35 @@ package probe
 
 import (
 	"context"
+	"math/bits"
 	"math/rand/v2"
 	"sync"
 	"time"
 )
 
-const (
-	// patience is how many Timeouts a probe is waited for: a late reply still shows that the path is alive.
-	patience = 3
-	// kicks start at most this many rounds per Interval, so that a storm of link events is not a storm of probes.
-	maxKicks = 4
-)
+// maxKicks is how many rounds per Interval Suspect starts at most, so that a storm of events is not a storm of probes.
+const maxKicks = 4
 
 // Runner probes one uplink in rounds.
 type Runner struct {
 	plan   Plan
 	prober Prober
+	load   func() Load
 	kick   chan struct{}
 }
 
-// NewRunner returns a Runner that does nothing until Run. It refuses an invalid plan.
-func NewRunner(plan Plan, prober Prober) (*Runner, error) {
+// NewRunner returns a Runner that does nothing until Run. It refuses an invalid plan. It asks load, unless that is nil, what the
+// uplink carries.
+func NewRunner(plan Plan, prober Prober, load func() Load) (*Runner, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
-	return &Runner{plan: plan, prober: prober, kick: make(chan struct{}, 1)}, nil
+	return &Runner{plan: plan, prober: prober, load: load, kick: make(chan struct{}, 1)}, nil
 }
 
-// Kick makes Run begin a round at once, for example after a link event or when the machine woke up. It never blocks.
-func (r *Runner) Kick() {
+// Suspect makes Run ask at once: after a link event, when the machine woke up, or when traffic remains unanswered. An uplink that
+// answers stays as it is; a dead one is called so Fall × Haste and twice the usual time of an answer later. It never blocks.
+func (r *Runner) Suspect() {
 	select {
 	case r.kick <- struct{}{}:
 	default: // one is waiting already
@@ -42,7 +42,7 @@ func (r *Runner) Kick() {
 // one Run may be active at a time.
 func (r *Runner) Run(ctx context.Context, link Link, report func(Verdict)) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &series{Runner: r, link: link, judge: NewJudge(r.plan), answers: make(chan answer)}
+	s := &series{Runner: r, link: link, judge: NewJudge(r.plan, r.load), answers: make(chan answer)}
 	defer s.probes.Wait()
 	defer cancel()
 
@@ -56,16 +56,18 @@ func (r *Runner) Run(ctx context.Context, link Link, report func(Verdict)) {
 		case a := <-s.answers:
 			decided = s.take(a)
 		case <-r.kick:
-			s.hurry(time.Now())
+			s.suspect(time.Now())
 		case <-timer.C:
 		}
+		decided = s.drain() || decided
 		now := time.Now()
 		decided = s.judge.Expire(now) || decided
+		s.hurry()
 		if !now.Before(s.next) {
 			s.begin(ctx, now)
 		}
 		if decided {
-			report(s.judge.Verdict(now))
+			report(s.judge.Verdict())
 		}
 		timer.Reset(s.wake().Sub(now))
 	}
@@ -90,19 +92,32 @@ type answer struct {
 	err    error
 }
 
+// drain takes the answers that wait already, before anybody is judged for being late.
+func (s *series) drain() (decided bool) {
+	for {
+		select {
+		case a := <-s.answers:
+			decided = s.take(a) || decided
+		default:
+			return decided
+		}
+	}
+}
+
 func (s *series) take(a answer) bool {
 	if a.err != nil {
-		return s.judge.Fail(a.round, a.target, a.err)
+		return s.judge.Fail(time.Now(), a.round, a.target, a.err)
 	}
 	return s.judge.Reply(time.Now(), a.round, a.target, a.rtt)
 }
 
 // begin starts a round. The next one is planned from now, not from when this one was due: what was missed is not caught up.
 func (s *series) begin(ctx context.Context, now time.Time) {
-	n := s.judge.Begin(now)
-	s.last, s.next = now, now.Add(jitter(s.plan.Interval))
-	for i := range s.plan.Targets {
-		s.probes.Go(func() { s.ask(ctx, n, i) })
+	n, targets := s.judge.Begin(now)
+	s.last, s.next = now, now.Add(jitter(s.judge.Pause()))
+	for ; targets != 0; targets &= targets - 1 {
+		target := bits.TrailingZeros16(targets)
+		s.probes.Go(func() { s.ask(ctx, n, target) })
 	}
 }
 
@@ -119,8 +134,16 @@ func (s *series) ask(ctx context.Context, n uint64, target int) {
 	}
 }
 
-// hurry brings the next round forward.
-func (s *series) hurry(now time.Time) {
+// hurry brings the next round forward where there is a suspicion.
+func (s *series) hurry() {
+	if soonest := s.last.Add(s.judge.Pause()); soonest.Before(s.next) {
+		s.next = soonest
+	}
+}
+
+// suspect brings the next round forward.
+func (s *series) suspect(now time.Time) {
+	s.judge.Suspect(now)
 	soonest := s.last.Add(s.plan.Interval / maxKicks)
 	if now.After(soonest) {
 		soonest = now

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -39,7 +40,7 @@ func (w *world) Probe(ctx context.Context, _ Link, t Target) (time.Duration, err
 // start runs a Runner in the current bubble; stop ends it and waits for all its goroutines.
 func start(t *testing.T, plan Plan, w *world, report func(Verdict)) (r *Runner, stop func()) {
 	t.Helper()
-	r, err := NewRunner(plan, w)
+	r, err := NewRunner(plan, w, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,23 +50,55 @@ func start(t *testing.T, plan Plan, w *world, report func(Verdict)) (r *Runner, 
 	return r, func() { cancel(); <-done }
 }
 
-// The bound of the issue, for every phase of the cut relative to the rounds and several round-trip times.
+// The bound of the issue, for every phase of the cut relative to the rounds and several round-trip times: 1.5 s where nobody is
+// far off.
 func TestBlackholeDetection(t *testing.T) {
 	plan := DefaultPlan()
-	bound := time.Duration(plan.Fall)*plan.Interval + plan.Timeout
-	if bound > 3*time.Second {
-		t.Fatalf("the defaults allow %v", bound)
-	}
-	var worst time.Duration
-	for _, rtt := range []time.Duration{ms(1), ms(40), ms(300), ms(790), ms(990)} {
+	for rtt, bound := range map[time.Duration]time.Duration{
+		ms(1): ms(1300), ms(40): ms(1300), ms(90): ms(1500), ms(300): ms(2000), ms(790): ms(3300), ms(990): ms(4000),
+	} {
+		var worst, sum time.Duration
+		n := 0
 		for phase := time.Duration(0); phase < plan.Interval; phase += 5 * time.Millisecond {
-			synctest.Test(t, func(t *testing.T) { worst = max(worst, detect(t, plan, rtt, 5*time.Second+phase)) })
+			synctest.Test(t, func(t *testing.T) {
+				took := detect(t, plan, rtt, 5*time.Second+phase)
+				worst, sum, n = max(worst, took), sum+took, n+1
+			})
+		}
+		t.Logf("round trip %v: detection in %v on average, at worst %v", rtt, (sum / time.Duration(n)).Round(time.Millisecond), worst)
+		if worst > bound {
+			t.Errorf("round trip %v: detection took %v, want at most %v", rtt, worst, bound)
 		}
 	}
-	t.Logf("worst detection %v, bound %v", worst, bound)
-	if worst > bound {
-		t.Errorf("detection took %v, want at most %v", worst, bound)
-	}
+}
+
+// A suspicion that is right is confirmed in half a second, and one that is wrong changes nothing.
+func TestSuspicion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dead atomic.Bool
+		w := &world{path: func(time.Time, Target) (time.Duration, bool, error) { return ms(20), !dead.Load(), nil }}
+		plan := DefaultPlan().Sparing()
+		down := make(chan time.Time, 1)
+		r, stop := start(t, plan, w, func(v Verdict) {
+			if !v.Usable {
+				down <- time.Now()
+			}
+		})
+		defer stop()
+		time.Sleep(4 * time.Minute)
+		before := w.probes.Load()
+		r.Suspect()
+		time.Sleep(10 * time.Second)
+		if n := w.probes.Load() - before; n != 1 || len(down) > 0 {
+			t.Errorf("%d probes, %d times down", n, len(down))
+		}
+		dead.Store(true)
+		began := time.Now()
+		r.Suspect()
+		if took := (<-down).Sub(began); took > 600*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+	})
 }
 
 // detect cuts the path in both directions after some time and returns how long the runner took to see it.
@@ -108,41 +141,41 @@ func TestErrorsAreFasterThanSilence(t *testing.T) {
 	})
 }
 
-// Five per cent of probes are lost at random: 2,000 rounds without a false alarm, and the loss is reported.
-func TestRandomLoss(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		random := rand.New(rand.NewPCG(1, 2))
-		draw := make(chan bool)
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
-			for {
-				select {
-				case draw <- random.Float64() < 0.05:
-				case <-ctx.Done():
-					return
+// TestFault05_RandomLoss: with each packet lost at random by 5 and 20 %, both ways, ten gateways are never called dead in half an
+// hour, and the loss is reported.
+func TestFault05_RandomLoss(t *testing.T) {
+	for _, oneWay := range []float64{0.05, 0.2} {
+		both := 1 - (1-oneWay)*(1-oneWay)
+		var down, reports, loss = 0, 0, 0.0
+		for seed := range uint64(10) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				random := rand.New(rand.NewPCG(seed, 2))
+				path := func(time.Time, Target) (time.Duration, bool, error) {
+					mu.Lock()
+					defer mu.Unlock()
+					return ms(30), random.Float64() >= both, nil
 				}
-			}
-		}()
-		w := &world{path: func(time.Time, Target) (time.Duration, bool, error) { return ms(30), !<-draw, nil }}
-		var reports, down int
-		var loss float64
-		_, stop := start(t, DefaultPlan(), w, func(v Verdict) {
-			reports++
-			loss += v.Loss
-			if v.Known && !v.Usable {
-				down++
-			}
-		})
-		time.Sleep(2000 * DefaultPlan().Interval)
-		stop()
-		cancel()
-		if down > 0 || reports < 2000 {
+				_, stop := start(t, DefaultPlan(), &world{path: path}, func(v Verdict) {
+					reports++
+					loss += v.Loss
+					if v.Known && !v.Usable {
+						down++
+					}
+				})
+				time.Sleep(30 * time.Minute)
+				stop()
+			})
+		}
+		mean := loss / float64(reports)
+		t.Logf("loss %.3f, measured %.3f", both, mean)
+		if down > 0 || reports < 10*2000 {
 			t.Errorf("%d reports, %d of them down", reports, down)
 		}
-		if mean := loss / float64(reports); mean > 0.06 {
-			t.Errorf("mean loss %v", mean)
+		if mean < both-0.05 || mean > both+0.05 {
+			t.Errorf("mean loss %v of %v", mean, both)
 		}
-	})
+	}
 }
 
 // Recovery: Rise rounds after the path is back, and the first ever good round at once.
@@ -175,26 +208,27 @@ func TestRecovery(t *testing.T) {
 	})
 }
 
-// Each round asks each target once, is at most Interval after the one before, and is reported once.
+// A round asks one target, now and then all, is at most Interval after the one before, and is reported once.
 func TestCostPerRound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{path: func(time.Time, Target) (time.Duration, bool, error) { return ms(20), true, nil }}
 		plan := DefaultPlan()
 		reports := 0
 		_, stop := start(t, plan, w, func(Verdict) { reports++ })
-		const rounds = 100
+		const rounds = 200
 		time.Sleep(rounds * plan.Interval)
 		stop()
 		if reports < rounds || reports > rounds*10/9+1 {
 			t.Errorf("%d reports in %d intervals", reports, rounds)
 		}
-		if n := int(w.probes.Load()); n > (reports+1)*len(plan.Targets) {
+		checks := int(rounds*plan.Interval/plan.Checks) + 2
+		if n := int(w.probes.Load()); n > reports+1+checks*len(plan.Targets) {
 			t.Errorf("%d probes for %d rounds", n, reports)
 		}
 	})
 }
 
-func TestKick(t *testing.T) {
+func TestSuspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{path: func(time.Time, Target) (time.Duration, bool, error) { return ms(1), true, nil }}
 		plan := DefaultPlan()
@@ -203,23 +237,23 @@ func TestKick(t *testing.T) {
 		defer stop()
 		time.Sleep(30 * time.Second)
 		before := w.probes.Load()
-		r.Kick()
+		r.Suspect()
 		synctest.Wait()
 		if n := w.probes.Load() - before; n != int64(len(plan.Targets)) {
-			t.Errorf("%d probes right after Kick", n)
+			t.Errorf("%d probes right after Suspect", n)
 		}
 		for range 1000 { // a storm for a minute
-			r.Kick()
+			r.Suspect()
 			time.Sleep(60 * time.Millisecond)
 		}
 		if n := w.probes.Load() - before; n > int64((maxKicks+2)*len(plan.Targets)) {
-			t.Errorf("%d probes in a storm of kicks", n)
+			t.Errorf("%d probes in a storm of events", n)
 		}
 	})
 }
 
-// Faults 58 and 59: a process that does not run for seconds, again and again, does not lose the uplink.
-func TestStarvation(t *testing.T) {
+// TestFault59_Starvation, and fault 58: a process that does not run for seconds, again and again, does not lose the uplink.
+func TestFault59_Starvation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{path: func(time.Time, Target) (time.Duration, bool, error) { return ms(20), true, nil }}
 		down := 0

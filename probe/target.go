@@ -17,6 +17,17 @@ const (
 	ARP  Kind = "arp"  // resolution of the gateway's address (RFC 826)
 )
 
+// gateway reports whether it asks the gateway alone, which may answer while nothing behind it does.
+func (k Kind) gateway() bool { return k == ARP }
+
+// cost orders the kinds by what a probe costs.
+func (k Kind) cost() int {
+	if k == TCP {
+		return 1
+	}
+	return 0
+}
+
 // ErrTarget is wrapped by every error of ParseTarget.
 var ErrTarget = errors.New("write icmp://ADDRESS, tcp://ADDRESS:PORT or arp://gateway")
 

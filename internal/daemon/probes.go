@@ -50,7 +50,7 @@ func (p *prober) follow(ctx context.Context, s *uplinks.Snapshot, kick bool) {
 		if link, ok := wanted[at]; !ok || link != r.link {
 			p.stop(at)
 		} else if kick {
-			r.runner.Kick()
+			r.runner.Suspect()
 		}
 	}
 	for at, link := range wanted {
@@ -66,7 +66,7 @@ func (p *prober) start(ctx context.Context, at side, link probe.Link) {
 		return
 	}
 	set := new(probers.Set)
-	runner, err := probe.NewRunner(plan, set)
+	runner, err := probe.NewRunner(plan, set, nil)
 	if err != nil {
 		return // the configuration was validated by the same rules
 	}

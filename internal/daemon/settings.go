@@ -55,7 +55,7 @@ func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
 
 // probePlan is the configuration's probing in the words of package probe.
 func probePlan(c *configs.Config) probe.Plan {
-	p := probe.Plan{Interval: c.Probe.Interval, Timeout: c.Probe.Timeout, Quorum: c.Probe.Quorum, Fall: c.Probe.Fall, Rise: c.Probe.Rise}
+	p := probe.Plan{Interval: c.Probe.Interval, Timeout: c.Probe.Timeout, Checks: probe.DefaultChecks, Quorum: c.Probe.Quorum, Fall: c.Probe.Fall, Rise: c.Probe.Rise}
 	for _, t := range c.Probe.Targets {
 		p.Targets = append(p.Targets, probe.Target{Kind: probe.Kind(t.Method), Addr: t.Addr, Port: t.Port})
 	}

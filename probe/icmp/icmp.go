@@ -106,7 +106,7 @@ func setFilter(conn net.PacketConn, link probe.Link, id uint16) error {
 }
 
 // cookieLen is how many random bytes a request carries.
-const cookieLen = 16
+const cookieLen = 8
 
 // identity draws an unpredictable identifier and first sequence number. The identifier comes from the ephemeral ports, which
 // the NAT leaves to the host, so that a reply is never mistaken for one to a translated ping.

@@ -47,8 +47,8 @@ func TestEveryKindAnswersOnEveryUplink(t *testing.T) {
 	}
 }
 
-// Faults 2 and 15, MW-12: both uplinks ask the same target; only the one that is cut goes down.
-func TestBlackholeOfOneUplink(t *testing.T) {
+// TestFault15_Blackhole is faults 2 and 15, MW-12: both uplinks ask the same target; only the one that is cut goes down.
+func TestFault15_Blackhole(t *testing.T) {
 	l := newLab(t)
 	u1, u2 := newUplink(t, l, 1), newUplink(t, l, 2)
 	p := plan(t, farPing, farOpen)
@@ -59,10 +59,10 @@ func TestBlackholeOfOneUplink(t *testing.T) {
 	labtest.Must(t, l.Uplinks[0].SetFaults(lab.Blackhole))
 	v, took := await(t, v1, false)
 	t.Logf("seen after %v: %s", took, v.Reason)
-	if took > 5*time.Second { // 2.6 s, and what a busy machine adds
+	if took > 3*time.Second { // 1.3 s, and what a busy machine adds
 		t.Errorf("a blackhole was seen only after %v", took)
 	}
-	if v.Reason != "no reply from 203.0.113.1, 203.0.113.1:443 (2 rounds)" {
+	if v.Reason != "no reply from 203.0.113.1, 203.0.113.1:443 (4 rounds)" {
 		t.Errorf("reason %q", v.Reason)
 	}
 	if v := <-v2; !v.Usable {
@@ -75,8 +75,8 @@ func TestBlackholeOfOneUplink(t *testing.T) {
 	}
 }
 
-// Fault 15: without a route by its own uplink, no probe gets out by the other one.
-func TestNoLeakByTheOtherUplink(t *testing.T) {
+// TestFault15_NoLeak: without a route by its own uplink, no probe gets out by the other one.
+func TestFault15_NoLeak(t *testing.T) {
 	l := newLab(t)
 	labtest.Must(t, l.Uplinks[0].RemoveDefault())
 	labtest.Must(t, l.Uplinks[1].ISP.Sysctl("net/ipv4/conf/"+lab.DeviceCustomer+"/rp_filter", "0")) // it would even be answered
@@ -93,8 +93,8 @@ func TestNoLeakByTheOtherUplink(t *testing.T) {
 	}
 }
 
-// Fault 10: a provider that drops ICMP has not lost the path.
-func TestDroppedICMP(t *testing.T) {
+// TestFault10_DroppedICMP: a provider that drops ICMP has not lost the path.
+func TestFault10_DroppedICMP(t *testing.T) {
 	l := newLab(t)
 	labtest.Must(t, l.Internet.Sysctl("net/ipv4/icmp_echo_ignore_all", "1"))
 	u1 := newUplink(t, l, 1)
@@ -107,8 +107,8 @@ func TestDroppedICMP(t *testing.T) {
 	}
 }
 
-// Fault 24: the gateway answers ARP while it passes nothing on; with ARP beside a far target a quorum of both tells.
-func TestGatewayAloneIsNotHealth(t *testing.T) {
+// TestFault24_GatewayAlone: the gateway answers ARP while it passes nothing on; that counts for nothing without a far target.
+func TestFault24_GatewayAlone(t *testing.T) {
 	l := newLab(t)
 	labtest.Must(t, l.Uplinks[0].SetFaults(lab.Blackhole))
 	u1 := newUplink(t, l, 1)
@@ -116,9 +116,8 @@ func TestGatewayAloneIsNotHealth(t *testing.T) {
 		t.Errorf("the gateway: %v", err)
 	}
 	p := plan(t, "arp://gateway", farPing)
-	p.Quorum = 2
 	v, _ := await(t, u1.run(p), false)
-	if v.Reason != "no reply from 203.0.113.1 (2 rounds)" {
+	if v.Reason != "no reply from 203.0.113.1 (4 rounds)" {
 		t.Errorf("reason %q", v.Reason)
 	}
 }

@@ -1,0 +1,209 @@
+package probe
+
+import (
+	"math/bits"
+	"slices"
+	"time"
+)
+
+const (
+	// shortestWait for an answer: less is within what a busy machine or a radio link adds now and then.
+	shortestWait = 100 * time.Millisecond
+	// leastSpread is added to the usual round trip at least.
+	leastSpread = 20 * time.Millisecond
+	// fates are how many probes of a target loss is computed from.
+	fates = 64
+	// deaf is a target that has not answered so many probes in a row.
+	deaf = 3
+)
+
+// memory is what is known of a target.
+type memory struct {
+	heard   time.Time     // its latest reply
+	waits   time.Time     // the first probe since that was not answered, zero when all were
+	rtt     time.Duration // smoothed; 0 until it answered
+	spread  time.Duration // of it (RFC 6298)
+	lost    uint64        // bit per probe, the latest lowest
+	counted int           // valid bits of lost
+	missed  int           // probes in a row
+}
+
+func (m *memory) ask(now time.Time) {
+	if m.waits.IsZero() {
+		m.waits = now
+	}
+}
+
+func (m *memory) hear(now time.Time) { m.heard, m.waits = now, time.Time{} }
+
+// measure takes a round-trip time, as TCP does (RFC 6298 §2).
+func (m *memory) measure(rtt time.Duration) {
+	if m.rtt == 0 {
+		m.rtt, m.spread = rtt, rtt/2
+		return
+	}
+	m.spread += ((rtt - m.rtt).Abs() - m.spread) / 4
+	m.rtt += (rtt - m.rtt) / 4
+}
+
+// silent reports whether it owes an answer for longer than usual.
+func (m *memory) silent(now time.Time) bool { return !m.waits.IsZero() && now.Sub(m.waits) >= m.late() }
+
+// count takes the fate of a probe.
+func (m *memory) count(lost bool) {
+	m.lost <<= 1
+	m.missed++
+	if lost {
+		m.lost |= 1
+	} else {
+		m.missed = 0
+	}
+	m.counted = min(m.counted+1, fates)
+}
+
+func (m *memory) loss() float64 {
+	if m.counted == 0 {
+		return 0
+	}
+	return float64(bits.OnesCount64(m.lost<<(fates-m.counted))) / float64(m.counted)
+}
+
+// late is when an answer is later than usual.
+func (m *memory) late() time.Duration {
+	return max(m.rtt+max(4*m.spread, m.rtt/4, leastSpread), shortestWait)
+}
+
+// tally counts the rounds whose Timeout is over by the targets that they asked.
+func (j *Judge) tally(now time.Time) {
+	for ; j.tallied < j.begun; j.tallied++ {
+		r := j.round(j.tallied)
+		if r == nil || r.number < j.rose {
+			continue
+		}
+		over := r.start.Add(j.plan.Timeout)
+		if now.Before(over) {
+			return
+		}
+		if r.void || now.Sub(over) > j.plan.Interval+j.plan.Timeout { // nobody was there to see an answer
+			continue
+		}
+		for set := r.asked; set != 0; set &= set - 1 {
+			i := bits.TrailingZeros16(set)
+			j.targets[i].count(r.answered&(1<<i) == 0)
+		}
+	}
+}
+
+// choose returns the targets of a round that begins: everybody, also now and then while all is well, else as many of those that
+// answer as must, with preference for those that cost and take the least.
+func (j *Judge) choose(now time.Time, all bool) (mask uint16) {
+	due := j.plan.Checks > 0 && !now.Before(j.censusAt)
+	if due || all {
+		j.censusAt = now.Add(j.plan.Checks)
+		return 1<<len(j.targets) - 1
+	}
+	order := make([]int, len(j.targets))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return j.rank(now, a).compare(j.rank(now, b)) })
+	for _, i := range order[:j.plan.Quorum] {
+		mask |= 1 << i
+	}
+	j.calm = mask
+	return mask
+}
+
+// rank says how late in a round a target is asked.
+type rank struct {
+	gateway, silent bool
+	cost            int
+	rtt             time.Duration
+}
+
+func (j *Judge) rank(now time.Time, target int) rank {
+	m, kind := &j.targets[target], j.plan.Targets[target].Kind
+	r := rank{kind.gateway(), m.silent(now), kind.cost(), m.rtt}
+	if j.calm&(1<<target) != 0 {
+		r.rtt -= r.rtt / 4 // one that is a little faster is not worth another round-trip time in the statistics
+	}
+	return r
+}
+
+func (r rank) compare(other rank) int {
+	if r.gateway != other.gateway {
+		return worse(r.gateway)
+	}
+	if r.silent != other.silent {
+		return worse(r.silent)
+	}
+	if r.cost != other.cost {
+		return r.cost - other.cost
+	}
+	return int(r.rtt - other.rtt)
+}
+
+func worse(first bool) int {
+	if first {
+		return 1
+	}
+	return -1
+}
+
+// wait is how long a round waits: Timeout, but while all is well only until answers are later than usual. Of those who are
+// asked together a second one may still answer.
+func (j *Judge) wait(r *round) time.Duration {
+	if !j.usable {
+		return j.plan.Timeout
+	}
+	var waits []time.Duration
+	usual := time.Duration(0)
+	for set := r.asked; set != 0; set &= set - 1 {
+		i := bits.TrailingZeros16(set)
+		m := &j.targets[i]
+		if m.rtt == 0 || m.missed >= deaf && j.calm&(1<<i) == 0 {
+			continue
+		}
+		waits = append(waits, m.late())
+		if j.calm&(1<<i) != 0 {
+			usual = max(usual, m.late())
+		}
+	}
+	if len(waits) == 0 {
+		return j.plan.Timeout
+	}
+	slices.Sort(waits)
+	longest := max(usual, waits[min(1, len(waits)-1)])
+	longest <<= min(j.slack, 4)
+	return min(longest, max(j.plan.Timeout, usual), patience*j.plan.Timeout)
+}
+
+// rtt is the shortest round trip to those who are asked while all is well.
+func (j *Judge) rtt() (shortest time.Duration) {
+	for i := range j.targets {
+		m := &j.targets[i]
+		if m.rtt > 0 && (j.calm == 0 || j.calm&(1<<i) != 0) && (shortest == 0 || m.rtt < shortest) {
+			shortest = m.rtt
+		}
+	}
+	return shortest
+}
+
+// loss is that of the target which answers best of those asked often: another one may be dead or limit its answers, the path is
+// no better than the best.
+func (j *Judge) loss() float64 {
+	most := 0
+	for i := range j.targets {
+		most = max(most, j.targets[i].counted)
+	}
+	if most == 0 {
+		return 0
+	}
+	least := 1.0
+	for i := range j.targets {
+		if m := &j.targets[i]; 2*m.counted >= most {
+			least = min(least, m.loss())
+		}
+	}
+	return least
+}
