@@ -9,6 +9,7 @@ type Binding struct {
 	Addresses  []packet.Addr // outside addresses, one pool
 	Computed   packet.Addr   // instead of Addresses: the address that follows from the inside host's own (PrefixPair), with all ports
 	Reason     uint8         // below 64
+	Rule       uint32        // the caller's number of what chose the uplink, 0 for none
 	Helped     bool          // an application helper must see the packets, until EndHelp
 	Exact      bool          // the one address is this inside host's alone: the outside port is the inside port
 	Inward     bool          // the remote began: Offered, and where the endpoint has a mapping, that stays the one of new sessions
@@ -127,6 +128,9 @@ func (t *Table) write(r uint32, k Key, b Binding, m uint32, s State, now Tick) {
 	}
 	if b.Turned {
 		own |= ownTurned
+	}
+	if t.rules[r] != b.Rule { // so that memory which is never needed stays untouched
+		t.rules[r] = b.Rule
 	}
 	id.own.Store(own)
 	if r > t.used.Load() {

@@ -98,6 +98,7 @@ type Info struct {
 	Created, Seen         Tick // opened; last refreshed
 	BytesOut, BytesIn     uint64
 	PacketsOut, PacketsIn uint32 // wrap
+	Rule                  uint32 // as given to Open
 }
 
 // Sessions calls yield for every live session until it returns false. It may be slow: the lock is not held meanwhile.
@@ -122,5 +123,6 @@ func (t *Table) info(r uint32) (Info, bool) {
 		Created:     seen - Tick(max(0, ownSince(own, seen))), Seen: seen,
 		BytesOut: out.bytes.Load() & bytesMask, BytesIn: in.bytes.Load() & bytesMask,
 		PacketsOut: out.packets.Load(), PacketsIn: in.packets.Load(),
+		Rule: t.rules[r],
 	}, true
 }

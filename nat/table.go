@@ -58,6 +58,7 @@ type Table struct {
 	usedMap    uint32
 	peers      peers
 	pairs      []uint32 // sessions, by a hash of inside host and remote
+	rules      []uint32 // of each record, Binding.Rule; beside the records, as no program needs it
 }
 
 // New makes an empty table and reserves the memory of its sessions.
@@ -68,7 +69,7 @@ func New(cfg Config) (*Table, error) {
 	t := &Table{
 		cfg: cfg, ports: portList(cfg.Ports), endpoints: newIndex(min(cfg.MaxSessions, fewEndpoints)),
 		mappings: []*[mappingChunk]mapping{new([mappingChunk]mapping)}, hosts: make(map[packet.Addr]usage), limits: cfg.Limits,
-		pairs: make([]uint32, min(cfg.MaxSessions, maxPairs)),
+		pairs: make([]uint32, min(cfg.MaxSessions, maxPairs)), rules: make([]uint32, cfg.MaxSessions+1),
 	}
 	if err := t.place(cfg.Memory); err != nil {
 		return nil, fmt.Errorf("make session table: %w", err)

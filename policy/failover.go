@@ -7,6 +7,8 @@ func newFailover() Scheduler { return failover{} }
 
 func (failover) Name() string { return "failover" }
 
+func (s failover) clone() Scheduler { return s }
+
 func (failover) Pick(_ Request, c []Candidate) int {
 	best := 0
 	for i := range c {

@@ -13,6 +13,8 @@ func newLeastLoad() Scheduler { return &leastLoad{} }
 
 func (*leastLoad) Name() string { return Default }
 
+func (s *leastLoad) clone() Scheduler { c := *s; return &c }
+
 func (s *leastLoad) Pick(_ Request, c []Candidate) int {
 	most := 0.0
 	for i := range c {

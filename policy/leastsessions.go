@@ -10,6 +10,8 @@ func newLeastSessions() Scheduler { return &leastSessions{} }
 
 func (*leastSessions) Name() string { return "least-sessions" }
 
+func (s *leastSessions) clone() Scheduler { c := *s; return &c }
+
 func (s *leastSessions) Pick(_ Request, c []Candidate) int {
 	fewest := math.Inf(1)
 	for i := range c {

@@ -15,6 +15,8 @@ func newLowestLatency() Scheduler { return &lowestLatency{} }
 
 func (*lowestLatency) Name() string { return "lowest-latency" }
 
+func (s *lowestLatency) clone() Scheduler { c := *s; return &c }
+
 func (s *lowestLatency) Pick(_ Request, c []Candidate) int {
 	shortest := time.Duration(math.MaxInt64)
 	for i := range c {

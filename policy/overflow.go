@@ -11,6 +11,8 @@ func newOverflow() Scheduler { return overflow{} }
 
 func (overflow) Name() string { return "overflow" }
 
+func (s overflow) clone() Scheduler { return s }
+
 func (overflow) acrossTiers() {}
 
 func (overflow) Pick(_ Request, c []Candidate) int {

@@ -29,6 +29,8 @@ type Request struct {
 // Scheduler chooses among candidates of one tier. It may keep state, so calls need one lock around them.
 type Scheduler interface {
 	Name() string
+	// clone is a scheduler that goes on as this one would, without changing it.
+	clone() Scheduler
 	// Pick returns an index into c, which holds 1 to 256 candidates. It must not allocate, change c or keep it.
 	Pick(r Request, c []Candidate) int
 }
@@ -59,6 +61,9 @@ func New(name string) (Scheduler, error) {
 	}
 	return nil, fmt.Errorf("unknown scheduler %q: use one of %s", name, strings.Join(Names(), ", "))
 }
+
+// Clone returns a scheduler that decides as s would next, so that a decision can be explained without being made.
+func Clone(s Scheduler) Scheduler { return s.clone() }
 
 // Bounds of what is believed, so that no arithmetic below can overflow or meet a NaN.
 const (

@@ -13,6 +13,7 @@ const (
 	ReasonRebind                   // moved there after its first choice failed
 	ReasonRelated                  // announced by a session of that uplink, as FTP announces where data go
 	ReasonCompanion                // another session of the same hosts is there
+	ReasonNextGroup                // the scheduler's choice in another group, as its own is down
 )
 
 var reasonTexts = [...]string{
@@ -24,6 +25,7 @@ var reasonTexts = [...]string{
 	ReasonRebind:     "rebound after failure",
 	ReasonRelated:    "announced by a control session",
 	ReasonCompanion:  "another session of the same hosts",
+	ReasonNextGroup:  "its group is down, chosen from the next",
 }
 
 // String is the reason as a clause for people; unknown numbers are "unknown".

@@ -7,6 +7,8 @@ func newRoundRobin() Scheduler { return &roundRobin{last: -1} }
 
 func (*roundRobin) Name() string { return "round-robin" }
 
+func (s *roundRobin) clone() Scheduler { c := *s; return &c }
+
 // Pick returns the next larger ID, or the smallest after the largest. IDs rather than positions are remembered, as
 // candidates come and go.
 func (s *roundRobin) Pick(_ Request, c []Candidate) int {

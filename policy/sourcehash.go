@@ -10,6 +10,8 @@ func newSourceHash() Scheduler { return sourceHash{} }
 
 func (sourceHash) Name() string { return "source-hash" }
 
+func (s sourceHash) clone() Scheduler { return s }
+
 func (sourceHash) Pick(r Request, c []Candidate) int {
 	best, highest := 0, 0.0
 	for i := range c {

@@ -7,6 +7,8 @@ func newWeighted() Scheduler { return &weighted{} }
 
 func (*weighted) Name() string { return "weighted" }
 
+func (s *weighted) clone() Scheduler { c := *s; return &c }
+
 func (s *weighted) Pick(_ Request, c []Candidate) int {
 	for i := range c {
 		s.turns.share[i] = c[i].weight()

@@ -1,7 +1,8 @@
 package tapgw
 
 import (
-	"net/netip"
+	"errors"
+	"time"
 
 	"tapgw/helper"
 	"tapgw/internal/packet"
@@ -64,25 +65,18 @@ func (d *DualStack) SetUplinks(s *uplinks.Snapshot) {
 	}
 }
 
-// SetScheduler replaces the way uplinks are chosen for new sessions by that of a name; each family has one of its own.
-func (d *DualStack) SetScheduler(name string) (err error) {
-	d.each(func(g *Gateway) {
-		s, unknown := policy.New(name)
-		if err = unknown; err == nil {
-			g.SetScheduler(s)
-		}
-	})
+// SetPlan is Gateway.SetPlan of both families; each has schedulers of its own.
+func (d *DualStack) SetPlan(p *policy.Plan) (err error) {
+	d.each(func(g *Gateway) { err = errors.Join(err, g.SetPlan(p)) })
 	return err
 }
+
+// SetTime is Gateway.SetTime of both families.
+func (d *DualStack) SetTime(local time.Time) { d.each(func(g *Gateway) { g.SetTime(local) }) }
 
 // SetServices is Gateway.SetServices of both families.
 func (d *DualStack) SetServices(visible, hidden []uint16) {
 	d.each(func(g *Gateway) { g.SetServices(visible, hidden) })
-}
-
-// SetExempt is Gateway.SetExempt of both families.
-func (d *DualStack) SetExempt(destinations []netip.Prefix) {
-	d.each(func(g *Gateway) { g.SetExempt(destinations) })
 }
 
 // SetTCP is Gateway.SetTCP of both families.

@@ -36,13 +36,10 @@ func newDual(t testing.TB, change ...func(*nat.Config)) dual {
 	t.Helper()
 	w := newWorld(t, change...)
 	table := newWorld(t, append(change, func(c *nat.Config) { c.IPv6 = true })...).table
-	scheduler, err := policy.New("failover")
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := w.g.cfg
 	c.IPv6, c.GatewayIP, c.TAPIP = true, netip.MustParseAddr("fe80::7467"), tapV6
-	v6 := New(c, table, w.g.meters, scheduler)
+	v6 := New(c, table, w.g.meters)
+	must(t, v6.SetPlan(policy.NewPlan("failover")))
 	w.ups[0].V6 = uplinks.Side{State: uplinks.Up, Addresses: []netip.Addr{wan1V6}, GatewayMAC: [6]byte{2, 1}, Generation: 7}
 	d := dual{w, NewDualStack(w.g, v6), table}
 	d.both.SetUplinks(uplinks.NewSnapshot([]*uplinks.Uplink{&w.ups[0], &w.ups[1]}))
@@ -203,7 +200,7 @@ func TestFTPOverIPv6(t *testing.T) {
 // TestExemptDestinationsOfIPv6 leave with the address that they have, but for what the host itself sends.
 func TestExemptDestinationsOfIPv6(t *testing.T) {
 	d := newDual(t)
-	d.both.SetExempt([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8:ff::/48")})
+	must(t, d.both.SetPlan(exempting("10.0.0.0/8", "2001:db8:ff::/48")))
 	for src, want := range map[netip.Addr]netip.Addr{insideV6: insideV6, tapV6: wan1V6} {
 		b := udpV6(t, src, 4000, serverV6, 53, "x")
 		if res := d.both.Outbound(b, start); res.Verdict != Send || lookV6(t, b).src.Addr() != want {

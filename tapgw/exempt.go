@@ -1,45 +1,58 @@
 package tapgw
 
 import (
-	"net/netip"
-	"slices"
-
 	"tapgw/internal/packet"
+	"tapgw/nat"
 	"tapgw/uplinks"
 )
 
-// SetExempt replaces the destinations to which packets of inside hosts leave untranslated (RFC 6888 REQ-6). Sessions that there
-// are go on as they are.
-func (g *Gateway) SetExempt(destinations []netip.Prefix) { g.exempt.Store(&destinations) }
-
-// asItIs returns the uplink by which a packet leaves with the source that it has, nil when it is to be translated: that which
-// has the source, or for an exempt destination always the same of those that may carry new sessions. What the host itself sends
-// to such a destination has an address of ours, and is translated.
-func (g *Gateway) asItIs(p *packet.Packet) *uplinks.Uplink {
-	v := g.view.Load()
-	if u := v.Owner(p.Src.Netip()); u != nil {
-		return u
-	}
-	exempt := *g.exempt.Load()
-	if len(exempt) == 0 || g.isHostItself(p.Src) || !isHost(p.Src) {
-		return nil
-	}
-	to := p.Dst.Netip()
-	if !slices.ContainsFunc(exempt, func(d netip.Prefix) bool { return d.Contains(to) }) {
-		return nil
-	}
-	return g.firstOf(v, p.Src)
+// ownerOf returns the uplink that has the source of a packet as an address of its own, by which it leaves unchanged; nil for none.
+func (g *Gateway) ownerOf(p *packet.Packet) *uplinks.Uplink {
+	return g.view.Load().Owner(p.Src.Netip())
 }
 
-// firstOf is the candidate of the lowest tier, and among those the first.
-func (g *Gateway) firstOf(v *view, inside packet.Addr) (first *uplinks.Uplink) {
+// isDirect reports whether a rule says that a session leaves with the address that it has (RFC 6888 REQ-6). What the host itself sends
+// has an address that means nothing elsewhere, and what is for an address of ours never leaves.
+func (g *Gateway) isDirect(r *ruled, p *packet.Packet) bool {
+	return r.action.Direct && isHost(p.Src) && isHost(p.Dst) && !g.view.Load().leads(p.Dst)
+}
+
+// directBy returns the uplink by which all that rules leave as it is goes, nil when the group is down: of its candidates the first of
+// the lowest tier.
+func (g *Gateway) directBy(r *ruled, p *packet.Packet) (first *uplinks.Uplink, why Reason) {
+	v := g.view.Load()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.listCandidates(v, inside)
+	if _, why = g.listCandidates(v, r, p.Src); why != NoReason {
+		return nil, why
+	}
+	best := 0
 	for i := range g.candidates {
-		if u := v.ByID(g.candidates[i].ID); first == nil || u.Tier < first.Tier {
-			first = u
+		if g.candidates[i].Tier < g.candidates[best].Tier {
+			best = i
 		}
 	}
-	return first
+	return v.ByID(g.candidates[best].ID), NoReason
+}
+
+// direct sends a packet of no session as it is, where the rules say so.
+func (g *Gateway) direct(b []byte, p *packet.Packet, r *ruled, now nat.Tick) (res Result, done bool) {
+	if !g.isDirect(r, p) {
+		return res, false
+	}
+	u, why := g.directBy(r, p)
+	if why != NoReason {
+		return g.refuse(why, b, p, 0, now), true
+	}
+	return g.own(b, p, u, now), true
+}
+
+// directError is direct for an ICMP error, which goes as the packets do that it is about, if it quotes one.
+func (g *Gateway) directError(b []byte, p *packet.Packet, about nat.Key, quotes bool, now nat.Tick) (res Result, done bool) {
+	s := g.sessionOf(b, p)
+	if quotes {
+		s = g.sessionOfKey(about)
+	}
+	r := g.judge(s)
+	return g.direct(b, p, &r, now)
 }

@@ -8,8 +8,22 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"tapgw/internal/packet"
+	"tapgw/policy"
 	"tapgw/uplinks"
 )
+
+// exempting is a plan that leaves untranslated what goes to some prefixes.
+func exempting(prefixes ...string) *policy.Plan {
+	var to []netip.Prefix
+	for _, p := range prefixes {
+		to = append(to, netip.MustParsePrefix(p))
+	}
+	plan := policy.NewPlan("failover")
+	direct := plan.ActionOf(policy.NoRule)
+	direct.Direct = true
+	plan.Rules = []policy.Rule{{Name: "exempt", To: []*policy.Set{policy.NewSet(to)}, Action: direct}}
+	return plan
+}
 
 // TestExemptDestinations: what goes there leaves as it is, whatever it is, always by the same uplink; sessions that there were go
 // on, and the host itself is translated.
@@ -17,7 +31,7 @@ func TestExemptDestinations(t *testing.T) {
 	w := newWorld(t)
 	before := udpFrame(t, inside, 7, server, 53, "x")
 	w.open(before)
-	w.g.SetExempt([]netip.Prefix{netip.MustParsePrefix("203.0.113.0/30")})
+	must(t, w.g.SetPlan(exempting("203.0.113.0/30")))
 	frames := [][]byte{
 		udpFrame(t, inside, 4000, server, 53, "x"), tcpFrame(t, inside, 4000, server, 80, syn, ""), tcpFrame(t, other, 4000, server, 80, ack, "x"),
 		echoFrame(t, inside, server, packet.ICMPEcho, 7, "x"), echoFrame(t, inside, server, packet.ICMPEchoReply, 7, "x"),

@@ -12,9 +12,11 @@ type fate struct {
 	reason  Reason
 	ref     nat.Ref // for Send and Deliver, but for a response of a service
 	tr      nat.Translation
+	direct  bool // leaves as it is
 }
 
-// outboundFragment handles a fragment read from the TAP. A fragment with an uplink's own source needs no first one.
+// outboundFragment handles a fragment read from the TAP. A fragment with an uplink's own source needs no first one, nor one of a
+// protocol that is not translated.
 func (g *Gateway) outboundFragment(b []byte, p *packet.Packet, now nat.Tick) Result {
 	frame := b[packet.VnetLen:]
 	at := p.Place(frame)
@@ -24,10 +26,14 @@ func (g *Gateway) outboundFragment(b []byte, p *packet.Packet, now nat.Tick) Res
 	if at.Offset == 0 {
 		p.DecodeFirst(frame)
 	}
-	if u := g.asItIs(p); u != nil {
+	if u := g.ownerOf(p); u != nil {
 		return g.own(b, p, u, now)
 	}
 	if !translatable(p.Proto) {
+		r := g.judge(g.sessionOf(b, p))
+		if res, done := g.direct(b, p, &r, now); done {
+			return res
+		}
 		return g.drop(UnknownProtocol)
 	}
 	key := nat.FragmentKey{Src: p.Src, Dst: p.Dst, ID: at.ID, Proto: p.Proto}
@@ -35,7 +41,7 @@ func (g *Gateway) outboundFragment(b []byte, p *packet.Packet, now nat.Tick) Res
 		return g.follow(g.fromTAP, key, at, b, p, now)
 	}
 	res, f := g.outboundFirst(b, p, now)
-	if res.Verdict == Send {
+	if res.Verdict == Send && !f.direct {
 		g.table.SpreadID(frame, p, f.tr.Inside)
 	}
 	return g.lead(g.fromTAP, key, res, f, now)
@@ -44,6 +50,13 @@ func (g *Gateway) outboundFragment(b []byte, p *packet.Packet, now nat.Tick) Res
 // outboundFirst decides about a first fragment as about a whole packet.
 func (g *Gateway) outboundFirst(b []byte, p *packet.Packet, now nat.Tick) (Result, fate) {
 	g.callOut(p)
+	key, opens := nat.KeyOf(p)
+	if !opens || g.table.FindOut(key) == 0 {
+		r := g.judge(g.sessionOf(b, p))
+		if res, done := g.direct(b, p, &r, now); done {
+			return res, fate{verdict: res.Verdict, uplink: res.Uplink, reason: res.Reason, direct: true}
+		}
+	}
 	switch p.Kind {
 	case packet.TCP, packet.UDP, packet.ICMPQuery, packet.Portless, packet.Call:
 	case packet.Malformed:
@@ -54,7 +67,6 @@ func (g *Gateway) outboundFirst(b []byte, p *packet.Packet, now nat.Tick) (Resul
 		}
 		return g.fateOf(g.drop(UnknownProtocol), 0)
 	}
-	key, _ := nat.KeyOf(p)
 	tr, u := g.response(p, now)
 	if u == nil && g.table.FindOut(key) == 0 {
 		tr, u = g.lateResponse(p, now)
@@ -152,6 +164,9 @@ func (g *Gateway) later(b []byte, p *packet.Packet, f *fate, now nat.Tick) Resul
 		return g.deliverTranslated(b, p, f.ref, &f.tr, now)
 	}
 	u := g.view.Load().ByID(f.uplink)
+	if u != nil && f.direct {
+		return g.own(b, p, u, now)
+	}
 	if u == nil || u.Generation != f.tr.Generation {
 		return g.drop(StaleSession)
 	}

@@ -29,6 +29,8 @@ type Config struct {
 	Sessions func(uplink uint8) int
 	// Connections counts those of TCP.
 	Connections func(uplink uint8) int
+	// Facts find out what rules ask of a session.
+	Facts policy.Facts
 	// Settle waits for a moment, until what the uplinks had received when it was called has been handled.
 	Settle func()
 }
@@ -42,7 +44,8 @@ type Gateway struct {
 	drops      [numReasons]atomic.Uint64
 	originated rateLimit // of packets we originate towards the inside
 	refusals   refusals
-	exempt     atomic.Pointer[[]netip.Prefix]
+	routing    atomic.Pointer[routing]
+	minute     atomic.Uint32 // policy.Minute
 
 	tcp      atomic.Pointer[TCPOptions]
 	ends     atomic.Pointer[ends]
@@ -58,16 +61,15 @@ type Gateway struct {
 
 	mu         sync.Mutex // guards the choice of an uplink for a new session
 	ways       uplinks.Ways
-	scheduler  policy.Scheduler
 	candidates []policy.Candidate
 }
 
-// New returns a gateway without uplinks; SetUplinks must follow.
-func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gateway {
+// New returns a gateway without uplinks or rules; SetUplinks must follow.
+func New(cfg Config, table *nat.Table, meters *Meters) *Gateway {
 	if cfg.Sessions == nil {
 		cfg.Sessions, cfg.Connections = table.SessionsOn, table.Connections
 	}
-	g := &Gateway{cfg: cfg, table: table, meters: meters, scheduler: s, remotes: newRemotes()}
+	g := &Gateway{cfg: cfg, table: table, meters: meters, remotes: newRemotes()}
 	g.fromTAP = nat.NewFragments[fate](&g.drops[FragmentLost])
 	for id := range g.fromUplink {
 		g.fromUplink[id] = nat.NewFragments[fate](&g.drops[FragmentLost])
@@ -78,7 +80,7 @@ func New(cfg Config, table *nat.Table, meters *Meters, s policy.Scheduler) *Gate
 	g.SetUplinks(uplinks.NewSnapshot(nil))
 	g.SetHost(cfg.TAPIP)
 	g.SetServices(nil, nil)
-	g.SetExempt(nil)
+	_ = g.SetPlan(policy.NewPlan(policy.Default)) // which there is
 	g.SetTCP(TCPOptions{})
 	return g
 }
@@ -111,13 +113,6 @@ func (g *Gateway) SetUplinks(s *uplinks.Snapshot) {
 		v.addPrefixes(u)
 	}
 	g.view.Store(v)
-}
-
-// SetScheduler replaces the way uplinks are chosen for new sessions.
-func (g *Gateway) SetScheduler(s policy.Scheduler) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.scheduler = s
 }
 
 // SetWays replaces the ways to the LAN, for new sessions and for those there are.

@@ -2,6 +2,7 @@ package tapgw
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -64,23 +65,27 @@ func newWorld(t testing.TB, change ...func(*nat.Config)) *world {
 	for i := range meters {
 		meters[i] = uplinks.NewMeter(demand)
 	}
-	scheduler, err := policy.New("failover")
-	if err != nil {
-		t.Fatal(err)
-	}
 	w.g = New(Config{
 		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: gatewayIP, TAPIP: tapIP.Netip(),
 		Held:   func(uint8, packet.Addr, uint16) bool { return w.held },
 		Settle: func() { w.settle() },
-	}, table, meters, scheduler)
+	}, table, meters)
+	must(t, w.g.SetPlan(policy.NewPlan("failover")))
 	for i, a := range []packet.Addr{wan1, wan2} {
 		w.ups[i] = uplinks.Uplink{
-			ID: uint8(i + 1), Name: "wan", Index: i + 10, MTU: 1500, Weight: 1, Tier: i,
+			ID: uint8(i + 1), Name: fmt.Sprint("wan", i+1), Index: i + 10, MTU: 1500, Weight: 1, Tier: i,
 			Side: uplinks.Side{State: uplinks.Up, Addresses: []netip.Addr{a.Netip()}, GatewayMAC: [6]byte{2, 1}, Generation: 1},
 		}
 	}
 	w.publish()
 	return w
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // publish makes the gateway see the uplinks as they are now.

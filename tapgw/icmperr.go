@@ -30,6 +30,10 @@ func (g *Gateway) answer(why Reason, b []byte, p *packet.Packet, mtu int) []byte
 		trouble = craft.TooBig
 	case NoUplink, NoRoute, ReservedSubnet:
 		trouble = craft.NoRoute
+	case GroupDown:
+		if p.Kind == packet.TCP { // or the application goes on asking
+			return craft.Reset(l, ip[p.L4-p.L3:], p.Dst.Netip(), p.Src.Netip())
+		}
 	case ReservedHost:
 		trouble = craft.BadSource
 	}

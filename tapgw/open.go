@@ -10,11 +10,15 @@ import (
 )
 
 // open opens a session, which a helper follows if it is a control session.
-func (g *Gateway) open(key nat.Key, bound bool, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
+func (g *Gateway) open(r *ruled, key nat.Key, bound bool, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	one := g.helpers.wanted(key)
-	ref, u, why := g.place(key, bound, one != nil || g.teaches(key), now)
+	o := opening{ruled: r, v: g.view.Load(), key: key, hop: g.ways.Hop(key.Inside), helped: one != nil || g.teaches(key), now: now}
+	if bound {
+		o.hop = nat.HopDevice
+	}
+	ref, u, why := g.place(&o)
 	if one != nil && why == NoReason {
 		g.helpers.follow(ref, one)
 	}
@@ -23,40 +27,67 @@ func (g *Gateway) open(key nat.Key, bound bool, now nat.Tick) (nat.Ref, *uplinks
 
 // opening is a session that is about to be bound to an uplink.
 type opening struct {
+	*ruled
 	v      *view
 	key    nat.Key
 	hop    uint8
 	helped bool
 	now    nat.Tick
+
+	group   int  // that the candidates are of
+	explain bool // nothing is opened, and no scheduler's turn is used up
 }
 
 // place binds a new session to an uplink: the one its endpoint is mapped on, else that of the control session which announced
-// it, else the one chosen for it. Where an address without ports is taken, another uplink is tried.
-func (g *Gateway) place(key nat.Key, bound, helped bool, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
-	o := opening{g.view.Load(), key, g.ways.Hop(key.Inside), helped, now}
-	if bound {
-		o.hop = nat.HopDevice
-	}
-	g.listCandidates(o.v, key.Inside)
-	why := NoUplink
-	if id, ok := g.table.Bound(key.Proto, key.Inside, key.InsidePort); ok && g.isCandidate(id) {
-		var ref nat.Ref
-		if ref, why = g.try(&o, id, policy.ReasonMapping); why != NoPort || nat.HasPorts(key.Proto) {
+// it, else the one chosen for it among the group that the rules name. Where an address without ports is taken, another uplink is
+// tried.
+func (g *Gateway) place(o *opening) (nat.Ref, *uplinks.Uplink, Reason) {
+	if id, ok := g.mapped(o); ok {
+		ref, why := g.try(o, id, policy.ReasonMapping)
+		if why != NoPort || nat.HasPorts(o.key.Proto) {
 			return ref, o.v.ByID(id), why
 		}
+		return g.placeElsewhere(o, id)
 	}
-	if ref, u := g.openRelated(o.v, key, o.hop, now); ref != 0 {
+	if ref, u := g.openRelated(o.v, o.key, o.hop, o.now); ref != 0 {
 		g.meters[u.ID].Charge()
 		return ref, u, NoReason
 	}
-	return g.placeAnywhere(&o, why)
+	why := g.consider(o)
+	return g.placeAmong(o, why)
 }
 
-// placeAnywhere binds a session to the uplink chosen for it, and to the next as long as one has no port. Where no candidate
+// placeElsewhere places a session that an uplink has no address for.
+func (g *Gateway) placeElsewhere(o *opening, full uint8) (nat.Ref, *uplinks.Uplink, Reason) {
+	if why := g.consider(o); why != NoReason {
+		return 0, nil, why
+	}
+	g.passOver(full)
+	return g.placeAmong(o, NoPort)
+}
+
+// mapped returns the uplink that the endpoint is mapped on, if it can be used: a mapping counts for all remotes (RFC 4787 REQ-1), and
+// so for more than rules can say.
+func (g *Gateway) mapped(o *opening) (id uint8, ok bool) {
+	if id, ok = g.table.Bound(o.key.Proto, o.key.Inside, o.key.InsidePort); !ok {
+		return 0, false
+	}
+	everything := ruled{routing: o.routing, rule: policy.NoRule, action: o.ActionOf(policy.NoRule)}
+	g.listCandidates(o.v, &everything, o.key.Inside)
+	return id, g.isCandidate(id)
+}
+
+// consider lists the candidates, or says why there are none.
+func (g *Gateway) consider(o *opening) (why Reason) {
+	o.group, why = g.listCandidates(o.v, o.ruled, o.key.Inside)
+	return why
+}
+
+// placeAmong binds a session to the uplink chosen for it, and to the next as long as one has no port. Where no candidate
 // is left it says why the last one refused.
-func (g *Gateway) placeAnywhere(o *opening, why Reason) (nat.Ref, *uplinks.Uplink, Reason) {
+func (g *Gateway) placeAmong(o *opening, why Reason) (nat.Ref, *uplinks.Uplink, Reason) {
 	for len(g.candidates) > 0 {
-		id, reason := g.choose(o.key)
+		id, reason := g.choose(o)
 		var ref nat.Ref
 		if ref, why = g.try(o, id, reason); why == NoReason {
 			g.meters[id].Charge()
@@ -72,6 +103,9 @@ func (g *Gateway) placeAnywhere(o *opening, why Reason) (nat.Ref, *uplinks.Uplin
 func (g *Gateway) try(o *opening, id uint8, reason policy.Reason) (nat.Ref, Reason) {
 	b := o.v.binding(o.v.ByID(id), reason, o.hop, o.key.Inside, o.key.Remote)
 	b.Helped = o.helped
+	if reason != policy.ReasonMapping {
+		b.Rule = o.number()
+	}
 	ref, err := g.table.Open(o.key, b, o.now)
 	why := refusal(err)
 	if why == NoPort {
@@ -82,11 +116,18 @@ func (g *Gateway) try(o *opening, id uint8, reason policy.Reason) (nat.Ref, Reas
 
 // choose picks one of the candidates: where another session of the same hosts is, for one without ports, else as the
 // scheduler decides.
-func (g *Gateway) choose(key nat.Key) (uint8, policy.Reason) {
-	if id, ok := g.companion(key); ok {
+func (g *Gateway) choose(o *opening) (uint8, policy.Reason) {
+	if id, ok := g.companion(o.key); ok {
 		return id, policy.ReasonCompanion
 	}
-	d, _ := policy.Decide(g.scheduler, policy.Request{Source: key.Inside.Hi ^ key.Inside.Lo}, g.candidates)
+	s := o.scheduler(o.group)
+	if o.explain {
+		s = policy.Clone(s)
+	}
+	d, _ := policy.Decide(s, policy.Request{Source: o.key.Inside.Hi ^ o.key.Inside.Lo}, g.candidates)
+	if o.group != o.action.Group {
+		d.Reason = policy.ReasonNextGroup
+	}
 	return g.candidates[d.Index].ID, d.Reason
 }
 
@@ -112,25 +153,39 @@ var preferences = [...]func(*uplinks.Uplink) bool{
 	func(u *uplinks.Uplink) bool { return u.State == uplinks.Down && u.Unproven },
 }
 
-// listCandidates fills g.candidates with the uplinks of the first preference that finds any with an address for the inside
-// host.
-func (g *Gateway) listCandidates(v *view, inside packet.Addr) {
+// listCandidates fills g.candidates with the uplinks of a group that have an address for the inside host: of the first preference
+// that finds any there, or in a group that is asked when it is down. It says which group they are of, or why there are none.
+func (g *Gateway) listCandidates(v *view, r *ruled, inside packet.Addr) (group int, why Reason) {
 	g.candidates = g.candidates[:0]
+	why = GroupDown
 	for _, prefers := range preferences {
-		for _, u := range v.Uplinks {
-			if v.serves(u.ID, inside) && u.Ready() && prefers(u) {
-				g.addCandidate(v, u)
+		r.Chain(&r.action, func(index int) bool {
+			group = index
+			if group == policy.Everything {
+				why = NoUplink
 			}
-		}
+			g.listGroup(v, &r.Groups[index], inside, prefers)
+			return len(g.candidates) > 0
+		})
 		if len(g.candidates) > 0 {
-			return
+			return group, NoReason
+		}
+	}
+	return r.action.Group, why
+}
+
+func (g *Gateway) listGroup(v *view, group *policy.Group, inside packet.Addr, prefers func(*uplinks.Uplink) bool) {
+	for _, u := range v.Uplinks {
+		tier, member := group.Tier(u.Tier, u.Name, u.Interface)
+		if member && v.serves(u.ID, inside) && u.Ready() && prefers(u) {
+			g.addCandidate(v, u, tier)
 		}
 	}
 }
 
-func (g *Gateway) addCandidate(v *view, u *uplinks.Uplink) {
+func (g *Gateway) addCandidate(v *view, u *uplinks.Uplink, tier int) {
 	g.candidates = append(g.candidates, policy.Candidate{
-		ID: u.ID, Weight: u.Weight, Tier: u.Tier,
+		ID: u.ID, Weight: u.Weight, Tier: tier,
 		Sessions: g.cfg.Sessions(u.ID),
 		Capacity: v.capacity[u.ID],
 		Load:     g.meters[u.ID].Load(),

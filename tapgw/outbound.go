@@ -50,8 +50,12 @@ func (g *Gateway) outbound(b []byte, p *packet.Packet, now nat.Tick) Result {
 	case packet.Malformed:
 		return g.drop(BadPacket)
 	}
-	if u := g.asItIs(p); u != nil {
+	if u := g.ownerOf(p); u != nil {
 		return g.own(b, p, u, now)
+	}
+	r := g.judge(g.sessionOf(b, p))
+	if res, done := g.direct(b, p, &r, now); done {
+		return res
 	}
 	return g.drop(UnknownProtocol)
 }
@@ -137,8 +141,12 @@ func (g *Gateway) sendTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr *na
 
 // outboundMiss handles a packet without a usable session: it opens one, or says why not.
 func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.Tick) Result {
-	if u := g.asItIs(p); u != nil {
+	if u := g.ownerOf(p); u != nil {
 		return g.own(b, p, u, now)
+	}
+	r := g.judge(g.sessionOf(b, p))
+	if res, done := g.direct(b, p, &r, now); done {
+		return res
 	}
 	if !isHost(p.Src) || !isHost(p.Dst) {
 		return g.drop(BadAddress)
@@ -156,7 +164,7 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 	if tr, u := g.lateResponse(p, now); u != nil {
 		return g.respond(b, p, &tr, u, now)
 	}
-	ref, u, why := g.open(key, g.isBound(b), now)
+	ref, u, why := g.open(&r, key, g.isBound(b), now)
 	if why == NoUplink {
 		why = cmp.Or(g.view.Load().unmapped(p.Src), NoUplink)
 	}
@@ -185,11 +193,16 @@ func (g *Gateway) own(b []byte, p *packet.Packet, u *uplinks.Uplink, now nat.Tic
 func (g *Gateway) outboundError(b []byte, p *packet.Packet, now nat.Tick) Result {
 	frame := b[packet.VnetLen:]
 	v := g.view.Load()
-	if u := g.asItIs(p); u != nil {
+	if u := g.ownerOf(p); u != nil {
 		return g.own(b, p, u, now)
 	}
 	key, ok := nat.QuotedKeyOut(frame, p)
 	ref := g.table.FindOut(key)
+	if ref == 0 {
+		if res, done := g.directError(b, p, key, ok, now); done {
+			return res
+		}
+	}
 	switch {
 	case ref == 0 && g.isOwn(p.Dst):
 		return Result{Verdict: Return}

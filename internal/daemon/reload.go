@@ -42,7 +42,7 @@ func (d *Daemon) reload() error {
 	if keys := configs.NeedsRestart(*d.cfg(), loaded.Config); len(keys) > 0 {
 		return fmt.Errorf("%w: %s can only change with a restart of the daemon", api.ErrConflict, strings.Join(keys, ", "))
 	}
-	if err := d.gateway.SetScheduler(loaded.Config.Policy.Scheduler); err != nil {
+	if err := d.gateway.SetPlan(plan(&loaded.Config)); err != nil {
 		return fmt.Errorf("%w: %w", api.ErrBadConfig, err)
 	}
 	d.config.Store(loaded)
@@ -51,7 +51,6 @@ func (d *Daemon) reload() error {
 		table.SetFiltering(filtering(&loaded.Config))
 	})
 	d.setLimits(&loaded.Config)
-	d.gateway.SetExempt(loaded.Config.NAT.Exempt)
 	d.gateway.SetTCP(tcpOptions(&loaded.Config))
 	d.gateway.SetHelpers(helpers(&loaded.Config))
 	d.tracker.Configure(d.trackerConfig(&loaded.Config))

@@ -1,12 +1,11 @@
 package daemon
 
 import (
-	"errors"
 	"net/netip"
+	"time"
 
 	"tapgw/configs"
 	"tapgw/nat"
-	"tapgw/policy"
 	"tapgw/tapgw"
 	"tapgw/uplinks"
 )
@@ -76,11 +75,8 @@ func (d *Daemon) openTables(c *configs.Config) (err error) {
 
 // openGateway makes a gateway for each table.
 func (d *Daemon) openGateway(c *configs.Config) error {
-	var errs []error
 	var gateways [len(uplinks.Families)]*tapgw.Gateway
 	d.tables.each(func(f uplinks.Family, table *nat.Table) {
-		scheduler, err := policy.New(c.Policy.Scheduler)
-		errs = append(errs, err)
 		g := tapgw.Config{
 			IPv6: f == uplinks.IPv6, TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), TAPIP: c.TAP.Address.Addr(),
 			Held: d.held.recent, Settle: d.pumps.settle, Sessions: d.tables.on, Connections: d.tables.connections,
@@ -88,17 +84,14 @@ func (d *Daemon) openGateway(c *configs.Config) error {
 		if g.IPv6 {
 			g.GatewayIP, g.TAPIP = gatewayV6, netip.IPv6Unspecified()
 		}
-		gateways[f] = tapgw.New(g, table, &d.meters, scheduler)
+		gateways[f] = tapgw.New(g, table, &d.meters)
 	})
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
 	d.gateway = tapgw.NewDualStack(gateways[uplinks.IPv4], gateways[uplinks.IPv6])
 	d.gateway.SetTCP(tcpOptions(c))
 	d.gateway.SetHelpers(helpers(c))
-	d.gateway.SetExempt(c.NAT.Exempt)
+	d.gateway.SetTime(time.Now())
 	d.pumps.gateway = d.gateway
-	return nil
+	return d.gateway.SetPlan(plan(c))
 }
 
 // setLimits bounds what inside hosts of each family take.

@@ -96,8 +96,6 @@ func (r *rig) icmp() uint8 {
 // userspace is the gateway as it is without a fast path.
 func userspace(t *testing.T, f uplinks.Family, table *nat.Table) *tapgw.Gateway {
 	t.Helper()
-	scheduler, err := policy.New("failover")
-	labtest.Must(t, err)
 	meters, demand := new(tapgw.Meters), uplinks.NewDemand()
 	for i := range meters {
 		meters[i] = uplinks.NewMeter(demand)
@@ -106,7 +104,8 @@ func userspace(t *testing.T, f uplinks.Family, table *nat.Table) *tapgw.Gateway 
 	g := tapgw.New(tapgw.Config{
 		IPv6: f == uplinks.IPv6, TAPMAC: tapMAC, GatewayMAC: gatewayMAC, TAPIP: addr(0xc6124901), GatewayIP: addr(0xc6124902),
 		Held: func(uint8, packet.Addr, uint16) bool { return false },
-	}, table, meters, scheduler)
+	}, table, meters)
+	labtest.Must(t, g.SetPlan(policy.NewPlan("failover")))
 	side := uplinks.Side{Generation: generation, State: uplinks.Up, GatewayMAC: [6]byte{2}}
 	here, there := side, side
 	here.Addresses = []netip.Addr{addr(outside), addr(bare), addr(whole)}
