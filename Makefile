@@ -49,7 +49,7 @@ USERSPACE := $(USERSPACE)|CarrierLoss|Blackhole|SessionsOf|FlowsOf|AllUplinksDow
 USERSPACE := $(USERSPACE)|Static|Host|OtherProtocols|IPv6|OwnIPv6|NPTv6|Renumbered|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW|Differential|Fault
 
 # Programs of others that the tests talk to the gateway with: a program and its Debian package; and one in Go.
-PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl
+PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl dnsmasq=dnsmasq-base busybox=busybox
 STUN  := github.com/pion/stun/v3/cmd/stun-nat-behaviour
 
 peers: ## programs of others that the tests use

@@ -16,8 +16,8 @@ import (
 	"tapgw/internal/lab/labtest"
 )
 
-// TestRenumber is fault 19: only the sessions of the renumbered uplink end, and new ones use the new address.
-func TestRenumber(t *testing.T) {
+// TestFault19_Renumber is fault 19: only the sessions of the renumbered uplink end, and new ones use the new address.
+func TestFault19_Renumber(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
 	first := w.Uplinks[0]
@@ -60,8 +60,8 @@ func lookups(t testing.TB, ns *lab.Namespace) map[string]int {
 	return m
 }
 
-// TestSameAddressAgain is a lease renewed the rude way: the sessions go on, and nobody is accused of removing routes.
-func TestSameAddressAgain(t *testing.T) {
+// TestFault18_SameAddressAgain is a lease renewed the rude way: the sessions go on, and nobody is accused of removing routes.
+func TestFault18_SameAddressAgain(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
 	first := w.Uplinks[0]
@@ -80,8 +80,8 @@ func TestSameAddressAgain(t *testing.T) {
 	}
 }
 
-// TestGatewayMAC is fault 23: another router takes the gateway's address over and says so.
-func TestGatewayMAC(t *testing.T) {
+// TestFault23_GatewayMAC is fault 23: another router takes the gateway's address over and says so.
+func TestFault23_GatewayMAC(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, preferFirst)
 	isp := w.Uplinks[0].ISP
@@ -97,8 +97,8 @@ func TestGatewayMAC(t *testing.T) {
 	w.events.none(0, begun, leaves(api.StateUp))
 }
 
-// TestGatewayMACSilently: a router that is replaced without a word is found once the probes fail.
-func TestGatewayMACSilently(t *testing.T) {
+// TestFault23_GatewayMACSilently: a router that is replaced without a word is found once the probes fail.
+func TestFault23_GatewayMACSilently(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, preferFirst)
 	established := w.connect(w.lan, "wan1")
@@ -125,9 +125,9 @@ func setMAC(t testing.TB, ns *lab.Namespace, device, mac string) {
 	labtest.Must(t, ns.Handle().LinkSetHardwareAddr(link, addr))
 }
 
-// TestUnplug is fault 55: the interface goes and returns with another index, to the same sessions and without a spike in its
+// TestFault55_60_Unplug is fault 55: the interface goes and returns with another index, to the same sessions and without a spike in its
 // load (fault 60).
-func TestUnplug(t *testing.T) {
+func TestFault55_60_Unplug(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
 	first, second := w.Uplinks[0], w.Uplinks[1]
@@ -160,8 +160,8 @@ func TestUnplug(t *testing.T) {
 	w.events.none(0, begun, isRepair)
 }
 
-// TestRename: an interface with another name is the same uplink.
-func TestRename(t *testing.T) {
+// TestFault55_Rename: an interface with another name is the same uplink.
+func TestFault55_Rename(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
 	onFirst := w.connect(w.lan, "wan1")
@@ -346,9 +346,9 @@ func awaitPathMTU(t testing.TB, c net.Conn, want int) {
 	})
 }
 
-// TestTenTimesFaster is fault 60: load is measured against the capacity, so the faster uplink gets about ten times as much,
+// TestFault60_TenTimesFaster is fault 60: load is measured against the capacity, so the faster uplink gets about ten times as much,
 // and not everything.
-func TestTenTimesFaster(t *testing.T) {
+func TestFault60_TenTimesFaster(t *testing.T) {
 	t.Parallel()
 	const fast, slow = 40, 4 // Mbit/s
 	w := begin(t, lab.Options{Uplinks: []lab.UplinkOptions{shaped(fast), shaped(slow)}}, capacities([2]int{fast, fast}, [2]int{slow, slow}))

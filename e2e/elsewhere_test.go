@@ -137,9 +137,9 @@ func identical(t testing.TB, config string) world {
 	return w
 }
 
-// TestMW4_SameAddressOnBothUplinks: the two are used at once, with the same outside ports too, and neither a reply nor an error of
+// TestMW4_Fault16_SameAddressOnBothUplinks: the two are used at once, with the same outside ports too, and neither a reply nor an error of
 // one comes to a session of the other.
-func TestMW4_SameAddressOnBothUplinks(t *testing.T) {
+func TestMW4_Fault16_SameAddressOnBothUplinks(t *testing.T) {
 	t.Parallel()
 	w := identical(t, inTurn+"nat: {ports: [20000-20039]}\n")
 	for _, device := range []string{"wan1", "wan2"} {

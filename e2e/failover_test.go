@@ -12,9 +12,9 @@ import (
 	"tapgw/internal/lab/labtest"
 )
 
-// TestCarrierLoss is fault 1. Ethernet here tells of a lost carrier at once; a TUN device, as a real network card, only at
+// TestFault01_CablePull is fault 1. Ethernet here tells of a lost carrier at once; a TUN device, as a real network card, only at
 // most once a second of all the machine's devices (linkwatch), which other devices that lose theirs use up.
-func TestCarrierLoss(t *testing.T) {
+func TestFault01_CablePull(t *testing.T) {
 	t.Run("ethernet", func(t *testing.T) { testCarrierLoss(t, lab.Options{}) })
 	t.Run("tun", func(t *testing.T) {
 		flap(t)
@@ -76,8 +76,8 @@ func flap(t testing.TB) {
 	}()
 }
 
-// TestBlackhole is faults 2–4: the link stays up while nothing comes back.
-func TestBlackhole(t *testing.T) {
+// TestFault02_03_04_Blackhole is faults 2–4: the link stays up while nothing comes back.
+func TestFault02_03_04_Blackhole(t *testing.T) {
 	faults := func(f ...lab.Fault) func(*lab.Uplink, bool) error {
 		return func(u *lab.Uplink, on bool) error {
 			if !on {

@@ -98,9 +98,9 @@ func advertised(p netip.Prefix, preferred time.Duration) lab.AdvertisedPrefix {
 	return lab.AdvertisedPrefix{Prefix: p, Preferred: preferred, Valid: life}
 }
 
-// TestIPv6RouterAdvertisements: what routers tell is followed while we run, also as a router for a LAN: a prefix that is replaced
+// TestFault27_RouterAdvertisements: what routers tell is followed while we run, also as a router for a LAN: a prefix that is replaced
 // gives new sessions another address, connections from the one before go on, and are told when it is gone.
-func TestIPv6RouterAdvertisements(t *testing.T) {
+func TestFault27_RouterAdvertisements(t *testing.T) {
 	t.Parallel()
 	w := beginV6(t, lab.Options{Uplinks: make([]lab.UplinkOptions, 1)}, inTurn)
 	u := w.Uplinks[0]

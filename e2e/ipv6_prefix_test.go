@@ -34,9 +34,9 @@ func (w world) awaitSourceV6(what string, fits func(netip.Addr) bool) netip.Addr
 	}
 }
 
-// TestRenumberedPrefix: what the host sends by IPv6 goes through the TAP from an address of its own there. When the provider
+// TestFault27_RenumberedPrefix: what the host sends by IPv6 goes through the TAP from an address of its own there. When the provider
 // takes a prefix back, the host gets an address of the next one, and connections begin with that; those of before go on.
-func TestRenumberedPrefix(t *testing.T) {
+func TestFault27_RenumberedPrefix(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{IPv6: true, Uplinks: make([]lab.UplinkOptions, 1)}, inTurn)
 	u := w.Uplinks[0]

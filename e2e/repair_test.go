@@ -93,8 +93,8 @@ var damages = []damage{
 	{"give-back device set down", deviceDo("tapgw0u", (*netlink.Handle).LinkSetDown)},
 }
 
-// TestRepair is faults 52–54: whatever others do to what is ours is put back and told of, and sessions go on.
-func TestRepair(t *testing.T) {
+// TestFault52_53_54_Repair is faults 52–54: whatever others do to what is ours is put back and told of, and sessions go on.
+func TestFault52_53_54_Repair(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
 	// A packet that the host routes while the TAP is away is not ours to save; one of the LAN's is dropped, not sent as it is.
@@ -218,8 +218,8 @@ func TestBounceIsNoAttack(t *testing.T) {
 	}
 }
 
-// TestRival: somebody who removes our route whenever he sees it does not make us as frantic as him.
-func TestRival(t *testing.T) {
+// TestFault54_Rival: somebody who removes our route whenever he sees it does not make us as frantic as him.
+func TestFault54_Rival(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, inTurn)
 	routes, done := make(chan netlink.RouteUpdate, 1024), make(chan struct{})

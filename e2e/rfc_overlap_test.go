@@ -10,8 +10,8 @@ import (
 	"tapgw/internal/lab/labtest"
 )
 
-// TestRFC4787_REQ7_SameSubnetInsideAndOutside: a provider gives addresses of the subnet that the LAN has, and so does the next.
-func TestRFC4787_REQ7_SameSubnetInsideAndOutside(t *testing.T) {
+// TestRFC4787_REQ7_Fault17_SameSubnetInsideAndOutside: a provider gives addresses of the subnet that the LAN has, and so does the next.
+func TestRFC4787_REQ7_Fault17_SameSubnetInsideAndOutside(t *testing.T) {
 	t.Parallel()
 	topology := labtest.Build(t, lab.Options{Uplinks: []lab.UplinkOptions{{}, {Twin: 1}}})
 	labtest.Servers(t, topology)
