@@ -61,7 +61,7 @@ func TestDecideWithoutCandidates(t *testing.T) {
 
 func TestReasonStrings(t *testing.T) {
 	seen := map[string]bool{}
-	for r := ReasonUnknown; r <= ReasonNextGroup; r++ {
+	for r := ReasonUnknown; r <= ReasonSticky; r++ {
 		if r.String() == "" || seen[r.String()] {
 			t.Errorf("reason %d has no text of its own: %q", r, r)
 		}

@@ -1,13 +1,15 @@
 package policy
 
+import "slices"
+
 // Stickiness says which sessions stay together on one uplink.
 type Stickiness string
 
 // The values of Stickiness.
 const (
-	StickyAuto    Stickiness = "auto"    // TCP to port 443 by site, all else by session
+	StickyAuto    Stickiness = "auto"    // TCP and UDP to port 443 by site, all else by session
 	StickySession Stickiness = "session" // none: each session is placed anew
-	StickySite    Stickiness = "site"    // those of one client to one site
+	StickySite    Stickiness = "site"    // those of one client to one site: what was registered of its name, else the network
 	StickyClient  Stickiness = "client"  // those of one client
 )
 
@@ -97,3 +99,10 @@ func (p *Plan) Chain(a *Action, yield func(group int) bool) {
 
 // MaxGroups bounds the groups of a Plan.
 const MaxGroups = 64
+
+// NeedsNames reports whether it makes a difference by which name the remote of a session is known.
+func (p *Plan) NeedsNames() bool {
+	bySite := func(s Stickiness) bool { return s == StickyAuto || s == StickySite }
+	return slices.ContainsFunc(p.Groups, func(g Group) bool { return bySite(g.Stickiness) }) ||
+		slices.ContainsFunc(p.Rules, func(r Rule) bool { return len(r.Domains) > 0 || bySite(r.Action.Stickiness) })
+}

@@ -14,6 +14,7 @@ const (
 	ReasonRelated                  // announced by a session of that uplink, as FTP announces where data go
 	ReasonCompanion                // another session of the same hosts is there
 	ReasonNextGroup                // the scheduler's choice in another group, as its own is down
+	ReasonSticky                   // the client's sessions that it belongs to are there
 )
 
 var reasonTexts = [...]string{
@@ -26,6 +27,7 @@ var reasonTexts = [...]string{
 	ReasonRelated:    "announced by a control session",
 	ReasonCompanion:  "another session of the same hosts",
 	ReasonNextGroup:  "its group is down, chosen from the next",
+	ReasonSticky:     "where the client's sessions before are",
 }
 
 // String is the reason as a clause for people; unknown numbers are "unknown".

@@ -163,3 +163,21 @@ func BenchmarkSticky(b *testing.B) {
 		s.Keep(k, 1, n, n, nobody)
 	}
 }
+
+func TestNeedsNames(t *testing.T) {
+	for _, c := range []struct {
+		group, rule Stickiness
+		domains     []string
+		want        bool
+	}{
+		{StickyAuto, StickySession, nil, true}, {StickySite, StickySession, nil, true}, {StickySession, StickyClient, nil, false},
+		{StickyClient, StickySession, nil, false}, {StickySession, StickySite, nil, true}, {StickySession, StickySession, []string{"x.example"}, true},
+	} {
+		p := NewPlan(Default)
+		p.Groups[0].Stickiness = c.group
+		p.Rules = []Rule{{Action: Action{Stickiness: c.rule}, Domains: c.domains}}
+		if got := p.NeedsNames(); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}

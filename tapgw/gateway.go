@@ -62,6 +62,7 @@ type Gateway struct {
 	mu         sync.Mutex // guards the choice of an uplink for a new session
 	ways       uplinks.Ways
 	candidates []policy.Candidate
+	sticky     *policy.Sticky // nil until the first session that sticks
 }
 
 // New returns a gateway without uplinks or rules; SetUplinks must follow.

@@ -34,6 +34,9 @@ type opening struct {
 	helped bool
 	now    nat.Tick
 
+	together policy.StickyKey // of the sessions that it belongs to
+	sticks   bool             // there may be some
+
 	group   int  // that the candidates are of
 	explain bool // nothing is opened, and no scheduler's turn is used up
 }
@@ -91,6 +94,7 @@ func (g *Gateway) placeAmong(o *opening, why Reason) (nat.Ref, *uplinks.Uplink, 
 		var ref nat.Ref
 		if ref, why = g.try(o, id, reason); why == NoReason {
 			g.meters[id].Charge()
+			g.keep(o, id, ref)
 		}
 		if why != NoPort {
 			return ref, o.v.ByID(id), why
@@ -114,13 +118,16 @@ func (g *Gateway) try(o *opening, id uint8, reason policy.Reason) (nat.Ref, Reas
 	return ref, why
 }
 
-// choose picks one of the candidates: where another session of the same hosts is, for one without ports, else as the
-// scheduler decides.
+// choose picks one of the candidates: where another session of the same hosts is, for one without ports; where those are that
+// it belongs to; else as the scheduler decides.
 func (g *Gateway) choose(o *opening) (uint8, policy.Reason) {
 	if id, ok := g.companion(o.key); ok {
 		return id, policy.ReasonCompanion
 	}
 	s := o.scheduler(o.group)
+	if id, ok := g.stuck(o, s); ok {
+		return id, policy.ReasonSticky
+	}
 	if o.explain {
 		s = policy.Clone(s)
 	}

@@ -23,6 +23,7 @@ import (
 	"tapgw/internal/apiserver"
 	"tapgw/internal/hostconf"
 	"tapgw/internal/metrics"
+	"tapgw/names"
 	"tapgw/nat"
 	"tapgw/tapgw"
 	"tapgw/tapgw/fastpath"
@@ -82,6 +83,7 @@ type Daemon struct {
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
 
 	tapAddresses uplinks.TapAddresses // of IPv6
+	domainBook   *names.Book          // names of addresses, shared
 
 	complaints complaints         // that were logged
 	refused    complaints         // about hosts whose new sessions are refused

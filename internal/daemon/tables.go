@@ -6,6 +6,7 @@ import (
 
 	"tapgw/configs"
 	"tapgw/nat"
+	"tapgw/policy"
 	"tapgw/tapgw"
 	"tapgw/uplinks"
 )
@@ -75,11 +76,13 @@ func (d *Daemon) openTables(c *configs.Config) (err error) {
 
 // openGateway makes a gateway for each table.
 func (d *Daemon) openGateway(c *configs.Config) error {
+	d.domainBook = tapgw.NewNames()
 	var gateways [len(uplinks.Families)]*tapgw.Gateway
 	d.tables.each(func(f uplinks.Family, table *nat.Table) {
 		g := tapgw.Config{
 			IPv6: f == uplinks.IPv6, TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), TAPIP: c.TAP.Address.Addr(),
 			Held: d.held.recent, Settle: d.pumps.settle, Sessions: d.tables.on, Connections: d.tables.connections,
+			Facts: policy.Facts{Domains: d.domains},
 		}
 		if g.IPv6 {
 			g.GatewayIP, g.TAPIP = gatewayV6, netip.IPv6Unspecified()
@@ -91,7 +94,7 @@ func (d *Daemon) openGateway(c *configs.Config) error {
 	d.gateway.SetHelpers(helpers(c))
 	d.gateway.SetTime(time.Now())
 	d.pumps.gateway = d.gateway
-	return d.gateway.SetPlan(plan(c))
+	return d.setPlan(plan(c))
 }
 
 // setLimits bounds what inside hosts of each family take.

@@ -1,0 +1,28 @@
+package daemon
+
+import (
+	"tapgw/internal/packet"
+	"tapgw/policy"
+)
+
+// setPlan puts groups and rules in force, and has names learned if they depend on any.
+func (d *Daemon) setPlan(p *policy.Plan) error {
+	if err := d.gateway.SetPlan(p); err != nil {
+		return err
+	}
+	if p.NeedsNames() {
+		d.gateway.SetNames(d.domainBook)
+	} else {
+		d.gateway.SetNames(nil)
+	}
+	return nil
+}
+
+// domains are the names of a session's remote.
+func (d *Daemon) domains(s policy.Session) []string {
+	name, ok := d.domainBook.Domain(packet.AddrOf(s.Inside), packet.AddrOf(s.Remote), uint32(d.pumps.clock.tick()))
+	if !ok {
+		return nil
+	}
+	return []string{name}
+}
