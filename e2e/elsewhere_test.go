@@ -51,9 +51,9 @@ func TestMW6_WrongUplink(t *testing.T) {
 	t.Parallel()
 	r := rawEnds(t, begin(t, lab.Options{}, preferFirst))
 	crossing(t, r.world)
-	remote := netip.AddrPortFrom(rawRemote, 53)
+	remote := netip.AddrPortFrom(rawRemote, 5300)
 	outside, sent := r.udp(netip.AddrPortFrom(rawHosts[0], 4000), remote)
-	stays, _ := r.udp(netip.AddrPortFrom(rawHosts[0], 4001), netip.AddrPortFrom(rawOther, 53))
+	stays, _ := r.udp(netip.AddrPortFrom(rawHosts[0], 4001), netip.AddrPortFrom(rawOther, 5300))
 	stream := r.talk(4002, 80).connect()
 	echo := r.out(r.query(rawHosts[0], rawRemote, layers.ICMPv4TypeEchoRequest, 77))
 	r.out(r.gre(rawHosts[0], rawRemote))
@@ -82,7 +82,7 @@ func TestMW6_WrongUplink(t *testing.T) {
 		eventually(t, what+" being counted", func() bool { return r.wrongUplink() == before+1 })
 	}
 	stream.expect("established")
-	r.in(r.datagram(netip.AddrPortFrom(rawOther, 53), stays, "goes on"))
+	r.in(r.datagram(netip.AddrPortFrom(rawOther, 5300), stays, "goes on"))
 	stream.say(tACK, 101, 901, "goes on")
 }
 

@@ -61,7 +61,7 @@ func chainOf(p *lab.Packet) []byte {
 func TestIPv6ExtensionHeaders(t *testing.T) {
 	t.Parallel()
 	r := beginRawV6(t, lab.Options{}, "")
-	remote, port := netip.AddrPortFrom(r.family.rawRemote, 53), uint16(4000)
+	remote, port := netip.AddrPortFrom(r.family.rawRemote, 5300), uint16(4000)
 	for name, chain := range chains {
 		port++
 		inside := netip.AddrPortFrom(r.family.rawHosts[0], port)
@@ -92,7 +92,7 @@ func TestIPv6ExtensionHeaders(t *testing.T) {
 func TestIPv6ExtensionHeadersToTheHost(t *testing.T) {
 	t.Parallel()
 	r := beginRawV6(t, lab.Options{}, "")
-	remote, own := netip.AddrPortFrom(r.family.rawRemote, 53), r.Uplinks[0].AddrV6()
+	remote, own := netip.AddrPortFrom(r.family.rawRemote, 5300), r.Uplinks[0].AddrV6()
 	for _, port := range []uint16{portBelow, portInside, portEphemeral} {
 		serveUDP(t, r.Gateway, netip.AddrPortFrom(own, port))
 		for name, chain := range chains {

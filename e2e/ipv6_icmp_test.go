@@ -53,7 +53,7 @@ func quoteOf(p *lab.Packet) []byte { return bytes.Clone(p.Data[14:]) }
 func TestRFC4443_ErrorsFromOutside(t *testing.T) {
 	t.Parallel()
 	r := beginRawV6(t, lab.Options{}, "")
-	inside, remote := netip.AddrPortFrom(r.family.rawHosts[0], 4000), netip.AddrPortFrom(r.family.rawRemote, 53)
+	inside, remote := netip.AddrPortFrom(r.family.rawHosts[0], 4000), netip.AddrPortFrom(r.family.rawRemote, 5300)
 	outside, sent := r.udp(inside, remote)
 	quoted, want := quoteOf(sent), r.knownAs(inside, remote, sent, "hello")
 	sources := []netip.Addr{r.family.provider(r.Uplinks[0]), remote.Addr(), netip.MustParseAddr("2001:db8:77::1")}
@@ -83,7 +83,7 @@ func TestRFC4443_ErrorsFromOutside(t *testing.T) {
 func TestRFC4443_ErrorsFromInside(t *testing.T) {
 	t.Parallel()
 	r := beginRawV6(t, lab.Options{}, "")
-	inside, remote := netip.AddrPortFrom(r.family.rawHosts[0], 4000), netip.AddrPortFrom(r.family.rawRemote, 53)
+	inside, remote := netip.AddrPortFrom(r.family.rawHosts[0], 4000), netip.AddrPortFrom(r.family.rawRemote, 5300)
 	outside, _ := r.udp(inside, remote)
 	arrived := r.in(r.datagram(remote, outside, "hello"))
 	want := r.knownAs(remote, outside, arrived, "hello")
@@ -109,7 +109,7 @@ func TestFault35_ForgedTooBig(t *testing.T) {
 		change(quoted)
 		r.dropped(what, r.errorAboutV6(r.family.rawOther, sent.Src.Addr(), 2, 0, mtu, quoted))
 	}
-	_, datagram := r.udp(netip.AddrPortFrom(r.family.rawHosts[0], 4000), netip.AddrPortFrom(r.family.rawRemote, 53))
+	_, datagram := r.udp(netip.AddrPortFrom(r.family.rawHosts[0], 4000), netip.AddrPortFrom(r.family.rawRemote, 5300))
 	for _, mtu := range []uint32{0, 68, 1279} { // RFC 8201 §4
 		refused(fmt.Sprint("an MTU of ", mtu), datagram, mtu, asItWas)
 	}
@@ -202,7 +202,7 @@ func TestRFC4443_Traceroute(t *testing.T) {
 func TestRFC4443_Refusals(t *testing.T) {
 	t.Parallel()
 	r := beginRawV6(t, lab.Options{}, "")
-	inside, remote := netip.AddrPortFrom(r.family.rawHosts[0], 4000), netip.AddrPortFrom(r.family.rawRemote, 53)
+	inside, remote := netip.AddrPortFrom(r.family.rawHosts[0], 4000), netip.AddrPortFrom(r.family.rawRemote, 5300)
 	begun := time.Now()
 	labtest.Must(t, r.Uplinks[0].ISP.Sysctl("net/ipv6/conf/all/forwarding", "0"))
 	r.ipv6Is("wan1", api.StateDown, begun)
@@ -237,7 +237,7 @@ const smallestMTU = 1280
 func TestRFC4443_TooBig(t *testing.T) {
 	t.Parallel()
 	r := beginRawV6(t, lab.Options{Uplinks: []lab.UplinkOptions{{MTU: smallMTU}, {}}}, preferFirst) // the TAP takes more
-	remote := netip.AddrPortFrom(r.family.rawRemote, 53)
+	remote := netip.AddrPortFrom(r.family.rawRemote, 5300)
 	r.udp(netip.AddrPortFrom(r.family.rawHosts[0], 4000), remote)
 	for _, port := range []uint16{4000, 4001} { // with a session, and as the first packet of one
 		b := r.datagram(netip.AddrPortFrom(r.family.rawHosts[0], port), remote, strings.Repeat("x", 1452))

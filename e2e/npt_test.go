@@ -320,7 +320,7 @@ func echoRequestV6(id uint16) []gopacket.SerializableLayer {
 func TestRFC6296_ICMPv6OnTheWire(t *testing.T) {
 	t.Parallel()
 	r := rawEnds(t, beginNPT(t, 1, 1))
-	b := r.datagram(netip.AddrPortFrom(r.family.rawHosts[0], 53), netip.AddrPortFrom(r.family.rawRemote, 53), "too big")
+	b := r.datagram(netip.AddrPortFrom(r.family.rawHosts[0], 53), netip.AddrPortFrom(r.family.rawRemote, 5300), "too big")
 	sent := ipOf(r.out(b))
 	router, outside := r.family.provider(r.Uplinks[0]), netip.MustParseAddr("2001:db8:101:ce56::77")
 	tooBig := func(quoted []byte) []byte {

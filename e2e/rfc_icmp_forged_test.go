@@ -63,7 +63,7 @@ func TestFault35_ForgedFragNeeded(t *testing.T) {
 	}
 
 	inside := netip.AddrPortFrom(rawHosts[0], 4000)
-	_, datagram := r.udp(inside, netip.AddrPortFrom(rawRemote, 53))
+	_, datagram := r.udp(inside, netip.AddrPortFrom(rawRemote, 5300))
 	for _, mtu := range []uint16{68, 296, 551} {
 		refused(fmt.Sprint("an MTU of ", mtu), datagram, fragNeeded, mtu, long)
 	}

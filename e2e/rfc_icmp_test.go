@@ -44,7 +44,7 @@ var translatedErrors = [][2]uint8{{3, 0}, {3, 1}, {3, 2}, {3, 3}, {3, 4}, {3, 5}
 func TestRFC5508_REQ4_ErrorsFromOutside(t *testing.T) {
 	t.Parallel()
 	r := beginRaw(t, lab.Options{}, "")
-	inside, remote := netip.AddrPortFrom(rawHosts[0], 4000), netip.AddrPortFrom(rawRemote, 53)
+	inside, remote := netip.AddrPortFrom(rawHosts[0], 4000), netip.AddrPortFrom(rawRemote, 5300)
 	outside, sent := r.udp(inside, remote)
 	quoted, want := bytes.Clone(sent.Data[14:]), r.seenFrom(inside, remote, sent, "hello")
 	sources := []netip.Addr{r.Uplinks[0].NextHop(), remote.Addr(), netip.MustParseAddr("198.51.100.77")}
@@ -125,7 +125,7 @@ func TestRFC5382_REQ10_ErrorsEndNoConnection(t *testing.T) {
 func TestRFC5508_REQ5_ErrorsFromInside(t *testing.T) {
 	t.Parallel()
 	r := beginRaw(t, lab.Options{}, "")
-	inside, remote := netip.AddrPortFrom(rawHosts[0], 4000), netip.AddrPortFrom(rawRemote, 53)
+	inside, remote := netip.AddrPortFrom(rawHosts[0], 4000), netip.AddrPortFrom(rawRemote, 5300)
 	outside, _ := r.udp(inside, remote)
 	arrived := r.in(r.datagram(remote, outside, "hello"))
 	want := r.seenFrom(remote, outside, arrived, "hello")
@@ -237,7 +237,7 @@ func TestRFC1812_OneHop(t *testing.T) {
 		fixHeader(whole)
 		return whole[14:]
 	}
-	inside, remote := netip.AddrPortFrom(rawHosts[0], 4000), netip.AddrPortFrom(rawRemote, 53)
+	inside, remote := netip.AddrPortFrom(rawHosts[0], 4000), netip.AddrPortFrom(rawRemote, 5300)
 	second := watchUplink(t, w.Gateway, w.Uplinks[1])
 	first := r.wan
 	var outside netip.AddrPort

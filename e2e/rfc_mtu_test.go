@@ -23,7 +23,7 @@ const smallMTU = 1400
 func TestRFC4787_REQ13_TooBigWithDF(t *testing.T) {
 	t.Parallel()
 	r := beginRaw(t, lab.Options{Uplinks: []lab.UplinkOptions{{MTU: smallMTU}}}, "")
-	inside, remote := netip.AddrPortFrom(rawHosts[0], 4000), netip.AddrPortFrom(rawRemote, 53)
+	inside, remote := netip.AddrPortFrom(rawHosts[0], 4000), netip.AddrPortFrom(rawRemote, 5300)
 	r.udp(inside, remote)
 	for _, known := range []bool{true, false} { // with a session, and as the first packet of one
 		b := r.datagram(inside, remote, strings.Repeat("x", 1472))
@@ -60,7 +60,7 @@ func TestRFC4787_REQ13a_TooBigWithoutDF(t *testing.T) {
 	t.Parallel()
 	r := beginRaw(t, lab.Options{Uplinks: []lab.UplinkOptions{{MTU: smallMTU}}}, "")
 	expectNone(t, r.Gateway, r.Uplinks[0].Device, func(p *lab.Packet) bool { return p.Outgoing && p.IP != nil && p.IP.Length > smallMTU })
-	inside, remote := netip.AddrPortFrom(rawHosts[0], 4000), netip.AddrPortFrom(rawRemote, 53)
+	inside, remote := netip.AddrPortFrom(rawHosts[0], 4000), netip.AddrPortFrom(rawRemote, 5300)
 	r.udp(inside, remote)
 	payload := strings.Repeat("abcdefghijklmnopqrst", 73)
 	all, err := r.Gateway.StartCapture(r.Uplinks[0].Device, func(p *lab.Packet) bool { return p.Outgoing && p.Fragment && p.Dst.Addr() == remote.Addr() })
@@ -186,7 +186,7 @@ func expectMSS(t testing.TB, p *lab.Packet, want int) {
 func TestRFC6864_FragmentsOfTwoHosts(t *testing.T) {
 	t.Parallel()
 	r := beginRaw(t, lab.Options{}, "")
-	remote := netip.AddrPortFrom(rawRemote, 53)
+	remote := netip.AddrPortFrom(rawRemote, 5300)
 	seen := map[uint16]netip.Addr{}
 	for _, host := range rawHosts {
 		pieces := fragments(t, netip.AddrPortFrom(host, 4000), remote, 77, strings.Repeat("y", 3000))
