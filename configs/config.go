@@ -155,8 +155,19 @@ type Timeouts struct {
 
 // Policy configures the choice of an uplink.
 type Policy struct {
-	Scheduler string // one of schedulers
+	Scheduler    string // one of schedulers
+	OnUplinkDown OnUplinkDown
 }
+
+// OnUplinkDown says what becomes of TCP connections whose uplink is down while another works.
+type OnUplinkDown string
+
+// The values of an OnUplinkDown.
+const (
+	DownReset OnUplinkDown = "reset"              // reset towards the inside; unanswered ones move
+	DownMove  OnUplinkDown = "move-if-unanswered" // wait for the uplink; unanswered ones move
+	DownKeep  OnUplinkDown = "keep"               // wait for the uplink
+)
 
 // schedulers are the names policy.scheduler accepts, the default first.
 var schedulers = []string{
@@ -212,7 +223,7 @@ func Default() Config {
 			Limits:    Limits{SessionsPerHost: LimitAuto, NewPerSecond: 2000},
 			Filtering: Filtering{UDP: FilterNone, TCP: FilterAddress},
 		},
-		Policy: Policy{Scheduler: schedulers[0]},
+		Policy: Policy{Scheduler: schedulers[0], OnUplinkDown: DownReset},
 		Probe: Probe{
 			Interval: 700 * time.Millisecond,
 			Timeout:  time.Second,

@@ -122,6 +122,7 @@ var configFields = slices.Concat([]field[Config]{
 	scalar("nat.filtering.tcp", func(c *Config) *Filter { return &c.NAT.Filtering.TCP }, parseFilter, formatText),
 	list("nat.exempt", "", func(c *Config) *[]netip.Prefix { return &c.NAT.Exempt }, parseExempt, netip.Prefix.String),
 	scalar("policy.scheduler", func(c *Config) *string { return &c.Policy.Scheduler }, parseScheduler, formatText),
+	scalar("policy.on_uplink_down", func(c *Config) *OnUplinkDown { return &c.Policy.OnUplinkDown }, parseOnUplinkDown, formatText),
 	duration("probe.interval", func(c *Config) *time.Duration { return &c.Probe.Interval }, 50*time.Millisecond, time.Hour),
 	duration("probe.timeout", func(c *Config) *time.Duration { return &c.Probe.Timeout }, 10*time.Millisecond, time.Minute),
 	list("probe.targets", "", func(c *Config) *[]Target { return &c.Probe.Targets }, parseTarget, Target.String),

@@ -67,6 +67,7 @@ var valid = rapid.Custom(func(t *rapid.T) Config {
 		c.NAT.Exempt = append(c.NAT.Exempt, netip.PrefixFrom(addrs.Draw(t, "to"), rapid.IntRange(8, 32).Draw(t, "bits")).Masked())
 	}
 	c.Policy.Scheduler = rapid.SampledFrom(schedulers).Draw(t, "scheduler")
+	c.Policy.OnUplinkDown = rapid.SampledFrom(downWords).Draw(t, "on uplink down")
 	c.Probe.Interval = durations(50*time.Millisecond, time.Hour).Draw(t, "interval")
 	c.Probe.Timeout = durations(10*time.Millisecond, min(4*c.Probe.Interval, time.Minute)).Draw(t, "timeout")
 	c.Probe.Targets = rapid.SliceOfNDistinct(targets, 0, maxTargets, rapid.ID[Target]).Draw(t, "targets")

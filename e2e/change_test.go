@@ -100,7 +100,7 @@ func TestFault23_GatewayMAC(t *testing.T) {
 // TestFault23_GatewayMACSilently: a router that is replaced without a word is found once the probes fail.
 func TestFault23_GatewayMACSilently(t *testing.T) {
 	t.Parallel()
-	w := begin(t, lab.Options{}, preferFirst)
+	w := begin(t, lab.Options{}, waiting(preferFirst))
 	established := w.connect(w.lan, "wan1")
 	begun := time.Now()
 	setMAC(t, w.Uplinks[0].ISP, lab.DeviceCustomer, "02:00:64:40:01:78")
@@ -129,7 +129,7 @@ func setMAC(t testing.TB, ns *lab.Namespace, device, mac string) {
 // load (fault 60).
 func TestFault55_60_Unplug(t *testing.T) {
 	t.Parallel()
-	w := begin(t, lab.Options{}, inTurn)
+	w := begin(t, lab.Options{}, waiting(inTurn))
 	first, second := w.Uplinks[0], w.Uplinks[1]
 	onFirst := w.connect(w.lan, "wan1")
 	transfer, err := w.lan.BulkDownload(labtest.Context(t), lab.ServerAddrs[0], 1, 32<<20) // so that there are counts to lose

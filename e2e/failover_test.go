@@ -23,7 +23,7 @@ func TestFault01_CablePull(t *testing.T) {
 }
 
 func testCarrierLoss(t *testing.T, o lab.Options) {
-	w := begin(t, o, inTurn)
+	w := begin(t, o, waiting(inTurn))
 	first, second := w.Uplinks[0], w.Uplinks[1]
 	onFirst, onSecond := w.connect(w.lan, "wan1"), w.connect(w.lan, "wan2")
 	visits := keepVisiting(t, w.lan)
@@ -133,10 +133,10 @@ func TestBlockedICMP(t *testing.T) {
 	w.events.none(blackholeBound+500*time.Millisecond, begun, leaves(api.StateUp))
 }
 
-// TestSessionsOfDeadUplink: UDP, echo and unanswered SYNs move with their next packet, established TCP waits.
+// TestSessionsOfDeadUplink: UDP, echo and unanswered SYNs move with their next packet, established TCP waits if it is to.
 func TestSessionsOfDeadUplink(t *testing.T) {
 	t.Parallel()
-	w := begin(t, lab.Options{}, preferFirst)
+	w := begin(t, lab.Options{}, waiting(preferFirst))
 	first, second := w.Uplinks[0], w.Uplinks[1]
 	ctx := labtest.Context(t)
 

@@ -40,6 +40,7 @@ type Judge struct {
 	tallied uint64   // rounds before this one were counted by the targets they asked
 
 	good, bad     int // consecutive rounds that decided; of the bad ones those that asked everybody
+	lastGood      time.Time
 	known, usable bool
 	wasUsable     bool
 	fell, rose    uint64 // the first round since it is not usable, or usable
@@ -140,6 +141,7 @@ func (j *Judge) Reply(now time.Time, number uint64, target int, rtt time.Duratio
 	if j.known && !j.usable && number < j.fell && j.round(number) != nil {
 		j.good = max(j.good, j.plan.Rise-1) // it was slow, not dead
 	}
+	j.lastGood = now
 	j.countGood() // once, however many rounds one reply has ended, or Rise would mean nothing on slow links
 	return true
 }
@@ -218,7 +220,7 @@ func (j *Judge) late(now time.Time) bool {
 
 // Verdict is the judgement as of the latest round.
 func (j *Judge) Verdict() Verdict {
-	return Verdict{Known: j.known, Usable: j.usable, RTT: j.rtt(), Loss: j.loss(), Reason: j.reason}
+	return Verdict{Known: j.known, Usable: j.usable, RTT: j.rtt(), Loss: j.loss(), Reason: j.reason, Good: j.lastGood}
 }
 
 func (r *round) over() time.Time { return r.start.Add(r.wait) }

@@ -143,4 +143,5 @@ type Verdict struct {
 	RTT    time.Duration // smoothed, of the fastest target; 0 until one answered
 	Loss   float64       // 0–1, share of probes unanswered within Timeout by the target that answers best
 	Reason string        // why not Usable, one clause for people; empty when usable
+	Good   time.Time     // when the last good round ended, zero before the first
 }

@@ -51,6 +51,7 @@ type Gateway struct {
 	ends     atomic.Pointer[ends]
 	services atomic.Pointer[services]
 	remotes  *remotes
+	severed  severed
 
 	// Datagrams in pieces, apart by where they come from: a flood on one side harms nobody else's.
 	fromTAP    *nat.Fragments[fate]

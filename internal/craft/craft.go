@@ -95,6 +95,16 @@ func Reset(l Link, segment []byte, from, to netip.Addr) []byte {
 	} else {
 		out.ACK, out.Ack = true, in.Seq+length(&in)
 	}
+	return reset(l, out, from, to)
+}
+
+// ResetAt returns a buffer with the TCP reset of one end at a sequence number, as it belongs to a connection that both know.
+func ResetAt(l Link, from, to netip.AddrPort, seq uint32) []byte {
+	out := &layers.TCP{SrcPort: layers.TCPPort(from.Port()), DstPort: layers.TCPPort(to.Port()), RST: true, Seq: seq}
+	return reset(l, out, from.Addr(), to.Addr())
+}
+
+func reset(l Link, out *layers.TCP, from, to netip.Addr) []byte {
 	var ip header = ipv4(from, to, layers.IPProtocolTCP)
 	if !from.Is4() {
 		ip = ipv6(from, to, layers.IPProtocolTCP)

@@ -157,6 +157,20 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// TestResetAt: a reset at the number, and nothing else.
+func TestResetAt(t *testing.T) {
+	for _, ends := range [][2]netip.Addr{{routerV4, hostV4}, {routerV6, hostV6}} {
+		b := ResetAt(link, netip.AddrPortFrom(ends[0], 80), netip.AddrPortFrom(ends[1], 4000), 0xfffffffe)
+		src, dst, _, proto, tcp := read(t, b, link.Destination)
+		if src != ends[0] || dst != ends[1] || proto != packet.ProtoTCP {
+			t.Errorf("%s to %s, protocol %d", src, dst, proto)
+		}
+		if binary.BigEndian.Uint32(tcp) != 80<<16|4000 || binary.BigEndian.Uint64(tcp[4:]) != 0xfffffffe<<32 || tcp[13] != packet.RST {
+			t.Errorf("segment % x", tcp)
+		}
+	}
+}
+
 // TestAdvertisement: flags, target and option as RFC 4861 §7.2.4 has them, for who has an address and who has none yet.
 func TestAdvertisement(t *testing.T) {
 	for _, c := range []struct {

@@ -105,6 +105,7 @@ func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
 	if !d.prober.probes(v.side, v.link) {
 		return nil // what was probed is not what the uplink is now
 	}
+	d.good[v.side] = v.Good
 	if errors.Is(d.tracker.SetHealth(v.uplink, v.family, healthOf(v.Verdict)), uplinks.ErrUnknown) {
 		return nil // it left meanwhile
 	}
@@ -181,8 +182,10 @@ func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) error {
 	d.gateway.SetUplinks(s)
 	errs = append(errs, d.setUplinks(old, s))
 	d.tables.each(func(f uplinks.Family, table *nat.Table) {
-		now := s.For(f)
-		d.purge(table, old.For(f), now)
+		before, now := old.For(f), s.For(f)
+		d.severLost(f, before, now)
+		d.purge(table, before, now)
+		d.severDead(f, now)
 		for _, u := range now.Uplinks {
 			errs = append(errs, d.preparePorts(f, u))
 		}

@@ -86,6 +86,15 @@ func (p *prober) stop(at side) {
 	delete(p.running, at)
 }
 
+// kick asks all of a family anew at once.
+func (p *prober) kick(f uplinks.Family) {
+	for at, r := range p.running {
+		if at.family == f {
+			r.runner.Suspect()
+		}
+	}
+}
+
 // probes reports whether a side is being probed as that link.
 func (p *prober) probes(at side, link probe.Link) bool {
 	r := p.running[at]

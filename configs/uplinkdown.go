@@ -1,0 +1,8 @@
+package configs
+
+// downWords are the values of policy.on_uplink_down, the default first.
+var downWords = []OnUplinkDown{DownReset, DownMove, DownKeep}
+
+func parseOnUplinkDown(s string) (OnUplinkDown, error) {
+	return oneOf(s, "what becomes of a connection", downWords)
+}

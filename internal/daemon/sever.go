@@ -1,0 +1,149 @@
+package daemon
+
+import (
+	"slices"
+	"time"
+
+	"tapgw/internal/packet"
+	"tapgw/nat"
+	"tapgw/tapgw"
+	"tapgw/uplinks"
+)
+
+const (
+	// renewing is how long an uplink that has lost no more than its addresses or gateway is given to get them back: some
+	// renew a lease that way.
+	renewing = 100 * time.Millisecond
+	// answering is within how many intervals of probes one that is down must answer to be about to come back.
+	answering = 2
+	// maxTold is how many ends of connections whose address is lost are told at once; more learn it by their next segment.
+	maxTold = 1 << 16
+)
+
+// dead is a side of an uplink that is down while another works.
+type dead struct {
+	since   time.Time // it was noticed
+	severed bool      // its connections were reset
+}
+
+// severDead resets, towards the inside and once, the TCP connections of uplinks that are down while others work. Where no other
+// works nothing is touched.
+func (d *Daemon) severDead(f uplinks.Family, s *uplinks.Snapshot) {
+	resets := onUplinkDown[d.cfg().Policy.OnUplinkDown] == tapgw.ResetTCP
+	for id := range uint8(uplinks.MaxUplinks) {
+		at, u := side{id, f}, s.ByID(id)
+		if u == nil || !resets || !isDead(u) || !d.gateway.For(f).Avoids(u) {
+			delete(d.dead, at)
+			d.gateway.For(f).SetSevered(id, false)
+			continue
+		}
+		one := d.dead[at]
+		if one == nil {
+			one = &dead{since: time.Now()}
+			d.dead[at] = one
+			d.prober.kick(f) // the others must show that they work
+		}
+		if !one.severed && !d.mayResume(at, u, one) && d.replaced(at, s, one) {
+			one.severed = true
+			d.gateway.For(f).SetSevered(id, true)
+			d.sever(f, u)
+		}
+	}
+}
+
+// mayResume reports whether an uplink that is down seems about to come back: it has just lost its lease, or answers again.
+func (d *Daemon) mayResume(at side, u *uplinks.Uplink, one *dead) bool {
+	if wait := renewing - time.Since(one.since); isRenewing(u) && wait > 0 {
+		time.AfterFunc(wait, d.lookAgain)
+		return true
+	}
+	return d.good[at].After(u.Since) && time.Since(d.good[at]) < answering*d.cfg().Probe.Interval
+}
+
+// replaced reports whether another uplink has answered since one was found dead. What fails at the same time, as all do where a
+// switch loses power, is found out one after the other.
+func (d *Daemon) replaced(at side, s *uplinks.Snapshot, one *dead) bool {
+	if len(d.prober.plan.Of(at.family == uplinks.IPv6).Targets) == 0 {
+		return true // nobody asks
+	}
+	for _, u := range s.Uplinks {
+		if u.ID != at.uplink && u.State.Usable() && u.Ready() && d.good[side{u.ID, at.family}].After(one.since) {
+			return true
+		}
+	}
+	return false
+}
+
+// isDead reports whether nothing gets through by an uplink. One that is switched off lets its connections end.
+func isDead(u *uplinks.Uplink) bool { return u.State == uplinks.Down || u.State == uplinks.Portal }
+
+// isRenewing reports whether all that an uplink lacks is what a lease gives.
+func isRenewing(u *uplinks.Uplink) bool {
+	return u.Index != 0 && (len(u.Addresses) == 0 || !u.HeaderLess && !u.Gateway.IsValid())
+}
+
+// sever ends the connections of a side and tells their inside ends, while the control loop goes on.
+func (d *Daemon) sever(f uplinks.Family, u *uplinks.Uplink) {
+	d.readers.Go(func() {
+		leaves := func(tr *nat.Translation) bool { return !tr.Turned } // such a one never leaves by its uplink
+		var list []nat.Severed
+		n := 0
+		for first := uint32(1); first != 0; n += len(list) {
+			list, first = d.tables[f].Sever(u.ID, leaves, first, d.pumps.clock.tick(), list[:0])
+			d.tellSevered(f, list)
+		}
+		if n > 0 {
+			d.log.Info("connections were reset towards the inside, so that applications connect again", "uplink", u.Name,
+				"family", familyName(f), "connections", n)
+		}
+	})
+}
+
+// severLost ends the TCP sessions of addresses that are gone, and tells their inside ends. It comes before these addresses'
+// sessions are purged, which no other uplink can take over.
+func (d *Daemon) severLost(f uplinks.Family, old, s *uplinks.Snapshot) {
+	var list []nat.Severed
+	for _, before := range old.Uplinks {
+		lost := lostBy(before, s.ByID(before.ID))
+		for first := uint32(1); lost != nil && first != 0 && len(list) < maxTold; {
+			list, first = d.tables[f].Sever(before.ID, lost, first, d.pumps.clock.tick(), list)
+		}
+	}
+	if len(list) > 0 {
+		d.readers.Go(func() { d.tellSevered(f, list) })
+	}
+}
+
+// lostBy tells which sessions of an uplink cannot go on as it is now, u, nil where it is gone. Nil where all can.
+func lostBy(before, u *uplinks.Uplink) func(*nat.Translation) bool {
+	switch {
+	case u == nil:
+		return func(*nat.Translation) bool { return true }
+	case before.Generation != u.Generation:
+		return func(tr *nat.Translation) bool { return tr.Generation != u.Generation }
+	case !u.Ready():
+		return nil // a retired address may come back
+	}
+	var gone []packet.Addr
+	for _, a := range before.Outside() {
+		if !slices.Contains(u.Outside(), a) {
+			gone = append(gone, a)
+		}
+	}
+	if gone == nil {
+		return nil
+	}
+	return func(tr *nat.Translation) bool { return slices.Contains(gone, tr.Outside) }
+}
+
+// tellSevered writes the resets of severed sessions to where their inside is.
+func (d *Daemon) tellSevered(f uplinks.Family, list []nat.Severed) {
+	w := worker{pumps: d.pumps}
+	for i := range list {
+		d.gateway.For(f).Resets(&list[i], func(hop uint8, frame []byte) {
+			if w.deliver(hop, frame) != nil {
+				w.lost.Add(1)
+			}
+		})
+	}
+}
