@@ -97,16 +97,6 @@ func (w world) expectReset(d *doomed, then time.Time) {
 	}
 }
 
-// expectAlive fails the test if the connection has ended.
-func (w world) expectAlive(d *doomed) {
-	w.t.Helper()
-	select {
-	case <-d.ended:
-		w.t.Errorf("%s ended: %v", d.what, d.err)
-	default:
-	}
-}
-
 // slow are uplinks that a transfer does not keep the machine busy with.
 var slow = []lab.UplinkOptions{{Down: 20e6, Up: 20e6}, {Down: 20e6, Up: 20e6}}
 

@@ -105,7 +105,7 @@ func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
 	if !d.prober.probes(v.side, v.link) {
 		return nil // what was probed is not what the uplink is now
 	}
-	d.good[v.side] = v.Good
+	d.hear(v)
 	if errors.Is(d.tracker.SetHealth(v.uplink, v.family, healthOf(v.Verdict)), uplinks.ErrUnknown) {
 		return nil // it left meanwhile
 	}

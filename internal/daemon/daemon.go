@@ -91,7 +91,7 @@ type Daemon struct {
 	unfinished bool               // the last look left something to do
 	renewed    map[side]time.Time // when a silent gateway was last asked for its MAC address anew
 	dead       map[side]*dead     // what is down while another works
-	good       map[side]time.Time // when the last good round of probes ended
+	heard      map[side]heard     // by probes
 
 	tasks        *errgroup.Group
 	readers      sync.WaitGroup // of frames; they end when what they read from is closed
@@ -152,7 +152,7 @@ func oneLine(errs ...error) error {
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
 	d := &Daemon{
 		opts: o, log: o.Logger, started: time.Now(), journal: newJournal(o.Logger), seed: rand.Uint64(),
-		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), good: make(map[side]time.Time), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
+		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), heard: make(map[side]heard), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		commands: make(chan command), stopped: make(chan struct{}),
 	}

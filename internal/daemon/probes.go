@@ -86,10 +86,10 @@ func (p *prober) stop(at side) {
 	delete(p.running, at)
 }
 
-// kick asks all of a family anew at once.
-func (p *prober) kick(f uplinks.Family) {
+// kick asks those of a family anew at once that ok wants.
+func (p *prober) kick(f uplinks.Family, ok func(uplink uint8) bool) {
 	for at, r := range p.running {
-		if at.family == f {
+		if at.family == f && ok(at.uplink) {
 			r.runner.Suspect()
 		}
 	}

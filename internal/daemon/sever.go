@@ -26,6 +26,26 @@ type dead struct {
 	severed bool      // its connections were reset
 }
 
+// heard is what probes have said of a side of an uplink.
+type heard struct {
+	good  time.Time // the end of the last good round
+	doubt time.Time // that of the first bad one after it, zero before
+}
+
+// hear notes when a side answered, and asks the others when one does not: they must answer before its connections are reset. Where
+// probes cost money that waits until it is found dead.
+func (d *Daemon) hear(v verdict) {
+	h := d.heard[v.side]
+	switch {
+	case v.Good.After(h.good):
+		d.heard[v.side] = heard{good: v.Good}
+	case h.doubt.IsZero():
+		d.heard[v.side] = heard{h.good, time.Now()}
+		s := d.snapshot.Load()
+		d.prober.kick(v.family, func(id uint8) bool { u := s.ByID(id); return u != nil && !u.Metered })
+	}
+}
+
 // severDead resets, towards the inside and once, the TCP connections of uplinks that are down while others work. Where no other
 // works nothing is touched.
 func (d *Daemon) severDead(f uplinks.Family, s *uplinks.Snapshot) {
@@ -41,7 +61,7 @@ func (d *Daemon) severDead(f uplinks.Family, s *uplinks.Snapshot) {
 		if one == nil {
 			one = &dead{since: time.Now()}
 			d.dead[at] = one
-			d.prober.kick(f) // the others must show that they work
+			d.prober.kick(f, func(uint8) bool { return true }) // the others must show that they work
 		}
 		if !one.severed && !d.mayResume(at, u, one) && d.replaced(at, s, one) {
 			one.severed = true
@@ -53,21 +73,32 @@ func (d *Daemon) severDead(f uplinks.Family, s *uplinks.Snapshot) {
 
 // mayResume reports whether an uplink that is down seems about to come back: it has just lost its lease, or answers again.
 func (d *Daemon) mayResume(at side, u *uplinks.Uplink, one *dead) bool {
-	if wait := renewing - time.Since(one.since); isRenewing(u) && wait > 0 {
-		time.AfterFunc(wait, d.lookAgain)
+	if isRenewing(u) && d.waits(one, renewing) {
 		return true
 	}
-	return d.good[at].After(u.Since) && time.Since(d.good[at]) < answering*d.cfg().Probe.Interval
+	good := d.heard[at].good
+	return good.After(u.Since) && time.Since(good) < answering*d.cfg().Probe.Interval
 }
 
-// replaced reports whether another uplink has answered since one was found dead. What fails at the same time, as all do where a
-// switch loses power, is found out one after the other.
+// waits reports whether one was found dead less than so long ago, and has the control loop look again when that is over.
+func (d *Daemon) waits(one *dead, limit time.Duration) bool {
+	left := limit - time.Since(one.since)
+	if left > 0 {
+		time.AfterFunc(left, d.lookAgain)
+	}
+	return left > 0
+}
+
+// replaced reports whether another uplink works for sure. What fails at the same time, as all do behind one switch, is found out one
+// after the other: by their carriers within a look at the devices, by probes only when they have answered none since one was
+// doubted.
 func (d *Daemon) replaced(at side, s *uplinks.Snapshot, one *dead) bool {
-	if len(d.prober.plan.Of(at.family == uplinks.IPv6).Targets) == 0 {
-		return true // nobody asks
+	h := d.heard[at]
+	if h.doubt.IsZero() || len(d.prober.plan.Of(at.family == uplinks.IPv6).Targets) == 0 {
+		return !d.waits(one, lookEvery)
 	}
 	for _, u := range s.Uplinks {
-		if u.ID != at.uplink && u.State.Usable() && u.Ready() && d.good[side{u.ID, at.family}].After(one.since) {
+		if u.ID != at.uplink && u.State.Usable() && u.Ready() && d.heard[side{u.ID, at.family}].good.After(h.doubt) {
 			return true
 		}
 	}
