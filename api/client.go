@@ -112,6 +112,18 @@ func (c *Client) SetUplink(ctx context.Context, name string, enabled bool) error
 	return c.post(ctx, "/v1/uplinks/"+url.PathEscape(name)+"/"+verb)
 }
 
+// Usage returns what each uplink has used in its billing period; the list is never nil.
+func (c *Client) Usage(ctx context.Context) ([]UplinkUsage, error) {
+	list := []UplinkUsage{}
+	err := c.get(ctx, "/v1/usage", &list)
+	return list, err
+}
+
+// SetUsage says how many bytes the uplink called name has used in its billing period; ErrUnknownUplink when there is none.
+func (c *Client) SetUsage(ctx context.Context, name string, bytes uint64) error {
+	return c.post(ctx, "/v1/uplinks/"+url.PathEscape(name)+"/usage?used_bytes="+strconv.FormatUint(bytes, 10))
+}
+
 // Reload makes the daemon read its configuration again; ErrBadConfig when it is wrong and the old one stays.
 func (c *Client) Reload(ctx context.Context) error { return c.post(ctx, "/v1/reload") }
 

@@ -47,6 +47,8 @@ type Uplink struct {
 	Reason    string       `json:"reason"` // why State is not StateUp, else ""
 	Since     time.Time    `json:"since"`  // of State
 	IPv6      IPv6         `json:"ipv6"`   // what the uplink is to IPv6, as the above to IPv4
+	Metered   bool         `json:"metered"`
+	Usage     Usage        `json:"usage"`
 }
 
 // Capacity is what an uplink can carry, as configured, assumed or learned.
@@ -125,6 +127,7 @@ const (
 	EventAddresses = "addresses-changed" // Message lists the new ones
 	EventGateway   = "gateway-changed"   // Message names the new one
 	EventReload    = "reload"            // a new configuration is in force
+	EventUsage     = "data-cap"          // an uplink has used the share of its data cap that is to be warned of
 	EventRepair    = "repair"            // something of ours in the kernel was changed by others and put back
 )
 

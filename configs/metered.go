@@ -31,7 +31,7 @@ const meteredKey = "metered"
 // meteredFields are the keys below metered; the first one is what a plain true or false stands for.
 var meteredFields = []field[Uplink]{
 	short(meteredField("enabled", func(m *Metered) *bool { return &m.Enabled }, parseBool, strconv.FormatBool, Metered.plain)),
-	meteredField("cap", func(m *Metered) *uint64 { return &m.Cap }, parseSize, formatSize, func(m Metered) bool { return m.Cap > 0 }),
+	meteredField("cap", func(m *Metered) *uint64 { return &m.Cap }, parseCap, formatSize, func(m Metered) bool { return m.Cap > 0 }),
 	meteredField("billing_day", func(m *Metered) *int { return &m.BillingDay }, within(1, 31), strconv.Itoa, Metered.detailed),
 	meteredField("warn", func(m *Metered) *Share { return &m.Warn }, parseShare, formatShare, Metered.detailed),
 	meteredField("stop", func(m *Metered) *Share { return &m.Stop }, parseShare, formatShare, Metered.detailed),
@@ -98,8 +98,8 @@ var sizeUnits = []struct {
 	bytes uint64
 }{{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1}}
 
-// parseSize reads an amount of data such as 20GB, 1.5TB or 500 MB.
-func parseSize(s string) (uint64, error) {
+// ParseSize reads an amount of data such as 20GB, 1.5TB or 500 MB, in bytes.
+func ParseSize(s string) (uint64, error) {
 	bad := faultf("write for example 20GB, 1.5TB or 500MB", "%s is not an amount of data", quote(s))
 	unit := strings.TrimLeft(s, "0123456789.")
 	number, err := strconv.ParseFloat(s[:len(s)-len(unit)], 64)
@@ -111,15 +111,23 @@ func parseSize(s string) (uint64, error) {
 			continue
 		}
 		bytes := math.Round(number * float64(u.bytes))
-		if bytes < minSize || bytes > maxSize {
-			return 0, faultf(rangeFix("1MB", "1000TB"), "%s is out of range", quote(s))
+		if bytes > maxSize {
+			return 0, faultf("use at most 1000TB", "%s is out of range", quote(s))
 		}
 		return uint64(bytes), nil
 	}
 	return 0, bad
 }
 
-// formatSize is the shortest exact form that parseSize reads.
+func parseCap(s string) (uint64, error) {
+	bytes, err := ParseSize(s)
+	if err == nil && bytes < minSize {
+		return 0, faultf(rangeFix("1MB", "1000TB"), "%s is out of range", quote(s))
+	}
+	return bytes, err
+}
+
+// formatSize is the shortest exact form that ParseSize reads.
 func formatSize(bytes uint64) string {
 	for _, u := range sizeUnits {
 		if whole, rest := bytes/u.bytes, bytes%u.bytes; whole > 0 && rest%max(u.bytes/1000, 1) == 0 {

@@ -62,6 +62,8 @@ func (t *Tracker) judge(u *tracked, s *side) (State, string) {
 		return Disabled, "no longer configured, its sessions run out"
 	case t.isDisabled(u):
 		return Disabled, "switched off"
+	case t.stopped[u.name] != "":
+		return Disabled, t.stopped[u.name]
 	}
 	if lack := s.lacks(u); lack != "" {
 		return Down, lack

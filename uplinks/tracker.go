@@ -3,6 +3,7 @@ package uplinks
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -49,6 +50,7 @@ type Tracker struct {
 	list        [MaxUplinks]*tracked
 	generations [families][MaxUplinks]uint32 // last used per ID, so that a reused ID never repeats one
 	disabled    map[string]bool              // by command, overriding the configuration
+	stopped     map[string]string            // why an uplink is to take no new sessions, by name
 	views       [families]*view
 }
 
@@ -142,6 +144,14 @@ func (t *Tracker) SetDisabled(name string, disabled bool) error {
 		}
 	}
 	return fmt.Errorf("uplink %q: %w", name, ErrUnknown)
+}
+
+// SetStopped says which uplinks, by name, are to take no new sessions for a reason that is none of theirs, one clause for people. It
+// replaces what the last call said, and reports whether that differs; Refresh shows it.
+func (t *Tracker) SetStopped(why map[string]string) (changed bool) {
+	changed = !maps.Equal(t.stopped, why)
+	t.stopped = maps.Clone(why)
+	return changed
 }
 
 // applySpecs makes the list follow the configuration: configured uplinks exist whatever the kernel says, others leave.

@@ -160,6 +160,37 @@ func TestHeaderLessNeedsNoGateway(t *testing.T) {
 	}
 }
 
+// TestStopped: what takes no new sessions for a reason of others is like what is switched off, which counts more.
+func TestStopped(t *testing.T) {
+	tr, w := NewTracker(healthy()), twoISPs()
+	tr.Update(t0, w.Facts)
+	if !tr.SetStopped(map[string]string{"eth1": "data cap"}) || tr.SetStopped(map[string]string{"eth1": "data cap"}) {
+		t.Error("a change is not told from none")
+	}
+	s, events := tr.Refresh(t0)
+	if u := byName(t, s, "eth1"); u.State != Disabled || u.Reason != "data cap" || kinds(events) != "state " {
+		t.Fatalf("%v %q %v", u.State, u.Reason, events)
+	}
+	if err := tr.SetDisabled("eth1", true); err != nil {
+		t.Fatal(err)
+	}
+	if s, _ = tr.Refresh(t0); byName(t, s, "eth1").Reason != "switched off" {
+		t.Error("not switched off")
+	}
+	if err := tr.SetDisabled("eth1", false); err != nil {
+		t.Fatal(err)
+	}
+	if s, _ = tr.Refresh(t0); byName(t, s, "eth1").State != Disabled {
+		t.Error("switching on ended more than switching off")
+	}
+	if !tr.SetStopped(nil) {
+		t.Error("the end is no change")
+	}
+	if s, _ = tr.Refresh(t0); byName(t, s, "eth1").State != Up {
+		t.Error("not back up")
+	}
+}
+
 func TestDisable(t *testing.T) {
 	tr, w := NewTracker(healthy()), twoISPs()
 	tr.Update(t0, w.Facts)

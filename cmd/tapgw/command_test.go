@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,9 @@ func TestUsageIsTwoEverywhere(t *testing.T) {
 		"help nonsense":          "no help",
 		"completion tcsh":        "completion --help",
 		"reload --json":          "unknown flag",
+		"usage --set 3GB":        "--set needs the name of an uplink",
+		"usage lte --set much":   `--set: "much" is not an amount of data`,
+		"usage a b":              "tapgw usage --help",
 	} {
 		w := newWorld("/nonexistent/s", strings.Fields(args)...)
 		if code := w.run(); code != exitUsage || !strings.Contains(w.err.String(), want) || w.out.Len() > 0 {
@@ -138,6 +142,21 @@ func TestSwitchingUplinks(t *testing.T) {
 			t.Errorf("%q: exit status %d", name, code)
 		}
 		checkErrorLine(t, &w.err, "no such uplink", "known uplinks: fiber, wifi")
+	}
+}
+
+func TestSettingUsage(t *testing.T) {
+	d := metered()
+	socket := serve(t, d)
+	w := newWorld(socket, "usage", "lte", "--set", "3.2GB")
+	if code := w.run(); code != 0 || !strings.Contains(w.out.String(), "lte") || !slices.Equal(d.Calls(), []string{"usage lte 3200000000"}) {
+		t.Errorf("%d: %q %s %v", code, w.out.String(), w.err.String(), d.Calls())
+	}
+	for _, args := range []string{"usage nobody --set 0B", "usage nobody"} {
+		w = newWorld(socket, strings.Fields(args)...)
+		if code := w.run(); code != exitUnknownUplink {
+			t.Errorf("%s: exit status %d: %s", args, code, w.err.String())
+		}
 	}
 }
 

@@ -47,6 +47,12 @@ func TestReadingCommands(t *testing.T) {
 		{"sessions-none", &fakeDaemon{}, "sessions", 0},
 		{"sessions-none.json", &fakeDaemon{}, "sessions --json", 0},
 		{"sessions-hostile", hostile(), "sessions", 0},
+		{"usage", metered(), "usage", 0},
+		{"usage.json", metered(), "usage --json", 0},
+		{"usage-one", metered(), "usage lte", 0},
+		{"usage-hostile", hostile(), "usage", 0},
+		{"usage-none.json", &fakeDaemon{}, "usage --json", 0},
+		{"status-metered", metered(), "status", 4},
 		{"config-running", healthy(), "config show --running", 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -99,7 +105,7 @@ func checkJSON(t *testing.T, text string) {
 
 func TestHostileJSONIsSafeAndComplete(t *testing.T) {
 	d := hostile()
-	for _, args := range []string{"status --json", "uplinks --json", "sessions --json", "version --json"} {
+	for _, args := range []string{"status --json", "uplinks --json", "sessions --json", "usage --json", "version --json"} {
 		w := newWorld(serve(t, d), strings.Fields(args)...)
 		w.run()
 		checkJSON(t, w.out.String())

@@ -84,6 +84,9 @@ func (a *app) printStatus(s api.Status) error {
 	if err := printBypasses(a.Stdout, s); err != nil {
 		return err
 	}
+	if err := a.printCaps(s); err != nil {
+		return err
+	}
 	return printProblems(a.Stdout, now, s)
 }
 

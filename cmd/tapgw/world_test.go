@@ -192,6 +192,29 @@ func partial() *fakeDaemon {
 	return d
 }
 
+// metered has uplinks whose data cost money, in each state of their caps.
+func metered() *fakeDaemon {
+	d := healthy()
+	ends := time.Date(2026, 12, 15, 0, 0, 0, 0, noon.Location())
+	d.State.Uplinks[0].Usage = api.Usage{UsedBytes: 1_234_567_890_123, ResetsAt: ends, State: api.UsageOK}
+	for _, u := range []struct {
+		name, state, usage, reason string
+		used, limit                uint64
+	}{
+		{"lte", api.StateUp, api.UsageWarning, "", 16_300_000_000, 20e9},
+		{"stick", api.StateUp, api.UsageOK, "", 12e6, 500e6},
+		{"train", api.StateDisabled, api.UsageStopped, "data cap: 100 % of 1.5 TB used, until 15 Dec", 1_501_000_000_000, 1.5e12},
+		{"satellite", api.StateUp, api.UsageAllowed, "", 60e9, 50e9},
+		{"phone", api.StateUp, api.UsageOK, "", 0, 0},
+	} {
+		d.State.Uplinks = append(d.State.Uplinks, api.Uplink{
+			Name: u.name, Interface: "wwan0", State: u.state, Reason: u.reason, Since: noon.Add(-time.Hour), Metered: true, Sessions: 3,
+			Usage: api.Usage{UsedBytes: u.used, CapBytes: u.limit, ResetsAt: ends, State: u.usage},
+		})
+	}
+	return d
+}
+
 // hostile has everything too long, too large and full of control characters.
 func hostile() *fakeDaemon {
 	evil := "\x1b[2Jev\u009b31mil\r\n\t\u202egnol\u200b漢字\u0301\x7f" + strings.Repeat("x", 100)
@@ -203,6 +226,7 @@ func hostile() *fakeDaemon {
 		d.State.Uplinks = append(d.State.Uplinks, api.Uplink{
 			Name: evil, Interface: evil, State: state, Addresses: []netip.Addr{long, long}, Gateway: long, Reason: evil,
 			RxBps: 1e300, TxBps: 1e300, Load: 1e300, Sessions: 1 << 62, RTTMs: 1e300, Loss: 1e300, Since: time.Unix(1, 0),
+			Metered: true, Usage: api.Usage{UsedBytes: 1<<64 - 1, CapBytes: 1, ResetsAt: time.Unix(1<<36, 0), State: evil},
 		}, api.Uplink{
 			Name: evil, State: state, RxBps: -1, TxBps: -1, Load: -1, Sessions: -1, RTTMs: -1, Loss: -1, Since: noon.Add(time.Hour),
 		})

@@ -21,6 +21,8 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /v1/sessions", s.sessions)
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /v1/config", s.config)
+	mux.HandleFunc("GET /v1/usage", s.usage)
+	mux.HandleFunc("POST /v1/uplinks/{name}/usage", s.guard(s.setUsage))
 	mux.HandleFunc("POST /v1/reload", s.guard(s.reload))
 	mux.HandleFunc("POST /v1/uplinks/{name}/enable", s.guard(s.setUplink(true)))
 	mux.HandleFunc("POST /v1/uplinks/{name}/disable", s.guard(s.setUplink(false)))

@@ -33,6 +33,7 @@ type Reader interface {
 // Changer is what only the privileged may ask. Errors that wrap those of package api become their HTTP status.
 type Changer interface {
 	SetUplink(name string, enabled bool) error
+	SetUsage(name string, bytes uint64) error
 	Reload() error
 }
 

@@ -143,9 +143,25 @@ func TestBackendErrors(t *testing.T) {
 func TestChanging(t *testing.T) {
 	fake := newFake()
 	c, _ := serving(t, fake)
-	err := errors.Join(c.SetUplink(t.Context(), "lte", false), c.SetUplink(t.Context(), "lte", true), c.Reload(t.Context()))
-	if got := fmt.Sprint(fake.Calls()); err != nil || got != "[set lte false set lte true reload]" {
+	err := errors.Join(c.SetUplink(t.Context(), "lte", false), c.SetUplink(t.Context(), "lte", true), c.Reload(t.Context()),
+		c.SetUsage(t.Context(), "lte", 1<<63))
+	if got := fmt.Sprint(fake.Calls()); err != nil || got != "[set lte false set lte true reload usage lte 9223372036854775808]" {
 		t.Fatal(got, err)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	fake := newFake()
+	fake.State.Uplinks[1].Metered = true
+	fake.State.Uplinks[1].Usage = api.Usage{UsedBytes: 1<<64 - 1, CapBytes: 20e9, State: api.UsageStopped}
+	c, _ := serving(t, fake)
+	list, err := c.Usage(t.Context())
+	if err != nil || len(list) != 2 || list[1] != (api.UplinkUsage{Uplink: "lte", Metered: true, Usage: fake.State.Uplinks[1].Usage}) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	fake.State.Uplinks = nil
+	if list, err = c.Usage(t.Context()); err != nil || list == nil || len(list) > 0 {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
 
@@ -300,7 +316,7 @@ func TestMetricsStayLocal(t *testing.T) {
 func FuzzRequests(f *testing.F) {
 	for _, target := range []string{
 		"/v1/status", "/v1/sessions?uplink=lte&limit=2", "/v1/sessions?inside=10.0.0.1&proto=tcp", "/v1/config", "/v1/version",
-		"/v1/uplinks/lte/disable", "/v1/uplinks/%2e%2e/enable", "/v1/uplinks//enable", "/v1/reload", "/metrics", "//", "/v1/../v1/status",
+		"/v1/uplinks/lte/disable", "/v1/usage", "/v1/uplinks/lte/usage?used_bytes=5", "/v1/uplinks/lte/usage", "/v1/uplinks/%2e%2e/enable", "/v1/uplinks//enable", "/v1/reload", "/metrics", "//", "/v1/../v1/status",
 	} {
 		f.Add(http.MethodGet, target, []byte(nil), true)
 		f.Add(http.MethodPost, target, []byte(`{"enabled":true}`), false)

@@ -45,7 +45,7 @@ func (b backend) datapath() string {
 func (b backend) uplink(u *uplinks.Uplink) api.Uplink {
 	rx, tx := b.meters[u.ID].Rates()
 	return api.Uplink{
-		IPv6: ipv6(&u.V6),
+		IPv6: ipv6(&u.V6), Metered: u.Metered, Usage: b.usageOf(u),
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Addresses: u.Addresses, Gateway: u.Gateway,
 		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.tables.on(u.ID),
 		Capacity: capacity(b.meters[u.ID].Estimate()),
@@ -118,6 +118,11 @@ func (b backend) SetUplink(name string, enabled bool) error {
 	return b.ask(func() error { return b.setUplink(name, enabled) })
 }
 
+// SetUsage corrects what an uplink has used in the present billing period.
+func (b backend) SetUsage(name string, bytes uint64) error {
+	return b.ask(func() error { return b.setUsage(name, bytes) })
+}
+
 // Reload reads the configuration anew.
 func (b backend) Reload() error {
 	return b.ask(b.reload)
@@ -151,6 +156,8 @@ func (b backend) uplinkMetrics(u *uplinks.Uplink) metrics.Uplink {
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Load: min(1, b.meters[u.ID].Load()),
 		Sessions: b.tables.on(u.ID), RTT: u.Health.RTT, Loss: u.Health.Loss, Datapath: b.pumps.traffic(u.ID),
 	}
+	used := b.usageOf(u)
+	m.UsedBytes, m.CapBytes = used.UsedBytes, used.CapBytes
 	if c, err := b.kernel.Counters(u.Index); u.Index != 0 && err == nil {
 		m.RxBytes, m.TxBytes = c.RxBytes, c.TxBytes
 	}

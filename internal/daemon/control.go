@@ -131,6 +131,7 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 		d.prober.follow(ctx, d.snapshot.Load(), true)
 		err = d.setClock()
 	}
+	capped := d.followUsage(time.Now())
 	missing, gone := d.checkRules(time.Now())
 	lost, unknown := d.verifyFastPath()
 	err = errors.Join(err, gone, unknown)
@@ -138,7 +139,7 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 	if d.findServices() {
 		err = errors.Join(err, d.followPorts(d.snapshot.Load()))
 	}
-	if everything || woke || missing || stale || len(lost) > 0 || d.unfinished {
+	if everything || woke || capped || missing || stale || len(lost) > 0 || d.unfinished {
 		err = errors.Join(err, d.converge(ctx))
 	}
 	d.tellDetached(lost)

@@ -69,6 +69,7 @@ type Daemon struct {
 	ruleset ruleset
 	turned  turned
 	bypass  bypass
+	used    *dataUse
 	gateway *tapgw.DualStack
 	meters  tapgw.Meters
 	pumps   *pumps
@@ -151,7 +152,7 @@ func oneLine(errs ...error) error {
 
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
 	d := &Daemon{
-		opts: o, log: o.Logger, started: time.Now(), journal: newJournal(o.Logger), seed: rand.Uint64(),
+		opts: o, log: o.Logger, started: time.Now(), journal: newJournal(o.Logger), used: newDataUse(o.Logger), seed: rand.Uint64(),
 		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), heard: make(map[side]heard), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		commands: make(chan command), stopped: make(chan struct{}),
@@ -199,6 +200,7 @@ func (d *Daemon) open() (err error) {
 		return fmt.Errorf("%w: connect to the Internet first (`ip route` must show a default route), or name one in the configuration under uplinks", ErrNoUplink)
 	}
 	d.tracker = uplinks.NewTracker(d.trackerConfig(c)) // so that the first converge reports what appeared
+	d.openUsage(snapshot)
 	if err := d.openTables(c); err != nil {
 		return err
 	}
@@ -269,6 +271,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	d.tasks, running = errgroup.WithContext(ctx)
 	d.startTAP(d.pumps.tap.Load()) // before anything may replace it
 	d.findServices()
+	d.followUsage(time.Now())
 	if err := d.converge(running); err != nil {
 		d.watcher.Close()
 		return err
@@ -278,6 +281,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	d.tasks.Go(func() error { return d.watchRules(running) })
 	d.tasks.Go(func() error { return d.control(running) })
 	d.tasks.Go(func() error { return d.measure(running) })
+	d.tasks.Go(func() error { return d.used.keep(running, func() bool { return len(plans(d.cfg())) > 0 }) })
 	d.tasks.Go(func() error { return d.reloadOnHangup(running) })
 	d.tasks.Go(func() error { return d.api.Run(running) })
 	d.tasks.Go(func() error { return d.announce(running, d.api.Ready()) })

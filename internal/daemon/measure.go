@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tapgw/uplinks"
+	"tapgw/uplinks/usage"
 )
 
 const (
@@ -40,6 +41,7 @@ type measuring struct {
 	carriers [uplinks.MaxUplinks]bool
 	learners [uplinks.MaxUplinks]learner
 	activity activity
+	used     []usage.Sample
 }
 
 // look reads every uplink's device, and reports whether a carrier is not as known. A device that vanished is netlink's to
@@ -48,6 +50,7 @@ func (d *Daemon) look(s *uplinks.Snapshot, m *measuring, sample bool) (changed b
 	if sample {
 		m.assume(s)
 		m.activity.read(&d.tables, m, time.Now(), d.pumps.clock.tick())
+		m.used = m.used[:0]
 	}
 	for _, u := range s.Uplinks {
 		if u.Index == 0 {
@@ -62,7 +65,11 @@ func (d *Daemon) look(s *uplinks.Snapshot, m *measuring, sample bool) (changed b
 		}
 		if sample {
 			d.sample(u, m, r.Counters)
+			m.used = append(m.used, d.used.sampled(u, r.Counters))
 		}
+	}
+	if sample {
+		d.used.count(m.used)
 	}
 	return changed
 }

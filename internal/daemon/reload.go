@@ -54,6 +54,8 @@ func (d *Daemon) reload() error {
 	d.gateway.SetTCP(tcpOptions(&loaded.Config))
 	d.gateway.SetHelpers(helpers(&loaded.Config))
 	d.tracker.Configure(d.trackerConfig(&loaded.Config))
+	d.used.SetPlans(plans(&loaded.Config))
+	d.followUsage(time.Now())
 	if plan := probePlan(&loaded.Config); !reflect.DeepEqual(plan, d.prober.plan) {
 		d.prober.replan(plan)
 	}
@@ -66,6 +68,9 @@ func (d *Daemon) reload() error {
 func (d *Daemon) setUplink(name string, enabled bool) error {
 	if err := d.tracker.SetDisabled(name, !enabled); err != nil {
 		return fmt.Errorf("%w: %q; there are %s", api.ErrUnknownUplink, name, strings.Join(d.names(), ", "))
+	}
+	if enabled {
+		d.allowUsage(name)
 	}
 	return nil
 }

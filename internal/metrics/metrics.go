@@ -62,6 +62,8 @@ type Uplink struct {
 	RTT              time.Duration // 0 while not measured
 	Loss             float64       // 0–1
 	Datapath         Traffic
+	UsedBytes        uint64 // in the billing period
+	CapBytes         uint64 // 0 without a cap
 }
 
 // Traffic is what the gateway itself moved through an uplink's sockets. It starts anew when they are opened anew.
@@ -121,6 +123,8 @@ var (
 	uplinkLoad     = describe("tapgw_uplink_load_ratio", "Measured load of the uplink, 1 being its capacity.", "uplink")
 	uplinkSessions = describe("tapgw_uplink_sessions", "Translated sessions on the uplink.", "uplink")
 	uplinkRTT      = describe("tapgw_uplink_rtt_seconds", "Round-trip time of the probes; absent while not measured.", "uplink")
+	uplinkUsed     = describe("tapgw_uplink_used_bytes", "Bytes that the uplink carried in the running billing period.", "uplink")
+	uplinkCap      = describe("tapgw_uplink_cap_bytes", "Bytes that the uplink may carry in a billing period; absent without a cap.", "uplink")
 	uplinkLoss     = describe("tapgw_uplink_loss_ratio", "Share of the probes that were lost.", "uplink")
 
 	datapathRxPackets = describe("tapgw_uplink_datapath_receive_packets_total", "Packets that the gateway read from the uplink; what the kernel merged is one.", "uplink")
@@ -136,7 +140,7 @@ type collector struct{ src Source }
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		datapathInfo, lanShortcut, sessions, sessionsLimit, drops, refused, helpers,
-		uplinkInfo, uplinkState, uplinkRx, uplinkTx, uplinkLoad, uplinkSessions, uplinkRTT, uplinkLoss,
+		uplinkInfo, uplinkState, uplinkRx, uplinkTx, uplinkLoad, uplinkSessions, uplinkRTT, uplinkLoss, uplinkUsed, uplinkCap,
 		datapathRxPackets, datapathRxBytes, datapathTxPackets, datapathTxBytes, datapathDropped,
 	} {
 		out <- d
@@ -176,6 +180,10 @@ func collectUplink(out chan<- prometheus.Metric, u Uplink) {
 	gauge(out, uplinkLoad, u.Load, u.Name)
 	gauge(out, uplinkSessions, float64(u.Sessions), u.Name)
 	gauge(out, uplinkLoss, u.Loss, u.Name)
+	gauge(out, uplinkUsed, float64(u.UsedBytes), u.Name)
+	if u.CapBytes > 0 {
+		gauge(out, uplinkCap, float64(u.CapBytes), u.Name)
+	}
 	if u.RTT > 0 {
 		gauge(out, uplinkRTT, u.RTT.Seconds(), u.Name)
 	}

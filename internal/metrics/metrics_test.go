@@ -52,7 +52,7 @@ func sample() Snapshot {
 		Uplinks: []Uplink{
 			{Name: "fiber", Interface: "eth0", State: api.StateUp, RxBytes: 1e12, TxBytes: 42, Load: 0.61, Sessions: 128, RTT: 9 * time.Millisecond,
 				Datapath: Traffic{RxPackets: 1000, RxBytes: 1e6, TxPackets: 10, TxBytes: 20, Dropped: map[string]uint64{"queue_full": 5, "overflow": 0}}},
-			{Name: "lte", Interface: "wwan0", State: api.StateDown, Loss: 1},
+			{Name: "lte", Interface: "wwan0", State: api.StateDown, Loss: 1, UsedBytes: 16.3e9, CapBytes: 20e9},
 		},
 	}
 }

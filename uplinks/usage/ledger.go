@@ -105,13 +105,15 @@ func (l *Ledger) plan(name string) Plan {
 	return freePlan
 }
 
-// Count adds what the devices of all uplinks have carried since the last call, be it of a daemon before this one. The first sample of
-// an uplink only sets the starting point. One under a new name that has the device of one that is gone takes over its count.
-func (l *Ledger) Count(now time.Time, samples []Sample) {
+// Count adds what the devices of all uplinks have carried since the last call, be it of a daemon before this one. The first sample
+// of an uplink only sets the starting point. One under a new name that has the device of one that is gone takes over its count.
+// Count reports whether there is a name or a device that it did not know: a crash loses what is counted of it before Render.
+func (l *Ledger) Count(now time.Time, samples []Sample) (fresh bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range samples {
 		e := l.entries[s.Name]
+		fresh = fresh || e == nil || e.device() != s.Device
 		if e == nil {
 			e = l.adopt(s, samples)
 		}
@@ -119,6 +121,7 @@ func (l *Ledger) Count(now time.Time, samples []Sample) {
 		present.Bytes = add(present.Bytes, l.since(e, s))
 		e.Boot, e.Index, e.Rx, e.Tx, e.Seen = s.Boot, s.Index, s.RxBytes, s.TxBytes, now.Unix()
 	}
+	return fresh
 }
 
 // adopt makes the entry of an uplink that has none, from that of a renamed one if there is such.

@@ -71,6 +71,22 @@ func TestFirstSample(t *testing.T) {
 	expect(t, l, noon, "lte", 5)
 }
 
+// TestCountTellsWhatIsNew: what a crash would forget is to be written down at once.
+func TestCountTellsWhatIsNew(t *testing.T) {
+	l := New()
+	for n, tt := range []struct {
+		sample Sample
+		want   bool
+	}{
+		{sample("lte", "a", 3, 1, 1), true}, {sample("lte", "a", 3, 2, 1), false}, {sample("lte", "a", 4, 0, 0), true},
+		{sample("lte", "b", 4, 0, 0), true}, {sample("lte", "b", 4, 0, 0), false}, {sample("wwan0", "b", 4, 0, 0), true},
+	} {
+		if got := l.Count(at(noon), []Sample{tt.sample}); got != tt.want {
+			t.Errorf("sample %d: %v", n, got)
+		}
+	}
+}
+
 func TestRenamedUplink(t *testing.T) {
 	l := New()
 	count(l, noon, sample("wwan0", "a", 3, 0, 0))

@@ -40,11 +40,22 @@ func (d *Daemon) Config() ([]byte, error) { return []byte(d.YAML), d.Err }
 
 // SetUplink accepts the names of the state's uplinks.
 func (d *Daemon) SetUplink(name string, enabled bool) error {
-	known := slices.ContainsFunc(d.State.Uplinks, func(u api.Uplink) bool { return u.Name == name })
-	if d.Err == nil && !known {
+	if d.Err == nil && !d.knows(name) {
 		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
 	}
 	return d.record(fmt.Sprintf("set %s %v", name, enabled))
+}
+
+// SetUsage accepts the names of the state's uplinks.
+func (d *Daemon) SetUsage(name string, bytes uint64) error {
+	if d.Err == nil && !d.knows(name) {
+		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
+	}
+	return d.record(fmt.Sprintf("usage %s %d", name, bytes))
+}
+
+func (d *Daemon) knows(name string) bool {
+	return slices.ContainsFunc(d.State.Uplinks, func(u api.Uplink) bool { return u.Name == name })
 }
 
 // Reload does nothing.
