@@ -99,6 +99,8 @@ type Session struct {
 	IdleS    int64          `json:"idle_s"` // seconds since the last packet
 	BytesOut uint64         `json:"bytes_out"`
 	BytesIn  uint64         `json:"bytes_in"`
+	Rule     string         `json:"rule"`   // name of the one that chose its group of uplinks, "" for none
+	Reason   string         `json:"reason"` // why it uses Uplink, a clause
 }
 
 // Event is one thing that happened, a line of GET /v1/events.

@@ -17,6 +17,9 @@ func (l *loader) check() {
 	l.checkTargets()
 	l.checkProbe()
 	l.checkHelpers()
+	l.checkSets()
+	l.checkGroups()
+	l.checkRules()
 }
 
 // privateNets are the prefixes a TAP subnet may hide without cutting off a part of the Internet (RFC 1918, 2544, 3927, 6598).

@@ -27,6 +27,9 @@ type Config struct {
 	Probe    Probe
 	API      API
 	Helpers  Helpers
+	Sets     []Set
+	Groups   []Group
+	Rules    []Rule // the first that matches counts
 }
 
 // TAP is the device that captures the default route.
@@ -156,6 +159,7 @@ type Timeouts struct {
 // Policy configures the choice of an uplink.
 type Policy struct {
 	Scheduler    string // one of schedulers
+	Stickiness   Stickiness
 	OnUplinkDown OnUplinkDown
 }
 
@@ -223,7 +227,7 @@ func Default() Config {
 			Limits:    Limits{SessionsPerHost: LimitAuto, NewPerSecond: 2000},
 			Filtering: Filtering{UDP: FilterNone, TCP: FilterAddress},
 		},
-		Policy: Policy{Scheduler: schedulers[0], OnUplinkDown: DownReset},
+		Policy: Policy{Scheduler: schedulers[0], Stickiness: StickyAuto, OnUplinkDown: DownReset},
 		Probe: Probe{
 			Interval: 700 * time.Millisecond,
 			Timeout:  time.Second,

@@ -53,15 +53,22 @@ func TestReferenceIsDefault(t *testing.T) {
 	}
 }
 
-// TestReferenceUplink parses the example that the reference has in comments.
-func TestReferenceUplink(t *testing.T) {
+// example is what the reference has in comments below a key.
+func example(key string) string {
+	_, text, _ := strings.Cut(reference, "\n"+key+":")
+	text, _, _ = strings.Cut(text, "\n## ")
 	var lines []string
-	for line := range strings.Lines(reference) {
+	for line := range strings.Lines(text) {
 		if strings.HasPrefix(line, "#  ") {
 			lines = append(lines, line[1:])
 		}
 	}
-	got := mustParse(t, "uplinks:\n"+strings.Join(lines, "")).Config.Uplinks
+	return strings.Join(lines, "")
+}
+
+// TestReferenceUplink parses the example that the reference has in comments.
+func TestReferenceUplink(t *testing.T) {
+	got := mustParse(t, "uplinks:\n"+example("uplinks")).Config.Uplinks
 	want := []Uplink{{
 		Name: "fiber", Interface: "eth0", Gateway: netip.MustParseAddr("192.0.2.1"),
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7")},
@@ -150,7 +157,7 @@ func TestEnvironmentReachesEveryKey(t *testing.T) {
 	values := map[string]string{
 		"tap.name": "tap9", "tap.address": "10.9.9.1/24", "tap.ipv6": "false",
 		"nat.max_sessions": "100", "nat.max_sessions_ipv6": "4096", "nat.ports": "20000-29999,31000",
-		"policy.scheduler": "weighted", "policy.on_uplink_down": "keep", "probe.targets": "8.8.4.4", "probe.quorum": "1", "probe.fall": "1", "probe.rise": "7",
+		"policy.scheduler": "weighted", "policy.stickiness": "site", "policy.on_uplink_down": "keep", "probe.targets": "8.8.4.4", "probe.quorum": "1", "probe.fall": "1", "probe.rise": "7",
 		"nat.filtering.udp": "address_dependent", "nat.filtering.tcp": "endpoint_independent",
 		"datapath.mode": "userspace", "datapath.lan_shortcut": "off",
 		"api.socket": "/tmp/s", "api.metrics": "127.0.0.1:1", "nat.clamp_mss": "false", "nat.adopt_tcp": "true",

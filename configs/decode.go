@@ -15,20 +15,13 @@ func (l *loader) decode() {
 		tree, _ := element.(map[string]any)
 		l.config.Uplinks = append(l.config.Uplinks, l.uplink(tree, index(uplinksKey, i)))
 	}
+	l.decodeRules()
 }
 
 // uplink decodes one element of uplinks. Name and interface stand in for each other.
 func (l *loader) uplink(tree map[string]any, path string) Uplink {
-	layers := viper.New()
-	defaults := defaultUplink
-	for _, f := range uplinkFields {
-		layers.SetDefault(f.key, f.get(&defaults))
-	}
-	if err := layers.MergeConfigMap(tree); err != nil {
-		l.fail(l.problem(path, &fault{err.Error(), "simplify the file"}))
-	}
 	u := Uplink{Metered: defaultMetered}
-	decodeFields(l, &u, uplinkFields, layers, path)
+	decodeElement(l, &u, defaultUplink, uplinkFields, tree, path)
 	switch {
 	case u.Name == "" && !l.failed[path+".name"]:
 		u.Name = u.Interface
@@ -37,6 +30,18 @@ func (l *loader) uplink(tree map[string]any, path string) Uplink {
 	}
 	l.settleMetered(&u, path)
 	return u
+}
+
+// decodeElement decodes one element of a list of blocks over its defaults.
+func decodeElement[T any](l *loader, dst *T, defaults T, fields []field[T], tree map[string]any, path string) {
+	layers := viper.New()
+	for _, f := range fields {
+		layers.SetDefault(f.key, f.get(&defaults))
+	}
+	if err := layers.MergeConfigMap(tree); err != nil {
+		l.fail(l.problem(path, &fault{err.Error(), "simplify the file"}))
+	}
+	decodeFields(l, dst, fields, layers, path)
 }
 
 func decodeFields[T any](l *loader, dst *T, fields []field[T], layers *viper.Viper, prefix string) {

@@ -18,6 +18,8 @@ type schema struct {
 	kind     kind
 	children map[string]*schema // of a section, or of each element of a list of blocks
 	short    string             // of a section: the child that a plain value in its place is for
+	of       kind               // of named: what each element is
+	limit    int                // elements of a list of blocks, or of named
 }
 
 type kind uint8
@@ -26,7 +28,9 @@ const (
 	section kind = iota // a block of keys
 	single              // one value
 	several             // a list of values
+	phrases             // a list of values that may have blanks in them
 	blocks              // a list of blocks
+	named               // a block of keys that the user chooses
 )
 
 // fileSchema is the shape of the whole file.
@@ -35,13 +39,23 @@ var fileSchema = func() *schema {
 	for _, f := range configFields {
 		root.add(f.key, f.list, f.short)
 	}
-	uplinks := &schema{kind: blocks}
-	for _, f := range uplinkFields {
-		uplinks.add(f.key, f.list, f.short)
-	}
-	root.children[uplinksKey] = uplinks
+	root.children[uplinksKey] = element(uplinkFields, schema{kind: blocks, limit: MaxUplinks})
+	root.children[setsKey] = &schema{kind: named, of: several, limit: maxSets}
+	root.children[groupsKey] = element(groupFields, schema{kind: named, limit: maxGroups})
+	root.children[rulesKey] = element(ruleFields, schema{kind: blocks, limit: maxRules})
 	return root
 }()
+
+// element gives the shape of each element its keys.
+func element[T any](fields []field[T], s schema) *schema {
+	for _, f := range fields {
+		s.add(f.key, f.list, f.short)
+		if f.phrases {
+			s.children[f.key].kind = phrases
+		}
+	}
+	return &s
+}
 
 func (s *schema) add(key string, list, short bool) {
 	block := s
@@ -143,9 +157,13 @@ func (d *document) value(n *yaml.Node, s *schema, path string) any {
 	case section:
 		return d.section(n, s, path)
 	case several:
-		return d.several(n, path)
+		return d.several(n, path, splitList)
+	case phrases:
+		return d.several(n, path, func(text string) []string { return []string{text} })
 	case blocks:
 		return d.blocks(n, s, path)
+	case named:
+		return d.named(n, s, path)
 	}
 	return d.single(n, path)
 }
@@ -206,7 +224,7 @@ func (d *document) section(n *yaml.Node, s *schema, path string) any {
 }
 
 // several reads a list of values; one value, or several with commas on one line, will do.
-func (d *document) several(n *yaml.Node, path string) any {
+func (d *document) several(n *yaml.Node, path string, split func(string) []string) any {
 	var texts []string
 	switch n.Kind {
 	case yaml.SequenceNode:
@@ -215,7 +233,7 @@ func (d *document) several(n *yaml.Node, path string) any {
 		}
 	case yaml.ScalarNode:
 		text, _ := d.single(n, path).(string)
-		if list := splitList(text); d.fits(n.Line, path, len(list), maxElements) {
+		if list := split(text); d.fits(n.Line, path, len(list), maxElements) {
 			texts = list
 		}
 	default:
@@ -248,7 +266,7 @@ func (d *document) blocks(n *yaml.Node, s *schema, path string) any {
 	case isNull(n):
 	case n.Kind != yaml.SequenceNode:
 		d.problem(n.Line, path, "wants a list", "begin each element with a dash, as in \"- interface: eth0\"")
-	case d.fits(n.Line, path, len(n.Content), MaxUplinks):
+	case d.fits(n.Line, path, len(n.Content), s.limit):
 		block := &schema{children: s.children}
 		for i, element := range n.Content {
 			where := index(path, i)
@@ -258,6 +276,45 @@ func (d *document) blocks(n *yaml.Node, s *schema, path string) any {
 		}
 	}
 	return list
+}
+
+// named reads a block whose keys are names, as a list of blocks in the order of the file; nameOf holds the name of each, and membersOf
+// its values if it is a list.
+func (d *document) named(n *yaml.Node, s *schema, path string) any {
+	list := []any{}
+	switch {
+	case isNull(n):
+	case n.Kind != yaml.MappingNode:
+		d.problem(n.Line, path, "wants a block of names", "write a name followed by a colon")
+	case d.fits(n.Line, path, len(n.Content)/2, s.limit):
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if tree := d.one(n.Content[i], n.Content[i+1], s, path); tree != nil {
+				list = append(list, tree)
+			}
+		}
+	}
+	return list
+}
+
+// one reads one element of named; nil when it has no usable name.
+func (d *document) one(key, n *yaml.Node, s *schema, path string) map[string]any {
+	if _, err := parseName(key.Value); key.Kind != yaml.ScalarNode || err != nil || key.Value == "" {
+		d.problem(key.Line, path, quote(key.Value)+" is not a name", "use up to 32 letters, digits, dots, dashes and underscores")
+		return nil
+	}
+	where := join(path, key.Value)
+	if first := d.lines[where]; first > 0 {
+		d.problem(key.Line, where, fmt.Sprintf("given twice, first on line %d", first), "keep one")
+		return nil
+	}
+	d.lines[where] = key.Line
+	value := d.value(n, &schema{kind: s.of, children: s.children}, where)
+	tree, isBlock := value.(map[string]any)
+	if !isBlock {
+		tree = map[string]any{membersOf: value}
+	}
+	tree[nameOf] = key.Value
+	return tree
 }
 
 // unknown reports a key with the known one it may be meant for, here or elsewhere in the file.

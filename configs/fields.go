@@ -13,6 +13,7 @@ import (
 type field[T any] struct {
 	key     string
 	list    bool
+	phrases bool // … of values with blanks in them
 	restart bool // a change needs a restart
 	short   bool // the block that holds the key may be a plain value instead, which is this key's
 	get     func(*T) []string
@@ -123,6 +124,7 @@ var configFields = slices.Concat([]field[Config]{
 	list("nat.exempt", "", func(c *Config) *[]netip.Prefix { return &c.NAT.Exempt }, parseExempt, netip.Prefix.String),
 	scalar("policy.scheduler", func(c *Config) *string { return &c.Policy.Scheduler }, parseScheduler, formatText),
 	scalar("policy.on_uplink_down", func(c *Config) *OnUplinkDown { return &c.Policy.OnUplinkDown }, parseOnUplinkDown, formatText),
+	scalar("policy.stickiness", func(c *Config) *Stickiness { return &c.Policy.Stickiness }, parseStickiness, formatText),
 	duration("probe.interval", func(c *Config) *time.Duration { return &c.Probe.Interval }, 50*time.Millisecond, time.Hour),
 	duration("probe.timeout", func(c *Config) *time.Duration { return &c.Probe.Timeout }, 10*time.Millisecond, time.Minute),
 	list("probe.targets", "", func(c *Config) *[]Target { return &c.Probe.Targets }, parseTarget, Target.String),

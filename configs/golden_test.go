@@ -69,6 +69,22 @@ func TestShow(t *testing.T) {
 	}
 }
 
+// TestShowRules covers the warnings about rules.
+func TestShowRules(t *testing.T) {
+	loaded, err := Load(Options{Path: "testdata/rules.yaml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/rules.show.txt", append(loaded.Show(), "\n"+loaded.Warnings.Error()+"\n"...))
+	back, err := Parse(loaded.Show(), "show")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(loaded.Config, back.Config, comparers); diff != "" {
+		t.Errorf("what is shown parses to something else (-want +got):\n%s", diff)
+	}
+}
+
 func TestEnvironmentMessages(t *testing.T) {
 	_, err := Load(Options{Path: "testdata/office.yaml", Env: []string{
 		"TAPGW_NAT_MAX_SESSIONS=lots", "TAPGW_UPLINKS=eth0", "TAPGW_UPLINKS_0_NAME=x", "TAPGW_PROBE_QUORUM=4",

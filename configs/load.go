@@ -42,11 +42,12 @@ func Load(o Options) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	return assemble(data, path, o.Env)
+	return assemble(data, path, o.Env, true)
 }
 
-// Parse reads a configuration from memory, without environment; name is used in messages.
-func Parse(data []byte, name string) (*Loaded, error) { return assemble(data, name, nil) }
+// Parse reads a configuration from memory, without environment and without the files that it names; name is used in
+// messages.
+func Parse(data []byte, name string) (*Loaded, error) { return assemble(data, name, nil, false) }
 
 // readFile reads one byte more than allowed at most, so that the size check sees the excess without reading it all.
 func readFile(path string) ([]byte, error) {
@@ -73,11 +74,12 @@ type loader struct {
 	config   Config
 	problems Problems
 	warnings Problems
+	files    bool            // those that the configuration names are read
 	failed   map[string]bool // paths with a problem, and the keys they belong to
 }
 
-func assemble(data []byte, name string, env []string) (*Loaded, error) {
-	l := &loader{doc: readDocument(data, name), layers: viper.New(), env: map[string]string{}, failed: map[string]bool{}}
+func assemble(data []byte, name string, env []string, files bool) (*Loaded, error) {
+	l := &loader{files: files, doc: readDocument(data, name), layers: viper.New(), env: map[string]string{}, failed: map[string]bool{}}
 	for _, p := range l.doc.problems {
 		l.fail(p)
 	}
@@ -119,6 +121,16 @@ func overrides(env []string) map[string]string {
 	return found
 }
 
+// fileOnly returns the key that only a file can give, which a variable is about; "" for none.
+func fileOnly(variable string) string {
+	for _, key := range []string{uplinksKey, setsKey, groupsKey, rulesKey} {
+		if strings.HasPrefix(variable, envName(key)) {
+			return key
+		}
+	}
+	return ""
+}
+
 // clientEnv is read by the commands that talk to the daemon, and is no part of the configuration.
 const clientEnv = "TAPGW_SOCKET"
 
@@ -133,8 +145,8 @@ func (l *loader) variable(name string) (key string, ok bool) {
 	}
 	switch {
 	case name == clientEnv:
-	case strings.HasPrefix(name, envName(uplinksKey)):
-		l.fail(Problem{Source: quoteIfOdd(name), What: "uplinks cannot be given by the environment", Fix: "write them into the file"})
+	case fileOnly(name) != "":
+		l.fail(Problem{Source: quoteIfOdd(name), What: fileOnly(name) + " cannot be given by the environment", Fix: "write them into the file"})
 	default:
 		fix := "unset it, or see `tapgw config show` for the keys"
 		if near := nearest(name, names); near != "" {

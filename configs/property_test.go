@@ -29,6 +29,63 @@ var targets = rapid.Custom(func(t *rapid.T) Target {
 	return Target{Method: ICMP, Addr: addrs.Draw(t, "addr")}
 })
 
+// validRules adds groups, sets and rules to a configuration.
+func validRules(t *rapid.T, c *Config) {
+	name := rapid.StringMatching(`[a-z][A-Za-z0-9._-]{0,20}`)
+	sticky := rapid.SampledFrom(append(stickinesses, ""))
+	scheduler := rapid.SampledFrom(append(schedulers, ""))
+	c.Policy.Stickiness = rapid.SampledFrom(stickinesses).Draw(t, "stickiness")
+	prefix := rapid.Custom(func(t *rapid.T) netip.Prefix {
+		return netip.PrefixFrom(addrs.Draw(t, "address"), rapid.IntRange(0, 32).Draw(t, "bits")).Masked()
+	})
+	for i := range rapid.IntRange(0, 3).Draw(t, "sets") {
+		c.Sets = append(c.Sets, Set{Name: "s" + strconv.Itoa(i) + name.Draw(t, "set"), Prefixes: rapid.SliceOfN(prefix, 0, 3).Draw(t, "prefixes")})
+	}
+	groups := []string{GroupAll}
+	for i := range rapid.IntRange(0, 3).Draw(t, "groups") {
+		g := Group{Name: "g" + strconv.Itoa(i) + name.Draw(t, "group"), Scheduler: scheduler.Draw(t, "scheduler"), Stickiness: sticky.Draw(t, "sticky")}
+		g.WhenDown = rapid.SampledFrom(append(groups, WhenDownAny, WhenDownRefuse)).Draw(t, "when down")
+		for i := range rapid.IntRange(1, 3).Draw(t, "members") {
+			m := Member{Uplink: "eth" + strconv.Itoa(i), Tier: rapid.IntRange(InheritTier, 100).Draw(t, "tier")}
+			if len(c.Uplinks) > 0 {
+				m.Uplink = c.Uplinks[i%len(c.Uplinks)].Name
+			}
+			if i == 0 || len(c.Uplinks) == 0 || i < len(c.Uplinks) {
+				g.Uplinks = append(g.Uplinks, m)
+			}
+		}
+		groups = append(groups, g.Name)
+		c.Groups = append(c.Groups, g)
+	}
+	place := rapid.Custom(func(t *rapid.T) Place {
+		if len(c.Sets) > 0 && rapid.Bool().Draw(t, "a set") {
+			return Place{Set: rapid.SampledFrom(c.Sets).Draw(t, "which").Name}
+		}
+		return Place{Prefix: prefix.Draw(t, "prefix")}
+	})
+	for i := range rapid.IntRange(0, 4).Draw(t, "rules") {
+		r := Rule{Name: "r" + strconv.Itoa(i), Use: rapid.SampledFrom(groups).Draw(t, "use"), Direct: rapid.Bool().Draw(t, "direct")}
+		r.From, r.To = rapid.SliceOfN(place, 0, 2).Draw(t, "from"), rapid.SliceOfN(place, 0, 2).Draw(t, "to")
+		r.Ports = rapid.SliceOfN(rapid.Map(rapid.Uint16Range(1, 65000), func(n uint16) PortRange { return PortRange{n, n + n%3} }), 0, 2).Draw(t, "ports")
+		r.DSCP = rapid.SliceOfN(rapid.Uint8Range(0, 63), 0, 2).Draw(t, "dscp")
+		r.Domains = rapid.SliceOfN(rapid.StringMatching(`[a-z0-9_-]{1,9}(\.[a-z]{1,3})?`), 0, 2).Draw(t, "domains")
+		r.Times = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Span {
+			first := rapid.Uint16Range(0, minutesOfDay-1).Draw(t, "first")
+			return Span{rapid.Uint8Range(1, everyDay-1).Draw(t, "days"), first, rapid.Uint16Range(1, minutesOfDay).Filter(func(n uint16) bool { return n != first }).Draw(t, "last")}
+		}), 0, 2).Draw(t, "times")
+		if r.Direct {
+			c.Rules = append(c.Rules, r)
+			continue
+		}
+		r.Scheduler, r.Stickiness = scheduler.Draw(t, "scheduler"), sticky.Draw(t, "sticky")
+		r.Users = rapid.SliceOfN(rapid.StringMatching(`[a-z0-9_]{1,9}`), 0, 2).Draw(t, "users")
+		if len(r.Users) == 0 {
+			r.MAC = rapid.SliceOfN(rapid.Map(rapid.Byte(), func(b byte) MAC { return MAC{2, b} }), 0, 2).Draw(t, "mac")
+		}
+		c.Rules = append(c.Rules, r)
+	}
+}
+
 func durations(low, high time.Duration) *rapid.Generator[time.Duration] {
 	return rapid.Map(rapid.Int64Range(int64(low), int64(high)), func(n int64) time.Duration { return time.Duration(n) })
 }
@@ -80,6 +137,7 @@ var valid = rapid.Custom(func(t *rapid.T) Config {
 	for i := range rapid.IntRange(0, 5).Draw(t, "uplinks") {
 		c.Uplinks = append(c.Uplinks, validUplink(t, i))
 	}
+	validRules(t, &c)
 	return c
 })
 
@@ -186,7 +244,7 @@ func manyKeys() string {
 // printable text.
 func FuzzParse(f *testing.F) {
 	files, _ := filepath.Glob("testdata/bad/*.yaml")
-	for _, file := range append(files, "testdata/office.yaml", "reference.yaml") {
+	for _, file := range append(files, "testdata/office.yaml", "testdata/rules.yaml", "reference.yaml") {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			f.Fatal(err)

@@ -46,11 +46,51 @@ func render(c Config, comment func(path string) string) []byte {
 		addFields(element, &c.Uplinks[i], uplinkFields, index(uplinksKey, i), comment)
 		list.Content = append(list.Content, element)
 	}
-	if len(c.Uplinks) == 0 {
-		list.Style = yaml.FlowStyle
-	}
-	root.Content = append(root.Content, text(uplinksKey), list)
+	addBlock(root, uplinksKey, list)
+	addSets(root, c.Sets, comment)
+	addGroups(root, c.Groups, comment)
+	addRules(root, c.Rules, comment)
 	return encode(root)
+}
+
+func addSets(root *yaml.Node, sets []Set, comment func(path string) string) {
+	block := &yaml.Node{Kind: yaml.MappingNode}
+	for i := range sets {
+		value := leaf(sets[i].texts(), true)
+		if comment != nil {
+			value.LineComment = "# " + comment(join(setsKey, sets[i].Name))
+		}
+		block.Content = append(block.Content, text(sets[i].Name), value)
+	}
+	addBlock(root, setsKey, block)
+}
+
+func addGroups(root *yaml.Node, groups []Group, comment func(path string) string) {
+	block := &yaml.Node{Kind: yaml.MappingNode}
+	for i := range groups {
+		element := &yaml.Node{Kind: yaml.MappingNode}
+		addFields(element, &groups[i], groupFields, join(groupsKey, groups[i].Name), comment)
+		block.Content = append(block.Content, text(groups[i].Name), element)
+	}
+	addBlock(root, groupsKey, block)
+}
+
+func addRules(root *yaml.Node, rules []Rule, comment func(path string) string) {
+	list := &yaml.Node{Kind: yaml.SequenceNode}
+	for i := range rules {
+		element := &yaml.Node{Kind: yaml.MappingNode}
+		addFields(element, &rules[i], ruleFields, index(rulesKey, i), comment)
+		list.Content = append(list.Content, element)
+	}
+	addBlock(root, rulesKey, list)
+}
+
+// addBlock adds a block, on one line if it is empty.
+func addBlock(root *yaml.Node, key string, block *yaml.Node) {
+	if len(block.Content) == 0 {
+		block.Style = yaml.FlowStyle
+	}
+	root.Content = append(root.Content, text(key), block)
 }
 
 func addFields[T any](root *yaml.Node, c *T, fields []field[T], prefix string, comment func(string) string) {

@@ -47,6 +47,7 @@ func (a *app) printUplinks(list []api.Uplink) error {
 func (a *app) sessionsCommand() *cobra.Command {
 	var f api.Filter
 	var inside string
+	var why bool
 	c := a.withJSON(&cobra.Command{
 		Use:   "sessions",
 		Short: "List the sessions, those that moved most bytes first",
@@ -67,9 +68,13 @@ func (a *app) sessionsCommand() *cobra.Command {
 			if a.json {
 				return writeJSON(a.Stdout, list)
 			}
+			if why {
+				return a.printReasons(list)
+			}
 			return a.printSessions(list)
 		},
 	}, "a JSON list")
+	c.Flags().BoolVar(&why, "why", false, "show the rule and the reason for the uplink instead of state and bytes")
 	c.Flags().StringVar(&f.Uplink, "uplink", "", "only on the uplink of this name")
 	c.Flags().StringVar(&f.Proto, "proto", "", "only tcp, udp, icmp or another, as gre or 253")
 	c.Flags().StringVar(&inside, "inside", "", "only from this inside address")
@@ -93,9 +98,25 @@ func (a *app) printSessions(list []api.Session) error {
 		t.add(cell{text: s.Proto}, cell{text: s.Inside.String()}, cell{text: s.Remote.String()}, cell{text: s.Uplink},
 			cell{text: s.State}, cell{text: seconds(s.IdleS)}, cell{text: amount(s.BytesIn + s.BytesOut)})
 	}
+	return a.printCounted(&t, len(list))
+}
+
+// printReasons lists the sessions with why each uses its uplink.
+func (a *app) printReasons(list []api.Session) error {
+	t := table{columns: []column{
+		{title: "PROTO"}, {title: "INSIDE"}, {title: "REMOTE"}, {title: "UPLINK"}, {title: "RULE"}, {title: "REASON"},
+	}}
+	for _, s := range list {
+		t.add(cell{text: s.Proto}, cell{text: s.Inside.String()}, cell{text: s.Remote.String()}, cell{text: s.Uplink},
+			cell{text: cmp.Or(s.Rule, "-")}, cell{text: s.Reason})
+	}
+	return a.printCounted(&t, len(list))
+}
+
+func (a *app) printCounted(t *table, sessions int) error {
 	if err := t.print(a.Stdout); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(a.Stdout, "sessions: %d\n", len(list))
+	_, err := fmt.Fprintf(a.Stdout, "sessions: %d\n", sessions)
 	return err
 }

@@ -44,6 +44,7 @@ func TestReadingCommands(t *testing.T) {
 		{"sessions", healthy(), "sessions", 0},
 		{"sessions.json", healthy(), "sessions --json", 0},
 		{"sessions-udp", healthy(), "sessions --proto udp --inside 192.168.1.20 --uplink wifi --limit 5", 0},
+		{"sessions-why", healthy(), "sessions --why", 0},
 		{"sessions-none", &fakeDaemon{}, "sessions", 0},
 		{"sessions-none.json", &fakeDaemon{}, "sessions --json", 0},
 		{"sessions-hostile", hostile(), "sessions", 0},

@@ -92,7 +92,7 @@ func golden(t *testing.T, name, got string) {
 
 func healthy() *fakeDaemon {
 	addr := netip.MustParseAddr
-	return &fakeDaemon{Daemon: apitest.Daemon{
+	d := &fakeDaemon{Daemon: apitest.Daemon{
 		YAML: "nat:\n  max_sessions: 7\n",
 		State: api.Status{
 			Version: "1.2.3", Datapath: api.DatapathKernel, LANShortcut: true, UptimeS: 187_200, Sessions: 192,
@@ -122,13 +122,15 @@ func healthy() *fakeDaemon {
 			session("icmp", "192.168.1.33:77", "198.51.100.1:77", "fiber", "open", 84, 84),
 		},
 	}}
+	d.Table[0].Rule = "names"
+	return d
 }
 
 func session(proto, inside, remote, uplink, state string, out, in uint64) api.Session {
 	return api.Session{
 		Proto: proto, Inside: netip.MustParseAddrPort(inside), Remote: netip.MustParseAddrPort(remote),
 		Outside: netip.MustParseAddrPort("203.0.113.7:20000"), Uplink: uplink, State: state, AgeS: 75, IdleS: 3,
-		BytesOut: out, BytesIn: in,
+		BytesOut: out, BytesIn: in, Reason: "chosen by the scheduler",
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"tapgw/internal/metrics"
 	"tapgw/internal/packet"
 	"tapgw/nat"
+	"tapgw/policy"
 	"tapgw/uplinks"
 )
 
@@ -100,7 +101,7 @@ func (b backend) session(i nat.Info, uplink string) api.Session {
 		Outside: netip.AddrPortFrom(i.Outside.Netip(), i.OutsidePort),
 		Uplink:  uplink, State: i.State.String(),
 		AgeS: seconds(b.pumps.clock.since(i.Created)), IdleS: seconds(b.pumps.clock.since(i.Seen)),
-		BytesOut: i.BytesOut, BytesIn: i.BytesIn,
+		BytesOut: i.BytesOut, BytesIn: i.BytesIn, Rule: b.numbers.name(i.Rule), Reason: policy.Reason(i.Reason).String(),
 	}
 }
 

@@ -71,6 +71,7 @@ type Daemon struct {
 	bypass  bypass
 	used    *dataUse
 	gateway *tapgw.DualStack
+	numbers ruleNumbers // shared
 	meters  tapgw.Meters
 	pumps   *pumps
 	journal *journal // shared

@@ -42,7 +42,7 @@ func (d *Daemon) reload() error {
 	if keys := configs.NeedsRestart(*d.cfg(), loaded.Config); len(keys) > 0 {
 		return fmt.Errorf("%w: %s can only change with a restart of the daemon", api.ErrConflict, strings.Join(keys, ", "))
 	}
-	if err := d.setPlan(plan(&loaded.Config)); err != nil {
+	if err := d.setPlan(d.plan(&loaded.Config)); err != nil {
 		return fmt.Errorf("%w: %w", api.ErrBadConfig, err)
 	}
 	d.config.Store(loaded)

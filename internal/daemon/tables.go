@@ -94,7 +94,7 @@ func (d *Daemon) openGateway(c *configs.Config) error {
 	d.gateway.SetHelpers(helpers(c))
 	d.gateway.SetTime(time.Now())
 	d.pumps.gateway = d.gateway
-	return d.setPlan(plan(c))
+	return d.setPlan(d.plan(c))
 }
 
 // setLimits bounds what inside hosts of each family take.
