@@ -3,10 +3,13 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"tapgw/api"
 	"tapgw/internal/lab"
@@ -22,6 +25,20 @@ var sites = lab.Zone{
 	"shop.example": {"192.0.2.11"}, "video.example": {"198.18.4.20"}, "cdn.video.example": {"198.18.4.21"},
 }
 
+// flooded is how many names a host asks for in a flood, and manySites the zone of these: more addresses than are remembered.
+const flooded = 1200
+
+var manySites = func() lab.Zone {
+	z := maps.Clone(sites)
+	for i := range flooded {
+		for j := range 8 {
+			name := fmt.Sprintf("host-with-a-long-name-%d.example", i)
+			z[name] = append(z[name], fmt.Sprintf("11.%d.%d.%d", i>>8, i&255, j+1))
+		}
+	}
+	return z
+}()
+
 // web is a world with web servers and a server of names.
 type web struct{ world }
 
@@ -31,7 +48,7 @@ func browse(t testing.TB, o lab.Options, config string) web {
 	for _, p := range []string{"192.0.2.1/24", "198.18.4.1/24"} {
 		labtest.Must(t, w.AddServers(netip.MustParsePrefix(p)))
 	}
-	names, err := lab.StartNames(w.Internet, sites)
+	names, err := lab.StartNames(w.Internet, manySites)
 	labtest.Must(t, err)
 	t.Cleanup(func() { names.Close() })
 	servers, err := lab.StartHTTP(w.Internet, portHTTPS, lab.NewHandler())
@@ -137,5 +154,32 @@ func TestMW2_StickyFailover(t *testing.T) {
 	w.events.state(first, api.StateUp, mended)
 	if got := w.stays(w.lan, www, img); got != second {
 		t.Errorf("back to %s", got)
+	}
+}
+
+// TestMW2_Flood: a host that asks for names without end takes little memory, and nobody else's sites.
+func TestMW2_Flood(t *testing.T) {
+	t.Parallel()
+	w := browse(t, lab.Options{LANHosts: 2}, inTurn)
+	other := w.Hosts[1].Namespace
+	www, img := w.resolve(other, "www.bank.example"), w.resolve(other, "img.bank.example")
+	bank := w.stays(other, www)
+	before := w.resources().memory
+	var asking errgroup.Group
+	asking.SetLimit(8)
+	for i := range flooded {
+		asking.Go(func() error {
+			_, err := w.lan.Resolve(labtest.Context(t), lab.ServerAddrs[0], "ip4", fmt.Sprintf("host-with-a-long-name-%d.example", i))
+			return err
+		})
+	}
+	labtest.Must(t, asking.Wait())
+	if got := w.stays(other, img, www); got != bank {
+		t.Errorf("the bank by %s, not %s", got, bank)
+	}
+	after := w.resources().memory
+	t.Logf("%d KiB more", (after-before)>>10)
+	if after > before+24<<20 {
+		t.Errorf("the daemon has grown from %d to %d bytes", before, after)
 	}
 }
