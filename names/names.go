@@ -20,7 +20,8 @@ const (
 	maxEntries   = 8192
 	maxOfClient  = maxEntries / 2 // a resolver in the LAN asks for all others
 	shares       = 16             // of the questions; a client's are in one of them
-	shareSize    = 256
+	shareSize    = 512
+	ways         = 4                // places where one may be
 	patience     = 15 * time.Second // with which a resolver waits for an answer
 	shortestTime = time.Minute      // to live
 	longestTime  = 24 * time.Hour
@@ -64,10 +65,33 @@ func (b *Book) Query(s Session, payload []byte, now uint32) {
 	if !ok {
 		return
 	}
-	sum, slot := b.sum(&s, &q)
+	sum, places := b.places(&s, &q)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.asked[slot] = asked{sum, now}
+	to := &places[0]
+	for i := range places {
+		a := &places[i]
+		if a.sum == sum {
+			to = a
+			break
+		}
+		if to.sum != 0 && (a.sum == 0 || int32(a.at-to.at) < 0) {
+			to = a
+		}
+	}
+	*to = asked{sum, now}
+}
+
+// take reports whether a question of this sum is waiting in one of the places; it does not any more then.
+func (b *Book) take(places []asked, sum uint64, now uint32) bool {
+	for i := range places {
+		if a := &places[i]; a.sum == sum {
+			inTime := int32(now-a.at) <= int32(b.units(patience))
+			*a = asked{}
+			return inTime
+		}
+	}
+	return false
 }
 
 // Answer reads what a server sends to a client, and learns from it if the client has asked that.
@@ -77,13 +101,12 @@ func (b *Book) Answer(s Session, payload []byte, now uint32) {
 	if !ok {
 		return
 	}
-	sum, slot := b.sum(&s, &q)
+	sum, places := b.places(&s, &q)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if a := &b.asked[slot]; a.sum != sum || int32(now-a.at) > int32(b.units(patience)) {
+	if !b.take(places, sum, now) {
 		return
 	}
-	b.asked[slot] = asked{}
 	var name name
 	readAddresses(&p, func(f found) {
 		if name.full == "" {
@@ -119,9 +142,9 @@ func (b *Book) units(d time.Duration) uint32 {
 	return uint32(uint64(d) * uint64(b.minute) / uint64(time.Minute))
 }
 
-// sum is a keyed hash of a question and who asks whom, and where it is remembered: in the share of the client, so that none
-// makes all others' forgotten.
-func (b *Book) sum(s *Session, q *question) (sum uint64, slot int) {
+// places returns a keyed hash of a question and who asks whom, and where it may be remembered: in the share of the client, so
+// that none makes all others' forgotten.
+func (b *Book) places(s *Session, q *question) (sum uint64, places []asked) {
 	var text [4*8 + 2*2 + 2*2 + maxName]byte
 	le := binary.LittleEndian
 	m := le.AppendUint64(text[:0], s.Client.Hi)
@@ -135,7 +158,8 @@ func (b *Book) sum(s *Session, q *question) (sum uint64, slot int) {
 	m = le.AppendUint16(m, uint16(q.kind))
 	m = append(m, q.text()...)
 	sum = maphash.Bytes(b.seed, m) | 1 // never none
-	return sum, int(share*shareSize + sum>>1%shareSize)
+	first := share*shareSize + sum>>1%(shareSize/ways)*ways
+	return sum, b.asked[first:][:ways]
 }
 
 // name is one as it was asked for, and where in it the site begins.

@@ -309,3 +309,23 @@ func FuzzMessages(f *testing.F) {
 		}
 	})
 }
+
+// TestManyQuestionsAtOnce: a resolver of many hosts waits for the answers to hundreds of questions.
+func TestManyQuestionsAtOnce(t *testing.T) {
+	b, m := New(minute), message{name: "www.example"}
+	const questions = 200
+	for port := range uint16(questions) {
+		s := toDNS
+		s.ClientPort = port
+		b.Query(s, m.pack(t), start)
+	}
+	m.Response, m.ttl = true, 60
+	for port := range uint16(questions) {
+		s := toDNS
+		s.ClientPort, m.records = port, []string{fmt.Sprintf("x A 192.0.2.%d", port+1)}
+		b.Answer(s, m.pack(t), start)
+	}
+	if n := b.known.all.length; n < questions*9/10 {
+		t.Errorf("%d of %d answers were believed", n, questions)
+	}
+}
