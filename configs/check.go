@@ -85,6 +85,7 @@ func (l *loader) checkUplink(u Uplink, path string) {
 	l.checkStatic(u, path)
 	l.checkNPTv6(u, path)
 	l.checkMetered(u, path)
+	l.checkDNS(u, path)
 	if !l.sound(path + ".addresses") {
 		return
 	}

@@ -86,6 +86,7 @@ type Uplink struct {
 	Addresses []netip.Addr // outside addresses to translate to
 	Static    []Static     // inside hosts with an outside address of their own
 	NPTv6     []NPTv6      // prefixes of the inside with a prefix outside of their own
+	DNS       []netip.Addr // the ISP's resolvers
 	Capacity  Capacity
 	Weight    int // share under the weighted scheduler, ≥ 1
 	Tier      int // lower is preferred; 1 for a metered uplink unless given

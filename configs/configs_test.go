@@ -73,6 +73,7 @@ func TestReferenceUplink(t *testing.T) {
 		Name: "fiber", Interface: "eth0", Gateway: netip.MustParseAddr("192.0.2.1"),
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.7")},
 		Static:    []Static{{netip.MustParseAddr("192.168.1.10"), netip.MustParseAddr("192.0.2.8")}},
+		DNS:       []netip.Addr{netip.MustParseAddr("192.0.2.53")},
 		NPTv6:     []NPTv6{{netip.MustParsePrefix("fd00:1::/48"), netip.MustParsePrefix("2001:db8:100::/48")}},
 		Capacity:  Capacity{Up: 20e6, Down: 100e6}, Weight: 1,
 		Metered: Metered{Enabled: true, Cap: 20e9, BillingDay: 15, Warn: 80, Stop: 100},

@@ -150,6 +150,7 @@ var uplinkFields = slices.Concat([]field[Uplink]{
 	list("addresses", "", func(u *Uplink) *[]netip.Addr { return &u.Addresses }, parseAddr, formatAddr),
 	list("static", "", func(u *Uplink) *[]Static { return &u.Static }, parseStatic, Static.String),
 	list("nptv6", "", func(u *Uplink) *[]NPTv6 { return &u.NPTv6 }, parseNPTv6, NPTv6.String),
+	list("dns", "", func(u *Uplink) *[]netip.Addr { return &u.DNS }, parseResolver, formatAddr),
 	optional("capacity.up", func(u *Uplink) *uint64 { return &u.Capacity.Up }, parseRate, formatRate),
 	optional("capacity.down", func(u *Uplink) *uint64 { return &u.Capacity.Down }, parseRate, formatRate),
 	scalar("weight", func(u *Uplink) *int { return &u.Weight }, within(1, 1000), strconv.Itoa),

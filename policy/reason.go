@@ -15,6 +15,7 @@ const (
 	ReasonCompanion                // another session of the same hosts is there
 	ReasonNextGroup                // the scheduler's choice in another group, as its own is down
 	ReasonSticky                   // the client's sessions that it belongs to are there
+	ReasonResolver                 // a resolver of its ISP is asked
 )
 
 var reasonTexts = [...]string{
@@ -28,6 +29,7 @@ var reasonTexts = [...]string{
 	ReasonCompanion:  "another session of the same hosts",
 	ReasonNextGroup:  "its group is down, chosen from the next",
 	ReasonSticky:     "where the client's sessions before are",
+	ReasonResolver:   "resolver of its ISP",
 }
 
 // String is the reason as a clause for people; unknown numbers are "unknown".

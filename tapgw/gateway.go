@@ -99,6 +99,7 @@ type view struct {
 	prefixes  [uplinks.MaxUplinks][]nat.PrefixPair
 	insides   map[packet.Addr]bool        // that have a static mapping
 	capacity  [uplinks.MaxUplinks]float64 // bits per second, never 0 for an uplink that exists
+	resolvers map[packet.Addr]idSet       // of ISPs, and whose customers they answer
 
 	isHostItself func(inside packet.Addr) bool
 }
@@ -113,6 +114,7 @@ func (g *Gateway) SetUplinks(s *uplinks.Snapshot) {
 		v.addresses[u.ID], v.pool[u.ID] = u.Shared(), u.Pool()
 		v.addStatic(u)
 		v.addPrefixes(u)
+		v.addResolvers(u)
 	}
 	g.view.Store(v)
 }

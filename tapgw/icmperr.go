@@ -30,7 +30,11 @@ func (g *Gateway) answer(why Reason, b []byte, p *packet.Packet, mtu int) []byte
 		trouble = craft.TooBig
 	case NoUplink, NoRoute, ReservedSubnet:
 		trouble = craft.NoRoute
-	case GroupDown:
+	case GroupDown, ResolverDown:
+		trouble = craft.Prohibited
+		if why == ResolverDown { // who asks tries the next resolver at once
+			trouble = craft.BadPort
+		}
 		if p.Kind == packet.TCP { // or the application goes on asking
 			return craft.Reset(l, ip[p.L4-p.L3:], p.Dst.Netip(), p.Src.Netip())
 		}

@@ -45,6 +45,13 @@ type opening struct {
 // it, else the one chosen for it among the group that the rules name. Where an address without ports is taken, another uplink is
 // tried.
 func (g *Gateway) place(o *opening) (nat.Ref, *uplinks.Uplink, Reason) {
+	if id, why, ok := g.byResolver(o); ok {
+		if why != NoReason {
+			return 0, nil, why
+		}
+		ref, why := g.try(o, id, policy.ReasonResolver)
+		return ref, o.v.ByID(id), why
+	}
 	if id, ok := g.mapped(o); ok {
 		ref, why := g.try(o, id, policy.ReasonMapping)
 		if why != NoPort || nat.HasPorts(o.key.Proto) {

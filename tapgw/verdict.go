@@ -51,6 +51,7 @@ const (
 	ReservedSubnet         // of a translated prefix, an address without one on the other side (RFC 6296 §4.2)
 	ReservedHost           // … as its interface identifier is all zero, or the uplink's own address (RFC 6296 §3.7)
 	GroupDown              // no usable uplink in the group that a rule names, and none to ask instead
+	ResolverDown           // to a resolver of an ISP whose uplink is not usable, while another has resolvers too
 	numReasons
 )
 
@@ -58,7 +59,7 @@ var reasonText = [numReasons]string{
 	"", "bad_packet", "not_ipv4", "bad_address", "unknown_protocol", "no_uplink", "table_full", "no_port", "not_syn",
 	"no_session", "stale_session", "too_big", "uplink_not_ready", "bad_icmp", "fragment_lost",
 	"host_sessions", "host_ports", "host_rate", "filtered", "forged_icmp", "helper_waits", "wrong_uplink",
-	"no_route", "reserved_subnet", "reserved_host", "group_down",
+	"no_route", "reserved_subnet", "reserved_host", "group_down", "resolver_down",
 }
 
 // String is the label of metrics.

@@ -53,6 +53,7 @@ type view struct {
 	addresses  map[int][]Address
 	defaults   map[int]Route // the one with the lowest metric of each link, never ours
 	neighbours map[neighbourKey]Neighbour
+	resolvers  map[int][]netip.Addr
 }
 
 type neighbourKey struct {
@@ -62,7 +63,7 @@ type neighbourKey struct {
 
 func newView(f Facts) *view {
 	v := &view{links: f.Links, byIndex: make(map[int]Link), addresses: make(map[int][]Address),
-		defaults: make(map[int]Route), neighbours: make(map[neighbourKey]Neighbour)}
+		defaults: make(map[int]Route), neighbours: make(map[neighbourKey]Neighbour), resolvers: f.Resolvers}
 	for _, l := range f.Links {
 		v.byIndex[l.Index] = l
 	}

@@ -13,6 +13,8 @@ type Facts struct {
 	Routes     []Route
 	Neighbours []Neighbour
 	V6         FactsV6
+	// Resolvers are those that DHCP clients and other managers of the host were told on a link, by its index, of both families.
+	Resolvers map[int][]netip.Addr
 }
 
 // FactsV6 are those of IPv6.
@@ -25,9 +27,9 @@ type FactsV6 struct {
 // Of returns the facts of one family, in the place of those of IPv4.
 func (f Facts) Of(family Family) Facts {
 	if family == IPv6 {
-		return Facts{Links: f.Links, Addresses: f.V6.Addresses, Routes: f.V6.Routes, Neighbours: f.V6.Neighbours}
+		return Facts{Links: f.Links, Addresses: f.V6.Addresses, Routes: f.V6.Routes, Neighbours: f.V6.Neighbours, Resolvers: f.Resolvers}
 	}
-	return Facts{Links: f.Links, Addresses: f.Addresses, Routes: f.Routes, Neighbours: f.Neighbours}
+	return Facts{Links: f.Links, Addresses: f.Addresses, Routes: f.Routes, Neighbours: f.Neighbours, Resolvers: f.Resolvers}
 }
 
 // Link is one network device.

@@ -40,6 +40,7 @@ type Side struct {
 	Retired    []netip.Addr // of Addresses: deprecated ones, for the sessions that use them (RFC 4862 §5.5.4)
 	NPTv6      []NPTv6      // prefixes of the inside that are translated to prefixes routed here
 	Gateway    netip.Addr   // invalid on point-to-point links
+	Resolvers  []netip.Addr // of the ISP, which asked by another way may not answer
 	GatewayMAC [6]byte      // zero until resolved, and on header-less links
 
 	// Generation, from 1, changes whenever sessions made before can no longer work: an address they use was lost, unless it
@@ -61,6 +62,7 @@ type side struct {
 	heldNPTv6   []NPTv6      // … and prefixes
 	generation  uint32
 	gateway     netip.Addr
+	resolvers   []netip.Addr
 	gatewayMAC  [6]byte
 	source      netip.Addr // that the default route prefers, or invalid
 	health      Health
@@ -90,6 +92,7 @@ func (s *side) refresh(u *tracked, v *view) {
 	s.addRetired(v.addresses[u.link.Index])
 	s.addNPTv6(u.spec.NPTv6)
 	s.compareAddresses(u)
+	s.resolvers = ownResolvers(u.spec.Resolvers, v.resolvers[u.link.Index], s.family)
 }
 
 // addRetired keeps addresses of IPv6 that sessions use and the device still has, behind those for new sessions: a prefix that is
@@ -195,6 +198,6 @@ func (s *side) publish(u *tracked) Side {
 		State: s.state, Reason: s.reason, Since: s.since, Unproven: !s.proven && s.lacks(u) == "",
 		Addresses: slices.Clone(s.addresses), Retired: slices.Clone(s.retired),
 		Static: slices.Clone(s.static), NPTv6: slices.Clone(s.nptv6),
-		Gateway: s.gateway, GatewayMAC: s.gatewayMAC, Generation: s.generation, Health: s.health,
+		Gateway: s.gateway, Resolvers: s.resolvers, GatewayMAC: s.gatewayMAC, Generation: s.generation, Health: s.health,
 	}
 }

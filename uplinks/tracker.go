@@ -20,6 +20,7 @@ type Spec struct {
 	Addresses []netip.Addr // overrides the interface's
 	Static    []Static     // their outside addresses need not be the interface's: it is enough that they are routed here
 	NPTv6     []NPTv6
+	Resolvers []netip.Addr // of the ISP
 
 	CapacityUp, CapacityDown uint64 // bits per second
 	Weight                   int

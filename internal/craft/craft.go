@@ -22,6 +22,7 @@ const (
 	Prohibited                // RFC 1812 §5.2.7.1 code 13, RFC 4443 §3.1 code 1
 	TooBig                    // RFC 1191 §4, RFC 4443 §3.2
 	BadSource                 // RFC 4443 §3.4 about the source address; of IPv6 alone
+	BadPort                   // RFC 1122 §3.2.2.1 code 3, RFC 4443 §3.1 code 4
 )
 
 // How much of the refused packet an ICMP error carries: RFC 1812 §4.3.2.3 asks for as much as fits in 576 bytes, RFC 4443
@@ -49,6 +50,7 @@ func Error(l Link, router, to netip.Addr, quoted []byte, why Trouble, mtu int) [
 func errorV4(why Trouble, mtu int) *layers.ICMPv4 {
 	code := [...]uint8{
 		NoRoute: layers.ICMPv4CodeNet, Prohibited: layers.ICMPv4CodeCommAdminProhibited, TooBig: layers.ICMPv4CodeFragmentationNeeded,
+		BadPort: layers.ICMPv4CodePort,
 	}[why]
 	icmp := &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, code)}
 	if why == TooBig {
@@ -63,6 +65,7 @@ func errorV6(ip *layers.IPv6, why Trouble) *layers.ICMPv6 {
 		Prohibited: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodeAdminProhibited),
 		TooBig:     layers.CreateICMPv6TypeCode(layers.ICMPv6TypePacketTooBig, 0),
 		BadSource:  layers.CreateICMPv6TypeCode(layers.ICMPv6TypeParameterProblem, layers.ICMPv6CodeErroneousHeaderField),
+		BadPort:    layers.CreateICMPv6TypeCode(layers.ICMPv6TypeDestinationUnreachable, layers.ICMPv6CodePortUnreachable),
 	}[why]
 	return icmpv6(ip, code)
 }

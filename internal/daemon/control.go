@@ -159,7 +159,7 @@ func (d *Daemon) converge(ctx context.Context) error {
 
 func (d *Daemon) follow(ctx context.Context) error {
 	rerouted := d.setRerouted()
-	facts, err := d.kernel.Read()
+	facts, err := d.readFacts(time.Now())
 	if err != nil {
 		return errors.Join(rerouted, err)
 	}

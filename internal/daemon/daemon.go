@@ -23,6 +23,7 @@ import (
 	"tapgw/internal/apiserver"
 	"tapgw/internal/hostconf"
 	"tapgw/internal/metrics"
+	"tapgw/internal/resolvers"
 	"tapgw/names"
 	"tapgw/nat"
 	"tapgw/tapgw"
@@ -61,6 +62,7 @@ type Daemon struct {
 	host    *hostconf.Guard
 	lock    *hostconf.InstanceLock
 	tracker *uplinks.Tracker
+	dns     *resolvers.Reader
 	prober  *prober
 	tables  tables             // shared
 	fast    *fastpath.Programs // nil while userspace carries all packets; shared
@@ -153,7 +155,7 @@ func oneLine(errs ...error) error {
 
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
 	d := &Daemon{
-		opts: o, log: o.Logger, started: time.Now(), journal: newJournal(o.Logger), used: newDataUse(o.Logger), seed: rand.Uint64(),
+		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), journal: newJournal(o.Logger), used: newDataUse(o.Logger), seed: rand.Uint64(),
 		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), heard: make(map[side]heard), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		commands: make(chan command), stopped: make(chan struct{}),
@@ -191,7 +193,7 @@ func (d *Daemon) open() (err error) {
 	if err := d.openKernel(); err != nil {
 		return err
 	}
-	facts, err := d.kernel.Read()
+	facts, err := d.readFacts(time.Now())
 	if err != nil {
 		return err
 	}

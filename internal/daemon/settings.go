@@ -45,7 +45,7 @@ func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
 			nptv6 = append(nptv6, uplinks.NPTv6(n))
 		}
 		t.Specs = append(t.Specs, uplinks.Spec{
-			Name: u.Name, Interface: u.Interface, Gateway: u.Gateway, Addresses: u.Addresses, Static: static, NPTv6: nptv6,
+			Name: u.Name, Interface: u.Interface, Gateway: u.Gateway, Addresses: u.Addresses, Static: static, NPTv6: nptv6, Resolvers: u.DNS,
 			CapacityUp: u.Capacity.Up, CapacityDown: u.Capacity.Down, Weight: u.Weight, Tier: u.Tier,
 			Metered: u.Metered.Enabled,
 		})

@@ -163,5 +163,11 @@ func (u *Uplink) Renumber(customer, provider netip.Prefix) error {
 // SetFaults replaces what the provider loses of its customer's traffic; none heals it.
 func (u *Uplink) SetFaults(faults ...Fault) error { return u.ISP.SetFaults(faults...) }
 
+// AddService gives the provider an address somewhere in its own network, which others reach by the Internet.
+func (u *Uplink) AddService(a netip.Addr) error {
+	p := netip.PrefixFrom(a, a.BitLen())
+	return errors.Join(u.ISP.addAddress("lo", p), u.internet.addRoute(p, u.backbone.Near.Prefix.Addr(), u.ISP.name, 0))
+}
+
 // Silence makes the provider deaf on the customer's side, ARP included, while the carrier stays.
 func (u *Uplink) Silence(on bool) error { return u.ISP.Silence(DeviceCustomer, on) }
