@@ -91,6 +91,30 @@ func (f Filter) query() string {
 	return q.Encode()
 }
 
+// Question is a session that Why is asked about: one that does not exist yet, or perhaps does.
+type Question struct {
+	Proto  string         // tcp, udp or icmp
+	Remote netip.AddrPort // without port for icmp
+	From   netip.AddrPort // inside endpoint; no address for this host itself, no port for one that is not in use
+	DSCP   uint8
+}
+
+// Why returns what would become of a session, and why; ErrBadQuestion when nobody behind the gateway could begin it.
+func (c *Client) Why(ctx context.Context, q Question) (Why, error) {
+	v := url.Values{"proto": {q.Proto}, "dst": {q.Remote.Addr().String()}}
+	for key, number := range map[string]uint16{"port": q.Remote.Port(), "from_port": q.From.Port(), "dscp": uint16(q.DSCP)} {
+		if number != 0 {
+			v.Set(key, strconv.Itoa(int(number)))
+		}
+	}
+	if q.From.Addr().IsValid() {
+		v.Set("from", q.From.Addr().String())
+	}
+	var w Why
+	err := c.get(ctx, "/v1/why?"+v.Encode(), &w)
+	return w, err
+}
+
 // Config returns the configuration in force, as YAML.
 func (c *Client) Config(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

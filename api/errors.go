@@ -9,6 +9,7 @@ import (
 var (
 	ErrNoDaemon      = errors.New("no daemon answers")          // nothing listens on the socket
 	ErrDenied        = errors.New("permission denied")          // the caller may only read
+	ErrBadQuestion   = errors.New("that cannot be answered")    // nothing behind the gateway could ask for such a session
 	ErrUnknownUplink = errors.New("no such uplink")             // no uplink has that name
 	ErrConflict      = errors.New("not possible at present")    // the request contradicts the daemon's state
 	ErrBadConfig     = errors.New("the configuration is wrong") // refused, the old one stays in force
@@ -21,6 +22,7 @@ var statusCodes = []struct {
 	code int
 }{
 	{ErrDenied, http.StatusForbidden},
+	{ErrBadQuestion, http.StatusBadRequest},
 	{ErrUnknownUplink, http.StatusNotFound},
 	{ErrConflict, http.StatusConflict},
 	{ErrBadConfig, http.StatusUnprocessableEntity},

@@ -26,13 +26,18 @@ func (g *Gateway) directBy(r *ruled, p *packet.Packet) (first *uplinks.Uplink, w
 	if _, why = g.listCandidates(v, r, p.Src); why != NoReason {
 		return nil, why
 	}
+	return g.first(v), NoReason
+}
+
+// first is the first candidate of the lowest tier; there is one. g.mu is held.
+func (g *Gateway) first(v *view) *uplinks.Uplink {
 	best := 0
 	for i := range g.candidates {
 		if g.candidates[i].Tier < g.candidates[best].Tier {
 			best = i
 		}
 	}
-	return v.ByID(g.candidates[best].ID), NoReason
+	return v.ByID(g.candidates[best].ID)
 }
 
 // direct sends a packet of no session as it is, where the rules say so.

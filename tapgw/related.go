@@ -182,15 +182,11 @@ func (g *Gateway) openRelated(v *view, key nat.Key, hop uint8, now nat.Tick) (na
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r := h.expected[expectation{proto: key.Proto, addr: key.Inside, remote: key.Remote, port: key.RemotePort}]
-	if r == nil {
+	r, u := g.expectedBy(v, key)
+	if u == nil {
 		return 0, nil
 	}
 	s := &r.owner.session
-	u := v.ByID(s.Uplink)
-	if u == nil || !u.Ready() || u.Generation != s.Generation || g.Avoids(u) {
-		return 0, nil
-	}
 	b := v.at(u.ID, s.Outside)
 	b.Uplink, b.Generation, b.Reason, b.Hop, b.Turned = u.ID, u.Generation, uint8(policy.ReasonRelated), hop, v.leads(key.Remote)
 	ref, err := g.table.Open(key, b, now)
@@ -200,6 +196,29 @@ func (g *Gateway) openRelated(v *view, key nat.Key, hop uint8, now nat.Tick) (na
 	h.forget(r, now)
 	h.count.opened.Add(1)
 	return ref, u
+}
+
+// expectedBy returns the related session that the inside begins with key, and the uplink of its control session, nil when that is not
+// to be used now. h.mu is held.
+func (g *Gateway) expectedBy(v *view, key nat.Key) (*related, *uplinks.Uplink) {
+	r := g.helpers.expected[expectation{proto: key.Proto, addr: key.Inside, remote: key.Remote, port: key.RemotePort}]
+	if r == nil {
+		return nil, nil
+	}
+	s := &r.owner.session
+	u := v.ByID(s.Uplink)
+	if u == nil || !u.Ready() || u.Generation != s.Generation || g.Avoids(u) {
+		return nil, nil
+	}
+	return r, u
+}
+
+// announced is the uplink that openRelated would use, nil for none.
+func (g *Gateway) announced(o *opening) *uplinks.Uplink {
+	g.helpers.mu.Lock()
+	defer g.helpers.mu.Unlock()
+	_, u := g.expectedBy(o.v, o.key)
+	return u
 }
 
 // SweepHelpers forgets the control sessions that have ended, with what they announced, and what did not come in time.

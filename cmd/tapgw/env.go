@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"tapgw/api"
@@ -34,6 +35,8 @@ type Env struct {
 	ShowConfig func(path string) ([]byte, error)
 	// Socket returns the control socket of the file at path ("" means the default), "" when that cannot be used.
 	Socket func(path string) string
+	// Resolve returns the addresses of a name.
+	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
 	// InitConfig returns a commented configuration to start from.
 	InitConfig func(ctx context.Context) ([]byte, error)
 }

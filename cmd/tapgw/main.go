@@ -36,6 +36,7 @@ func realEnv() *Env {
 		CheckConfig: checkConfig,
 		ShowConfig:  showConfig,
 		Socket:      configuredSocket,
+		Resolve:     lookup,
 		InitConfig:  initConfig,
 	}
 }

@@ -68,6 +68,7 @@ func newWorld(socket string, args ...string) *world {
 		CheckConfig: func(string) ([]string, error) { return nil, errUnexpected },
 		ShowConfig:  func(string) ([]byte, error) { return nil, errUnexpected },
 		Socket:      func(string) string { return "" },
+		Resolve:     resolveForTests,
 		InitConfig:  func(context.Context) ([]byte, error) { return nil, errUnexpected },
 	}
 	return w

@@ -26,6 +26,8 @@ type Reader interface {
 	// Sessions calls yield for every session until it returns false. A slow reader of the API may hold yield up for
 	// seconds, so no lock may be held around it.
 	Sessions(yield func(api.Session) bool)
+	// Why says what would become of a session.
+	Why(q api.Question) (api.Why, error)
 	// Config returns the configuration in force, as YAML.
 	Config() ([]byte, error)
 }

@@ -96,17 +96,25 @@ func get(s *Server, method, target string) *httptest.ResponseRecorder {
 func TestWrongRequests(t *testing.T) {
 	s := testServer(newFake(), Options{})
 	for target, code := range map[string]int{
-		"GET /v1/sessions?limit=x":       400,
-		"GET /v1/sessions?limit=-1":      400,
-		"GET /v1/sessions?inside=nobody": 400,
-		"GET /v1/sessions?colour=red":    400,
-		"GET /v1/nothing":                404,
-		"GET /":                          404,
-		"GET /metrics":                   404, // none were given
-		"POST /v1/status":                404,
-		"GET /v1/reload":                 404,
-		"POST /v1/reload":                403,
-		"POST /v1/uplinks/lte/enable":    403,
+		"GET /v1/sessions?limit=x":          400,
+		"GET /v1/sessions?limit=-1":         400,
+		"GET /v1/sessions?inside=nobody":    400,
+		"GET /v1/sessions?colour=red":       400,
+		"GET /v1/why":                       400,
+		"GET /v1/why?dst=nobody":            400,
+		"GET /v1/why?dst=1.1.1.1&port=x":    400,
+		"GET /v1/why?dst=1.1.1.1&dscp=64":   400,
+		"GET /v1/why?dst=fe80::1%25lo":      400,
+		"GET /v1/why?dst=1.1.1.1&proto=gre": 400,
+		"GET /v1/why?dst=1.1.1.1&colour=1":  400,
+		"GET /v1/why?dst=1.1.1.1&port=443&proto=udp&from=10.0.0.2&from_port=9&dscp=46": 200,
+		"GET /v1/nothing":             404,
+		"GET /":                       404,
+		"GET /metrics":                404, // none were given
+		"POST /v1/status":             404,
+		"GET /v1/reload":              404,
+		"POST /v1/reload":             403,
+		"POST /v1/uplinks/lte/enable": 403,
 	} {
 		method, path, _ := strings.Cut(target, " ")
 		w := get(s, method, path)
@@ -316,6 +324,7 @@ func TestMetricsStayLocal(t *testing.T) {
 func FuzzRequests(f *testing.F) {
 	for _, target := range []string{
 		"/v1/status", "/v1/sessions?uplink=lte&limit=2", "/v1/sessions?inside=10.0.0.1&proto=tcp", "/v1/config", "/v1/version",
+		"/v1/why?dst=1.1.1.1&port=443&proto=udp&from=10.0.0.2&from_port=9&dscp=46",
 		"/v1/uplinks/lte/disable", "/v1/usage", "/v1/uplinks/lte/usage?used_bytes=5", "/v1/uplinks/lte/usage", "/v1/uplinks/%2e%2e/enable", "/v1/uplinks//enable", "/v1/reload", "/metrics", "//", "/v1/../v1/status",
 	} {
 		f.Add(http.MethodGet, target, []byte(nil), true)

@@ -74,6 +74,7 @@ type Daemon struct {
 	used    *dataUse
 	gateway *tapgw.DualStack
 	numbers ruleNumbers // shared
+	hosts   *hosts      // shared
 	meters  tapgw.Meters
 	pumps   *pumps
 	journal *journal // shared
@@ -235,6 +236,7 @@ func (d *Daemon) openKernel() (err error) {
 	if d.kernel, err = rtnl.Open(); err != nil {
 		return err
 	}
+	d.hosts = newHosts(d.kernel)
 	d.routes = rtnl.NewReconciler(d.kernel)
 	d.shaken, err = rtnl.NewShaken()
 	return err

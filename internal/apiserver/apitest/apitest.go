@@ -16,6 +16,7 @@ import (
 type Daemon struct {
 	State api.Status // its uplinks are those that can be switched
 	Table []api.Session
+	Reply api.Why // to every question, with its endpoints
 	YAML  string
 	Err   error // of all changes, and of Config
 
@@ -33,6 +34,16 @@ func (d *Daemon) Sessions(yield func(api.Session) bool) {
 			return
 		}
 	}
+}
+
+// Why gives the reply, or Err.
+func (d *Daemon) Why(q api.Question) (api.Why, error) {
+	w := d.Reply
+	w.Proto, w.Remote = q.Proto, q.Remote
+	if q.From.Addr().IsValid() {
+		w.Inside, w.Host = q.From, false
+	}
+	return w, d.Err
 }
 
 // Config returns the text.
