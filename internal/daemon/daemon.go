@@ -23,6 +23,7 @@ import (
 	"tapgw/internal/apiserver"
 	"tapgw/internal/hostconf"
 	"tapgw/internal/metrics"
+	"tapgw/internal/owner"
 	"tapgw/internal/resolvers"
 	"tapgw/names"
 	"tapgw/nat"
@@ -56,6 +57,7 @@ type Daemon struct {
 	kernel  *rtnl.Kernel
 	watcher *rtnl.Watcher // shared
 	shaken  *rtnl.Shaken
+	owners  *owner.Finder // nil where the kernel does not tell; shared
 	routes  *rtnl.Reconciler
 	rules   *nft.Rules
 	foreign *nft.Foreign
@@ -238,6 +240,7 @@ func (d *Daemon) openKernel() (err error) {
 	}
 	d.hosts = newHosts(d.kernel)
 	d.routes = rtnl.NewReconciler(d.kernel)
+	d.openOwners()
 	d.shaken, err = rtnl.NewShaken()
 	return err
 }
@@ -351,6 +354,9 @@ func (d *Daemon) close() error {
 	}
 	if d.foreign != nil {
 		note(d.foreign.Close())
+	}
+	if d.owners != nil {
+		d.owners.Close()
 	}
 	if d.shaken != nil {
 		d.shaken.Close()

@@ -5,11 +5,12 @@ import (
 	"tapgw/policy"
 )
 
-// setPlan puts groups and rules in force, and has names learned if they depend on any.
+// setPlan puts groups and rules in force, and has names learned and owners of sockets found if they depend on any.
 func (d *Daemon) setPlan(p *policy.Plan) error {
 	if err := d.gateway.SetPlan(p); err != nil {
 		return err
 	}
+	d.wantOwners(p)
 	if p.NeedsNames() {
 		d.gateway.SetNames(d.domainBook)
 	} else {

@@ -16,8 +16,10 @@ const (
 	// a machine with more to do than it can scanLimit at most.
 	scanFiles = 1 << 15
 	scanLimit = 250 * time.Millisecond
-	// scanShare of the time at most goes into such looks.
-	scanShare = 10
+	// scanShare of the time at most goes into looks that find nothing, as for sockets of the kernel's.
+	scanShare = 4
+	// located is how long it is believed which process a socket is of: one of UDP may have sessions with many remotes.
+	located = 10 * time.Second
 	// maxRecent is how many processes are looked at first, as they had the last sockets.
 	maxRecent = 16
 	batch     = 256 // names read from a directory at once
@@ -28,16 +30,40 @@ type processes struct {
 	mu     sync.Mutex
 	recent []int     // the latest first
 	rested time.Time // no look at all of them before
+	known  map[uint32]place
 }
 
-// find returns a process that has a socket of that inode number open: one of the recent ones, of near, or of all, beginning with those
-// of the user.
+// place is which process a socket was found at.
+type place struct {
+	pid   int
+	found bool
+	at    time.Time
+}
+
+// find returns a process that has a socket of that inode number open.
 func (p *processes) find(inode, uid uint32, near []int) (pid int, ok bool) {
 	if inode == 0 {
 		return 0, false // the kernel's own
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now()
+	if at, ok := p.known[inode]; ok && now.Sub(at.at) < located {
+		return at.pid, at.found
+	}
+	resting := now.Before(p.rested)
+	if pid, ok = p.look(inode, uid, near); resting && !ok {
+		return 0, false // not known, as not all were looked at
+	}
+	if p.known == nil {
+		p.known = make(map[uint32]place)
+	}
+	keep(p.known, inode, place{pid, ok, now})
+	return pid, ok
+}
+
+// look looks for it at the recent ones, at those near, and at all, beginning with those of the user.
+func (p *processes) look(inode, uid uint32, near []int) (pid int, ok bool) {
 	s := scan{left: scanFiles, link: "socket:[" + strconv.FormatUint(uint64(inode), 10) + "]", until: time.Now().Add(scanLimit)}
 	pid, ok = s.among(slices.Concat(p.recent, near))
 	if !ok {
@@ -60,7 +86,9 @@ func (p *processes) everywhere(s *scan, uid uint32) (pid int, ok bool) {
 	if pid, ok = s.among(own); !ok {
 		pid, ok = s.among(others)
 	}
-	p.rested = time.Now().Add((scanShare - 1) * time.Since(begun))
+	if !ok {
+		p.rested = time.Now().Add((scanShare - 1) * time.Since(begun))
+	}
 	return pid, ok
 }
 
