@@ -12,8 +12,9 @@ type Usage struct {
 
 // UplinkUsage is an element of the answer to GET /v1/usage.
 type UplinkUsage struct {
-	Uplink  string `json:"uplink"` // name
-	Metered bool   `json:"metered"`
+	Uplink   string `json:"uplink"` // name
+	Metered  bool   `json:"metered"`
+	Sessions int    `json:"sessions"` // that use it now
 	Usage
 }
 

@@ -122,9 +122,9 @@ func TestMeteredUsageIsCorrected(t *testing.T) {
 	}
 }
 
-// TestFault50UsageFile and fault 51: a file that is damaged, one that cannot be written, and one of a period that is over, never keep
+// TestFault50_51_UsageFile and fault 51: a file that is damaged, one that cannot be written, and one of a period that is over, never keep
 // the gateway from working.
-func TestFault50UsageFile(t *testing.T) {
+func TestFault50_51_UsageFile(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, capped("20GB"))
 	file := filepath.Join(w.dir, "usage.json")
@@ -169,8 +169,8 @@ func TestFault50UsageFile(t *testing.T) {
 	w.connect(w.lan, "wan2")
 }
 
-// TestFault67MeteredCarriesNoBackground: a metered uplink is used only while no other works, and nothing new after that.
-func TestFault67MeteredCarriesNoBackground(t *testing.T) {
+// TestFault67_MeteredCarriesNoBackground: a metered uplink is used only while no other works, and nothing new after that.
+func TestFault67_MeteredCarriesNoBackground(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, "uplinks: [{interface: wan1}, {interface: wan2, metered: true}]\n")
 	first, second := w.Uplinks[0], w.Uplinks[1]

@@ -65,7 +65,7 @@ func (a *app) showUsage(c *cobra.Command, names []string) error {
 func (a *app) printUsage(list []api.UplinkUsage) error {
 	t := table{colour: a.colour(), columns: []column{
 		{title: "UPLINK"}, {title: "USED", right: true, keep: true}, {title: "CAP", right: true, keep: true},
-		{title: "SHARE", right: true, keep: true}, {title: "PERIOD ENDS", keep: true}, {title: "STATE"},
+		{title: "SHARE", right: true, keep: true}, {title: "PERIOD ENDS", keep: true}, {title: "SESS", right: true, keep: true}, {title: "STATE"},
 	}}
 	for _, u := range list {
 		limit, share := "-", "-"
@@ -73,7 +73,7 @@ func (a *app) printUsage(list []api.UplinkUsage) error {
 			limit, share = amount(u.CapBytes), percent(float64(u.UsedBytes)/float64(u.CapBytes))
 		}
 		t.add(cell{text: u.Uplink}, cell{text: amount(u.UsedBytes)}, cell{text: limit}, cell{text: share},
-			cell{text: a.date(u.ResetsAt)}, usageState(u))
+			cell{text: a.date(u.ResetsAt)}, cell{text: count(u.Sessions)}, usageState(u))
 	}
 	return t.print(a.Stdout)
 }

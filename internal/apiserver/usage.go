@@ -11,7 +11,7 @@ import (
 func (s *Server) usage(w http.ResponseWriter, _ *http.Request) {
 	list := []api.UplinkUsage{}
 	for _, u := range s.backend.Status().Uplinks {
-		list = append(list, api.UplinkUsage{Uplink: u.Name, Metered: u.Metered, Usage: u.Usage})
+		list = append(list, api.UplinkUsage{Uplink: u.Name, Metered: u.Metered, Sessions: u.Sessions, Usage: u.Usage})
 	}
 	writeJSON(w, list)
 }

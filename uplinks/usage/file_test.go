@@ -8,8 +8,8 @@ import (
 
 const good = `{"version":1,"uplinks":{"lte":{"billing_day":15,"boot":"3c1f","index":4,"rx_bytes":1,"tx_bytes":2,"seen":1763900000,"periods":[{"start":"2026-11-15","bytes":700}],"warned":"","allowed":"2026-11-15"}}}`
 
-// TestFault50Files: truncated, corrupt and foreign files are refused as a whole.
-func TestFault50Files(t *testing.T) {
+// TestFault50_Files: truncated, corrupt and foreign files are refused as a whole.
+func TestFault50_Files(t *testing.T) {
 	if _, err := Parse([]byte(good)); err != nil {
 		t.Fatal(err)
 	}

@@ -37,8 +37,8 @@ func restarted(t interface{ Fatal(...any) }, l *Ledger) *Ledger {
 	return back
 }
 
-// TestFault60Counters: what counters do when devices go and come, and what is counted of it.
-func TestFault60Counters(t *testing.T) {
+// TestFault60_Counters: what counters do when devices go and come, and what is counted of it.
+func TestFault60_Counters(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		next Sample
@@ -115,8 +115,8 @@ func TestNewPeriod(t *testing.T) {
 	expect(t, l, "2026-11-15 00:00:01", "lte", 3)
 }
 
-// TestFault57ClockJumps: the clock is set wrong and right again, by hours and years, in any direction.
-func TestFault57ClockJumps(t *testing.T) {
+// TestFault57_ClockJumps: the clock is set wrong and right again, by hours and years, in any direction.
+func TestFault57_ClockJumps(t *testing.T) {
 	for _, wrong := range []string{
 		"2026-11-20 11:00:00", "2026-11-20 13:00:00", "2036-11-20 12:00:00", "2016-11-20 12:00:00", "1970-01-01 00:00:10", "2026-12-03 00:00:00",
 	} {
