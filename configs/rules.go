@@ -60,7 +60,7 @@ type Stickiness string
 
 // The values of a Stickiness.
 const (
-	StickyAuto    Stickiness = "auto"    // TCP to port 443 as StickySite, all else as StickySession
+	StickyAuto    Stickiness = "auto"    // TCP and UDP to port 443 as StickySite, all else as StickySession
 	StickySession Stickiness = "session" // each session is placed anew
 	StickySite    Stickiness = "site"    // those of one host to one site
 	StickyClient  Stickiness = "client"  // all of one host

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"tapgw/api"
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
+	"tapgw/policy"
 )
 
 // portHTTPS is where the web servers of these tests listen, without encryption.
@@ -114,6 +116,11 @@ func TestMW2_Sites(t *testing.T) {
 		}
 	}
 	www := w.resolve(w.lan, "www.bank.example")
+	list, err := w.client.Sessions(t.Context(), api.Filter{Proto: "tcp"})
+	labtest.Must(t, err)
+	if !slices.ContainsFunc(list, func(s api.Session) bool { return s.Remote.Addr() == www && s.Reason == policy.ReasonSticky.String() }) {
+		t.Errorf("no session tells that it sticks: %+v", list)
+	}
 	if a, b := w.visit(w.Hosts[1].Namespace, www), w.visit(w.Hosts[1].Namespace, netip.MustParseAddr("198.18.4.99")); a == b {
 		t.Errorf("another client's sites all by %s", a)
 	}
@@ -181,5 +188,60 @@ func TestMW2_Flood(t *testing.T) {
 	t.Logf("%d KiB more", (after-before)>>10)
 	if after > before+24<<20 {
 		t.Errorf("the daemon has grown from %d to %d bytes", before, after)
+	}
+}
+
+// TestMW2_ByRule: what sticks is as rules say.
+func TestMW2_ByRule(t *testing.T) {
+	t.Parallel()
+	w := browse(t, lab.Options{}, inTurn+`
+rules:
+  - {name: all-of-a-client, to: [192.0.2.0/25, 198.18.4.0/25], use: all, stickiness: client}
+  - {name: nothing, to: [192.0.2.128/25], use: all, stickiness: session}
+`)
+	w.stays(w.lan, netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("198.18.4.10"))
+	free := netip.MustParseAddr("192.0.2.200")
+	if a, b := w.visit(w.lan, free), w.visit(w.lan, free); a == b { // in turn
+		t.Errorf("twice by %s", a)
+	}
+}
+
+// TestRulesByDomain: a rule finds the sessions with a domain and all below it by what the client, or the host itself, has asked a
+// server of names; others, and its neighbours by address, go their own way.
+func TestRulesByDomain(t *testing.T) {
+	t.Parallel()
+	w := browse(t, lab.Options{LANHosts: 2}, preferFirst+`
+groups: {second: {uplinks: [wan2], when_down: refuse}}
+rules:
+  - {name: video, domains: [video.example], use: second}
+`)
+	for _, from := range []*lab.Namespace{w.lan, w.Gateway} {
+		for name, want := range map[string]string{
+			"video.example": "wan2", "cdn.video.example": "wan2", "img.bank.example": "wan1", "shop.example": "wan1",
+		} {
+			if got := w.visit(from, w.resolve(from, name)); got != want {
+				t.Errorf("%s by %s, not %s", name, got, want)
+			}
+		}
+	}
+	video := w.resolve(w.lan, "video.example")
+	if got := w.visit(w.Hosts[1].Namespace, video); got != "wan2" {
+		t.Errorf("who has not asked himself goes by %s", got)
+	}
+	list, err := w.client.Sessions(t.Context(), api.Filter{Proto: "tcp"})
+	labtest.Must(t, err)
+	if !slices.ContainsFunc(list, func(s api.Session) bool { return s.Remote.Addr() == video && s.Rule == "video" }) {
+		t.Errorf("no session tells of the rule: %+v", list)
+	}
+	w.use(preferFirst + `
+groups: {second: {uplinks: [wan2], when_down: refuse}}
+rules:
+  - {name: other, domains: [shop.example], use: second}
+`)
+	if got := w.visit(w.lan, video); got != "wan1" {
+		t.Errorf("after the reload by %s", got)
+	}
+	if got := w.visit(w.lan, w.resolve(w.lan, "shop.example")); got != "wan2" {
+		t.Errorf("after the reload the shop by %s", got)
 	}
 }
