@@ -174,19 +174,35 @@ const (
 	haste         = 100 * time.Millisecond // between rounds when an answer is late
 )
 
-// most is how many targets the family has that has more.
-func (p *Probe) most() int {
-	v6 := 0
+// of are the targets that are asked over a family.
+func (p *Probe) of(ipv6 bool) (list []Target) {
 	for _, t := range p.Targets {
-		if t.Addr.Is6() {
-			v6++
+		if t.serves(ipv6) {
+			list = append(list, t)
 		}
 	}
-	return max(v6, len(p.Targets)-v6)
+	return list
+}
+
+// most is how many targets the family has that has more.
+func (p *Probe) most() int { return max(len(p.of(false)), len(p.of(true))) }
+
+// checkGateways warns of a family that is judged by its gateways alone.
+func (l *loader) checkGateways() {
+	for _, ipv6 := range []bool{false, true} {
+		list := l.config.Probe.of(ipv6)
+		far := func(t Target) bool { return t.Method != ARP && t.Method != ND }
+		if len(list) > 0 && !slices.ContainsFunc(list, far) {
+			l.warn("probe.targets", "add one as icmp://1.1.1.1 or icmp://2620:fe::fe", "%s alone may answer while nothing behind the gateway does", list[0])
+		}
+	}
 }
 
 func (l *loader) checkProbe() {
 	p := l.config.Probe
+	if l.sound("probe.targets") {
+		l.checkGateways()
+	}
 	if n := p.most(); l.sound("probe.quorum", "probe.targets") && n > 0 && p.Quorum > n {
 		l.refuse("probe.quorum", fmt.Sprintf("use 1 to %d", n), "%d of %d targets can never answer", p.Quorum, n)
 	}

@@ -185,22 +185,36 @@ type Probe struct {
 	Timeout  time.Duration // of one probe
 	Targets  []Target
 	Quorum   int // targets that must answer for a round to succeed
+	Degraded Degraded
 	Fall     int // failed rounds of all targets in a row until an uplink is down
 	Rise     int // good rounds in a row until it is up
+}
+
+// Degraded says from when an uplink is spared; 0 is never.
+type Degraded struct {
+	Loss    float64       // 0–1 of the probes
+	Latency time.Duration // of their answers
 }
 
 // The methods of a Target.
 const (
 	ICMP = "icmp" // echo request
 	TCP  = "tcp"  // connect
+	DNS  = "dns"  // ask for the address of a name
+	HTTP = "http" // fetch a page
 	ARP  = "arp"  // of the uplink's gateway
+	ND   = "nd"   // the same of IPv6
 )
 
 // Target is one thing to probe through every uplink.
 type Target struct {
-	Method string     // ICMP, TCP or ARP
-	Addr   netip.Addr // invalid for ARP, which asks for each uplink's gateway
-	Port   uint16     // TCP only
+	Method string     // one of the above
+	Addr   netip.Addr // invalid for ARP and ND, which ask for each uplink's gateway, and for HTTP where there is a Name
+	Port   uint16     // of TCP, DNS and HTTP
+	Name   string     // that DNS asks for, or host of HTTP
+	Answer netip.Addr // that DNS must give; invalid for any of the Internet
+	Path   string     // of HTTP
+	Expect string     // of HTTP: the status, or what the page contains
 }
 
 // API configures the control socket.
@@ -236,15 +250,27 @@ func Default() Config {
 				{Method: ICMP, Addr: netip.MustParseAddr("1.1.1.1")},
 				{Method: ICMP, Addr: netip.MustParseAddr("8.8.8.8")},
 				{Method: TCP, Addr: netip.MustParseAddr("9.9.9.9"), Port: 443},
+				dnsTarget("1.1.1.1", "one.one.one.one"),
+				dnsTarget("8.8.8.8", "dns.google"),
 				{Method: ICMP, Addr: netip.MustParseAddr("2606:4700:4700::1111")},
 				{Method: ICMP, Addr: netip.MustParseAddr("2001:4860:4860::8888")},
 				{Method: TCP, Addr: netip.MustParseAddr("2620:fe::fe"), Port: 443},
+				dnsTarget("2606:4700:4700::1111", "one.one.one.one"),
+				dnsTarget("2001:4860:4860::8888", "dns.google"),
+				{Method: HTTP, Name: "cp.cloudflare.com", Port: portHTTP, Path: "/generate_204", Expect: noContent},
 			},
-			Quorum: 1, Fall: 4, Rise: 2,
+			Degraded: Degraded{Loss: 0.2, Latency: time.Second},
+			Quorum:   1, Fall: 4, Rise: 2,
 		},
 		API:     API{Socket: "/run/tapgw/tapgw.sock"},
 		Helpers: defaultHelpers(),
 	}
+}
+
+// dnsTarget asks a public resolver for its own name, whose address never changes.
+func dnsTarget(addr, name string) Target {
+	a := netip.MustParseAddr(addr)
+	return Target{Method: DNS, Addr: a, Port: portDNS, Name: name, Answer: a}
 }
 
 // lastAddr is the broadcast address of an IPv4 prefix.

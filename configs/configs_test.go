@@ -158,7 +158,7 @@ func TestEnvironmentReachesEveryKey(t *testing.T) {
 	values := map[string]string{
 		"tap.name": "tap9", "tap.address": "10.9.9.1/24", "tap.ipv6": "false",
 		"nat.max_sessions": "100", "nat.max_sessions_ipv6": "4096", "nat.ports": "20000-29999,31000",
-		"policy.scheduler": "weighted", "policy.stickiness": "site", "policy.on_uplink_down": "keep", "probe.targets": "8.8.4.4", "probe.quorum": "1", "probe.fall": "1", "probe.rise": "7",
+		"policy.scheduler": "weighted", "policy.stickiness": "site", "policy.on_uplink_down": "keep", "probe.targets": "8.8.4.4", "probe.degraded.loss": "30%", "probe.quorum": "1", "probe.fall": "1", "probe.rise": "7",
 		"nat.filtering.udp": "address_dependent", "nat.filtering.tcp": "endpoint_independent",
 		"datapath.mode": "userspace", "datapath.lan_shortcut": "off",
 		"api.socket": "/tmp/s", "api.metrics": "127.0.0.1:1", "nat.clamp_mss": "false", "nat.adopt_tcp": "true",

@@ -128,6 +128,8 @@ var configFields = slices.Concat([]field[Config]{
 	duration("probe.interval", func(c *Config) *time.Duration { return &c.Probe.Interval }, 50*time.Millisecond, time.Hour),
 	duration("probe.timeout", func(c *Config) *time.Duration { return &c.Probe.Timeout }, 10*time.Millisecond, time.Minute),
 	list("probe.targets", "", func(c *Config) *[]Target { return &c.Probe.Targets }, parseTarget, Target.String),
+	scalar("probe.degraded.loss", func(c *Config) *float64 { return &c.Probe.Degraded.Loss }, parsePercent, formatPercent),
+	scalar("probe.degraded.latency", func(c *Config) *time.Duration { return &c.Probe.Degraded.Latency }, parseLatency, formatLatency),
 	scalar("probe.quorum", func(c *Config) *int { return &c.Probe.Quorum }, within(1, maxTargets), strconv.Itoa),
 	scalar("probe.fall", func(c *Config) *int { return &c.Probe.Fall }, within(1, 100), strconv.Itoa),
 	scalar("probe.rise", func(c *Config) *int { return &c.Probe.Rise }, within(1, 100), strconv.Itoa),

@@ -92,7 +92,7 @@ func TestEnvironmentMessages(t *testing.T) {
 	}})
 	want := strings.Join([]string{
 		`TAPGW_NAT_MAX_SESSIONS: nat.max_sessions: "lots" is not a whole number; write a plain number like 64`,
-		`TAPGW_PROBE_TARGETS: probe.targets: "ping://" is no way to probe; use icmp://1.1.1.1, tcp://9.9.9.9:443 or arp://gateway`,
+		`TAPGW_PROBE_TARGETS: probe.targets: "ping://" is no way to probe; use icmp://1.1.1.1, tcp://9.9.9.9:443, dns://1.1.1.1/example.org, http://example.org/generate_204, arp://gateway or nd://gateway`,
 		`TAPGW_UPLINKS: uplinks cannot be given by the environment; write them into the file`,
 		`TAPGW_UPLINKS_0_NAME: uplinks cannot be given by the environment; write them into the file`,
 	}, "\n")

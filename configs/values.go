@@ -166,27 +166,6 @@ func formatAddr(a netip.Addr) string {
 	return a.String()
 }
 
-// parseTarget reads icmp://A, tcp://A:PORT, arp://gateway or a bare address.
-func parseTarget(s string) (Target, error) {
-	method, rest, found := strings.Cut(s, "://")
-	if !found {
-		method, rest = ICMP, s
-	}
-	switch method {
-	case ICMP:
-		a, _, err := parseBracketed(rest)
-		return Target{Method: ICMP, Addr: a}, err
-	case TCP:
-		return parseTCPTarget(rest)
-	case ARP:
-		if rest == "gateway" {
-			return Target{Method: ARP}, nil
-		}
-		return Target{}, faultf("write arp://gateway", "%s: ARP reaches only the uplink's own gateway", quote(s))
-	}
-	return Target{}, faultf("use icmp://1.1.1.1, tcp://9.9.9.9:443 or arp://gateway", "%s is no way to probe", quote(method+"://"))
-}
-
 // parseBracketed reads a host's address, which stands in brackets only if it is one of IPv6.
 func parseBracketed(s string) (a netip.Addr, bracketed bool, err error) {
 	inner, opened := strings.CutPrefix(s, "[")
@@ -196,25 +175,6 @@ func parseBracketed(s string) (a netip.Addr, bracketed bool, err error) {
 		err = faultf("write for example 1.1.1.1 or [2620:fe::fe]", "%s is no address", quote(s))
 	}
 	return a, opened, err
-}
-
-func parseTCPTarget(s string) (Target, error) {
-	host, port := s, ""
-	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
-		host, port = s[:i], s[i+1:]
-	}
-	a, bracketed, err := parseBracketed(host)
-	if err != nil {
-		return Target{}, err
-	}
-	if a.Is6() && !bracketed {
-		return Target{}, faultf("write for example tcp://[2620:fe::fe]:443", "%s does not say which part is the port", quote(s))
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return Target{}, faultf("write for example tcp://9.9.9.9:443", "%s is not a port", quote(port))
-	}
-	return Target{Method: TCP, Addr: a, Port: uint16(n)}, nil
 }
 
 // parseHost reads the address of a remote host, of either family.
@@ -227,15 +187,4 @@ func parseHost(s string) (netip.Addr, error) {
 		return a, faultf("use the address of a host", "%s cannot be one on the Internet", a)
 	}
 	return a, nil
-}
-
-// String is the target as the file has it.
-func (t Target) String() string {
-	switch t.Method {
-	case TCP:
-		return "tcp://" + netip.AddrPortFrom(t.Addr, t.Port).String()
-	case ARP:
-		return "arp://gateway"
-	}
-	return "icmp://" + t.Addr.String()
 }

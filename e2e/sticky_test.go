@@ -50,7 +50,7 @@ func browse(t testing.TB, o lab.Options, config string) web {
 	for _, p := range []string{"192.0.2.1/24", "198.18.4.1/24"} {
 		labtest.Must(t, w.AddServers(netip.MustParsePrefix(p)))
 	}
-	names, err := lab.StartNames(w.Internet, manySites)
+	names, err := lab.StartNames(w.Internet, lab.ServerAddrs[0], manySites)
 	labtest.Must(t, err)
 	t.Cleanup(func() { names.Close() })
 	servers, err := lab.StartHTTP(w.Internet, portHTTPS, lab.NewHandler())

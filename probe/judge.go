@@ -51,7 +51,14 @@ type Judge struct {
 	needed    int       // that must fail
 	slack     int       // how often the time of a round was doubled, because the process ran too late to judge one
 	calm      uint16    // bit per target: asked while all is well
-	censusAt  time.Time // when all targets are due
+	everybody uint16    // asked else
+	censusAt  time.Time // when they are due
+	contentAt time.Time // when those of content are due
+
+	leak, clean float64 // how sure it is that loss is above its threshold, and below half of it
+	lossy       bool
+	tardy       int // answers in a row, negative when fast, that took longer than Latency
+	slow        bool
 }
 
 type round struct {
@@ -76,7 +83,9 @@ func NewJudge(plan Plan, load func() Load) *Judge {
 	if load == nil {
 		load = func() Load { return Load{} }
 	}
-	return &Judge{plan: plan, load: load, targets: make([]memory, len(plan.Targets)), reason: "not probed yet"}
+	return &Judge{
+		plan: plan, load: load, targets: make([]memory, len(plan.Targets)), everybody: plan.everybody(), reason: "not probed yet",
+	}
 }
 
 // Begin opens a round and returns its number and the targets to ask, a bit for each. A round that is still open after a whole
@@ -128,21 +137,21 @@ func (j *Judge) Reply(now time.Time, number uint64, target int, rtt time.Duratio
 			r.answered |= 1 << target
 		}
 		j.targets[target].measure(rtt)
+		j.compare(target, r)
+		if j.known && !j.usable && number < j.fell {
+			j.good = max(j.good, j.plan.Rise-1) // it was slow, not dead
+		}
 	}
-	decided := false
-	j.settle(func(r *round) bool {
-		alive := j.alive(r)
-		decided = decided || alive
-		return alive
-	})
-	if !decided {
+	return j.decide(now)
+}
+
+// decide ends the open rounds that are good, and reports whether there are any.
+func (j *Judge) decide(now time.Time) bool {
+	if !j.settle(func(r *round) bool { return j.alive(now, r) }) {
 		return false
 	}
-	if j.known && !j.usable && number < j.fell && j.round(number) != nil {
-		j.good = max(j.good, j.plan.Rise-1) // it was slow, not dead
-	}
 	j.lastGood = now
-	j.countGood() // once, however many rounds one reply has ended, or Rise would mean nothing on slow links
+	j.countGood(now) // once, however many rounds one reply has ended, or Rise would mean nothing on slow links
 	return true
 }
 
@@ -152,6 +161,11 @@ func (j *Judge) Fail(now time.Time, number uint64, target int, err error) bool {
 	r := j.round(number)
 	if r == nil {
 		return false
+	}
+	j.targets[target].fail(err)
+	j.confirm(now, target)
+	if j.decide(now) {
+		return true // nothing else was waited for
 	}
 	if r.errs == nil {
 		r.errs = make([]error, len(j.plan.Targets))
@@ -197,6 +211,9 @@ func (j *Judge) Expire(now time.Time) bool {
 		j.hurried = min(j.hurried, j.bad)
 		return false
 	}
+	if j.decide(now) {
+		return true
+	}
 	var failed *round
 	j.settle(func(r *round) bool {
 		over := !now.Before(r.over())
@@ -220,7 +237,12 @@ func (j *Judge) late(now time.Time) bool {
 
 // Verdict is the judgement as of the latest round.
 func (j *Judge) Verdict() Verdict {
-	return Verdict{Known: j.known, Usable: j.usable, RTT: j.rtt(), Loss: j.loss(), Reason: j.reason, Good: j.lastGood}
+	v := Verdict{Known: j.known, Usable: j.usable, RTT: j.rtt(), Loss: j.loss(), Reason: j.reason, Good: j.lastGood}
+	if v.Usable {
+		v.Portal, v.Reason = j.portal(), j.flaw()
+		v.Degraded = v.Reason != ""
+	}
+	return v
 }
 
 func (r *round) over() time.Time { return r.start.Add(r.wait) }
@@ -247,7 +269,11 @@ func (j *Judge) settle(done func(*round) bool) bool {
 }
 
 // alive reports whether enough targets were heard since the round began, one of them behind the gateway where any is.
-func (j *Judge) alive(r *round) bool {
+// Before an uplink is called usable it is waited for what its content is.
+func (j *Judge) alive(now time.Time, r *round) bool {
+	if !j.usable && j.awaited(now) {
+		return false
+	}
 	n, far, anyFar := 0, false, false
 	for i, t := range j.plan.Targets {
 		heard := !j.targets[i].heard.IsZero() && !j.targets[i].heard.Before(r.start)
@@ -259,7 +285,7 @@ func (j *Judge) alive(r *round) bool {
 	return n >= j.plan.Quorum && (far || !anyFar)
 }
 
-func (j *Judge) countGood() {
+func (j *Judge) countGood(now time.Time) {
 	j.good, j.bad = j.good+1, 0
 	switch {
 	case j.usable:
@@ -267,6 +293,7 @@ func (j *Judge) countGood() {
 	case !j.wasUsable || j.good >= j.plan.Rise: // the very first good round suffices
 		j.rise()
 	default:
+		j.contentAt = now
 		j.reason = fmt.Sprintf("answers again (%d of %d rounds)", j.good, j.plan.Rise)
 	}
 }
@@ -278,6 +305,7 @@ func (j *Judge) rise() {
 	for i := range j.targets {
 		j.targets[i].lost, j.targets[i].counted, j.targets[i].missed = 0, 0, 0
 	}
+	j.leak, j.clean, j.lossy, j.tardy, j.slow = 0, 0, false, 0, false
 	j.trust()
 }
 

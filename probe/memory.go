@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"math/bits"
 	"slices"
 	"time"
@@ -14,7 +15,7 @@ const (
 	// fates are how many probes of a target loss is computed from.
 	fates = 64
 	// deaf is a target that has not answered so many probes in a row.
-	deaf = 3
+	deaf = 5
 )
 
 // memory is what is known of a target.
@@ -26,15 +27,32 @@ type memory struct {
 	lost    uint64        // bit per probe, the latest lowest
 	counted int           // valid bits of lost
 	missed  int           // probes in a row
+
+	pending time.Time   // the latest probe, zero when that has ended
+	wrong   *WrongError // the latest answer was
+	wrongs  int         // in a row
 }
 
 func (m *memory) ask(now time.Time) {
 	if m.waits.IsZero() {
 		m.waits = now
 	}
+	m.pending = now
 }
 
-func (m *memory) hear(now time.Time) { m.heard, m.waits = now, time.Time{} }
+// hear takes an answer that is right.
+func (m *memory) hear(now time.Time) {
+	m.heard, m.waits, m.pending, m.missed = now, time.Time{}, time.Time{}, 0
+	m.wrong, m.wrongs = nil, 0
+}
+
+// fail takes an answer that is none, or wrong.
+func (m *memory) fail(err error) {
+	m.pending = time.Time{}
+	if wrong := (*WrongError)(nil); errors.As(err, &wrong) {
+		m.wrong, m.wrongs = wrong, m.wrongs+1
+	}
+}
 
 // measure takes a round-trip time, as TCP does (RFC 6298 §2).
 func (m *memory) measure(rtt time.Duration) {
@@ -89,28 +107,44 @@ func (j *Judge) tally(now time.Time) {
 		}
 		for set := r.asked; set != 0; set &= set - 1 {
 			i := bits.TrailingZeros16(set)
-			j.targets[i].count(r.answered&(1<<i) == 0)
+			lost := r.answered&(1<<i) == 0
+			j.targets[i].count(lost)
+			if j.calm&(1<<i) != 0 {
+				j.weigh(lost)
+			}
+			if lost {
+				j.confirm(now, i)
+			}
 		}
 	}
 }
 
 // choose returns the targets of a round that begins: everybody, also now and then while all is well, else as many of those that
-// answer as must, with preference for those that cost and take the least.
+// answer as must, with preference for those that cost and take the least. Content costs more, and is asked for less often.
 func (j *Judge) choose(now time.Time, all bool) (mask uint16) {
-	due := j.plan.Checks > 0 && !now.Before(j.censusAt)
-	if due || all {
-		j.censusAt = now.Add(j.plan.Checks)
-		return 1<<len(j.targets) - 1
+	switch census := j.plan.Checks > 0 && !now.Before(j.censusAt); {
+	case all || census:
+		mask, j.censusAt = j.everybody, now.Add(j.plan.Checks)
+	default:
+		mask = j.few(now)
+		j.calm = mask
 	}
-	order := make([]int, len(j.targets))
-	for i := range order {
-		order[i] = i
+	if content := ^j.everybody & (1<<len(j.targets) - 1); content != 0 && !now.Before(j.contentAt) {
+		mask, j.contentAt = mask|content, now.Add(j.plan.content(j.portal() != ""))
+	}
+	return mask
+}
+
+// few are as many targets as must answer.
+func (j *Judge) few(now time.Time) (mask uint16) {
+	var order []int
+	for set := j.everybody; set != 0; set &= set - 1 {
+		order = append(order, bits.TrailingZeros16(set))
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return j.rank(now, a).compare(j.rank(now, b)) })
 	for _, i := range order[:j.plan.Quorum] {
 		mask |= 1 << i
 	}
-	j.calm = mask
 	return mask
 }
 
@@ -189,21 +223,19 @@ func (j *Judge) rtt() (shortest time.Duration) {
 	return shortest
 }
 
-// loss is that of the target which answers best of those asked often: another one may be dead or limit its answers, the path is
-// no better than the best.
+// loss is that of the target which answers best of those asked while all is well: another one may be dead or limit its answers,
+// the path is no better than the best.
 func (j *Judge) loss() float64 {
-	most := 0
-	for i := range j.targets {
-		most = max(most, j.targets[i].counted)
-	}
-	if most == 0 {
-		return 0
-	}
 	least := 1.0
 	for i := range j.targets {
-		if m := &j.targets[i]; 2*m.counted >= most {
+		if m := &j.targets[i]; m.counted > 0 && (j.calm == 0 || j.calm&(1<<i) != 0) {
 			least = min(least, m.loss())
+		} else if j.calm&(1<<i) != 0 {
+			return 0 // nothing is known of it
 		}
+	}
+	if j.begun == 0 {
+		return 0
 	}
 	return least
 }

@@ -40,36 +40,51 @@ type Plan struct {
 	Quorum   int // how many targets must be heard for a round to be good
 	Fall     int // consecutive failed rounds of all targets that make an uplink unusable
 	Rise     int // consecutive good rounds that make it usable again
+
+	Loss    float64       // 0–1 of the probes, from which an uplink is degraded until it is half as much; 0 for never
+	Latency time.Duration // of answers, the same until it is a quarter less
 }
 
 // DefaultChecks finds out soon enough that a kind of traffic alone does not pass, and costs next to nothing.
-const DefaultChecks = 15 * time.Second
+const DefaultChecks = 20 * time.Second
+
+// What makes an uplink degraded by default. A satellite in a high orbit is faster.
+const (
+	DefaultLoss    = 0.2
+	DefaultLatency = time.Second
+)
 
 // DefaultPlan asks two resolvers of different operators by ICMP and a third one by TCP, so that neither a dead target nor a
-// provider that drops ICMP takes the uplink down. The gateway is not among them: it may answer while nothing behind it does.
+// provider that drops ICMP takes the uplink down; for names that everybody knows, and for content. The gateway is not among
+// them: it may answer while nothing behind it does.
 func DefaultPlan() Plan {
+	one, other := netip.AddrFrom4([4]byte{1, 1, 1, 1}), netip.AddrFrom4([4]byte{8, 8, 8, 8})
 	return Plan{
 		Interval: 700 * time.Millisecond,
 		Timeout:  time.Second,
 		Checks:   DefaultChecks,
 		Targets: []Target{
-			{Kind: ICMP, Addr: netip.AddrFrom4([4]byte{1, 1, 1, 1})},
-			{Kind: ICMP, Addr: netip.AddrFrom4([4]byte{8, 8, 8, 8})},
+			{Kind: ICMP, Addr: one},
+			{Kind: ICMP, Addr: other},
 			{Kind: TCP, Addr: netip.AddrFrom4([4]byte{9, 9, 9, 9}), Port: 443},
+			{Kind: DNS, Addr: one, Port: 53, Name: "one.one.one.one", Answer: one},
+			{Kind: DNS, Addr: other, Port: 53, Name: "dns.google", Answer: other},
+			{Kind: HTTP, Name: "cp.cloudflare.com", Port: 80, Path: "/generate_204", Expect: NoContent},
 		},
 		Quorum: 1,
 		Fall:   4,
 		Rise:   2,
+		Loss:   DefaultLoss, Latency: DefaultLatency,
 	}
 }
 
-// Of returns the plan with the targets of one family alone; the gateway that ARP asks for is one of IPv4. It needs no more
-// answers than there are targets.
+// Of returns the plan with the targets of one family alone; a host that has a name is of both. It needs no more answers than there
+// are targets.
 func (p Plan) Of(ipv6 bool) Plan {
 	all := p.Targets
 	p.Targets = nil
 	for _, t := range all {
-		if t.Addr.Is6() == ipv6 {
+		if t.serves(ipv6) {
 			p.Targets = append(p.Targets, t)
 		}
 	}
@@ -97,6 +112,8 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("%w: fall %d is not between 1 and %d", ErrPlan, p.Fall, MaxRounds)
 	case p.Rise < 1 || p.Rise > MaxRounds:
 		return fmt.Errorf("%w: rise %d is not between 1 and %d", ErrPlan, p.Rise, MaxRounds)
+	case p.Loss < 0 || p.Loss >= 1:
+		return fmt.Errorf("%w: loss %v is not between 0 and 1", ErrPlan, p.Loss)
 	}
 	return p.validateTargets()
 }
@@ -126,7 +143,7 @@ type Link struct {
 	Name       string
 	Index      int        // of the interface
 	Source     netip.Addr // own address that probes carry, of the targets' family
-	Gateway    netip.Addr // invalid on point-to-point links
+	Gateway    netip.Addr // of the same family, invalid on point-to-point links
 	HeaderLess bool       // frames start with the IP header, so there is no ARP
 }
 
@@ -138,10 +155,13 @@ type Prober interface {
 
 // Verdict is what is known of an uplink.
 type Verdict struct {
-	Known  bool          // false until the first good round or Fall failed ones
-	Usable bool          // packets come back
-	RTT    time.Duration // smoothed, of the fastest target; 0 until one answered
-	Loss   float64       // 0–1, share of probes unanswered within Timeout by the target that answers best
-	Reason string        // why not Usable, one clause for people; empty when usable
-	Good   time.Time     // when the last good round ended, zero before the first
+	Known  bool // false until the first good round or Fall failed ones
+	Usable bool // packets come back
+
+	Degraded bool          // usable, but a better one is preferred
+	Portal   string        // usable, but this URL comes instead of what was asked for: somebody must sign in there
+	RTT      time.Duration // smoothed, of the fastest target; 0 until one answered
+	Loss     float64       // 0–1, share of probes unanswered within Timeout by the target that answers best
+	Reason   string        // why not Usable, or Degraded, one clause for people; else empty
+	Good     time.Time     // when the last good round ended, zero before the first
 }

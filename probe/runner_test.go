@@ -146,7 +146,7 @@ func TestErrorsAreFasterThanSilence(t *testing.T) {
 func TestFault05_RandomLoss(t *testing.T) {
 	for _, oneWay := range []float64{0.05, 0.2} {
 		both := 1 - (1-oneWay)*(1-oneWay)
-		var down, reports, loss = 0, 0, 0.0
+		var down, degraded, reports, loss = 0, 0, 0, 0.0
 		for seed := range uint64(10) {
 			synctest.Test(t, func(t *testing.T) {
 				var mu sync.Mutex
@@ -162,6 +162,9 @@ func TestFault05_RandomLoss(t *testing.T) {
 					if v.Known && !v.Usable {
 						down++
 					}
+					if v.Degraded {
+						degraded++
+					}
 				})
 				time.Sleep(30 * time.Minute)
 				stop()
@@ -171,6 +174,9 @@ func TestFault05_RandomLoss(t *testing.T) {
 		t.Logf("loss %.3f, measured %.3f", both, mean)
 		if down > 0 || reports < 10*2000 {
 			t.Errorf("%d reports, %d of them down", reports, down)
+		}
+		if few := oneWay < 0.1; few && degraded > 0 || !few && degraded < reports/2 {
+			t.Errorf("%d of %d reports degraded", degraded, reports)
 		}
 		if mean < both-0.05 || mean > both+0.05 {
 			t.Errorf("mean loss %v of %v", mean, both)
@@ -239,7 +245,7 @@ func TestSuspect(t *testing.T) {
 		before := w.probes.Load()
 		r.Suspect()
 		synctest.Wait()
-		if n := w.probes.Load() - before; n != int64(len(plan.Targets)) {
+		if n := w.probes.Load() - before; n != int64(len(plan.Targets)-1) { // no content
 			t.Errorf("%d probes right after Suspect", n)
 		}
 		for range 1000 { // a storm for a minute

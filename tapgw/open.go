@@ -159,11 +159,13 @@ func (g *Gateway) passOver(id uint8) {
 	g.candidates = slices.DeleteFunc(g.candidates, func(c policy.Candidate) bool { return c.ID == id })
 }
 
-// preferences say which uplinks may carry a new session, each only when those before find none: the usable ones; those not
-// judged yet; those whose probes fail but never succeeded either, since the probes alone may be what is filtered.
+// preferences say which uplinks may carry a new session, each only when those before find none: those in order; those degraded;
+// those not judged yet; those where somebody must sign in, as that has to pass; those whose probes fail but never succeeded either, since the probes alone may be what is filtered.
 var preferences = [...]func(*uplinks.Uplink) bool{
-	func(u *uplinks.Uplink) bool { return u.State.Usable() },
+	func(u *uplinks.Uplink) bool { return u.State == uplinks.Up },
+	func(u *uplinks.Uplink) bool { return u.State == uplinks.Degraded },
 	func(u *uplinks.Uplink) bool { return u.State == uplinks.Probing },
+	func(u *uplinks.Uplink) bool { return u.State == uplinks.Portal },
 	func(u *uplinks.Uplink) bool { return u.State == uplinks.Down && u.Unproven },
 }
 
@@ -203,7 +205,7 @@ func (g *Gateway) addCandidate(v *view, u *uplinks.Uplink, tier int) {
 		Sessions: g.cfg.Sessions(u.ID),
 		Capacity: v.capacity[u.ID],
 		Load:     g.meters[u.ID].Load(),
-		Rate:     g.meters[u.ID].Expect(g.cfg.Connections(u.ID)),
+		Rate:     g.meters[u.ID].Expect(g.cfg.Connections(u.ID)) * (1 - u.Health.Loss), // what is lost is sent again
 		Latency:  u.Health.RTT,
 	})
 }

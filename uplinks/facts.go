@@ -97,6 +97,10 @@ type Counters struct {
 type Health struct {
 	Known  bool // at least one round has finished
 	Usable bool
+	// Degraded: usable, but a better one is preferred.
+	Degraded bool
+	// Portal is the page at which somebody must sign in before the uplink can be used, "" for none.
+	Portal string
 	RTT    time.Duration
 	Loss   float64 // 0–1
 	Reason string  // one clause for people, empty when all is well

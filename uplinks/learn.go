@@ -18,6 +18,8 @@ const (
 	leastQueue   = 15 * time.Millisecond // more of a round trip, and half as much again, is what only a queue adds
 	routeChange  = 1.0 / 512             // part of a longer round trip that becomes the usual one with each reading
 	confidence   = time.Hour             // time constant of what is left of it
+	fullFor      = 2 * time.Second       // after a queue was seen
+	leastAnswers = 16_000                // bits per second that come in; probes alone are less
 	steadiness   = 0.5                   // of the highest rate of a full uplink is the lowest one: chatter comes and goes
 	leastProof   = 256_000               // bits per second; less says nothing, however steady
 	fading       = 15 * time.Minute      // time constant with which what was learned goes back to what is assumed
@@ -32,6 +34,7 @@ type Learner struct {
 	usual    time.Duration // round trip
 	full     int           // readings in a row that queued
 	provedAt time.Time
+	received float64 // bits per second, at the latest reading
 }
 
 // direction is one of an uplink.
@@ -57,7 +60,8 @@ func (l *Learner) Observe(now time.Time, c Counters, p Path) {
 	if elapsed < minInterval {
 		return
 	}
-	l.down.see(float64(c.RxBytes-l.last.RxBytes) * 8 / elapsed.Seconds())
+	l.received = float64(c.RxBytes-l.last.RxBytes) * 8 / elapsed.Seconds()
+	l.down.see(l.received)
 	l.up.see(float64(c.TxBytes-l.last.TxBytes) * 8 / elapsed.Seconds())
 	l.last, l.lastAt = c, now
 	switch d := l.fuller(); {
@@ -68,6 +72,14 @@ func (l *Learner) Observe(now time.Time, c Counters, p Path) {
 		l.down.fade(elapsed)
 		l.up.fade(elapsed)
 	}
+}
+
+// Receives reports whether sessions were answered at the latest reading, be it with acknowledgements alone.
+func (l *Learner) Receives() bool { return l.received >= leastAnswers }
+
+// Full reports whether the uplink was full just now: what waits or is lost there then is for what it carries.
+func (l *Learner) Full(now time.Time) bool {
+	return !l.provedAt.IsZero() && now.Sub(l.provedAt) < fullFor
 }
 
 // Estimate is what is known now.

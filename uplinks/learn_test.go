@@ -117,3 +117,30 @@ func TestLongerRouteIsNoQueue(t *testing.T) {
 		t.Errorf("%d readings queue", l.full)
 	}
 }
+
+func TestLearnerTellsWhatProbesMustKnow(t *testing.T) {
+	l, now, c := NewLearner(Capacity{Up: 1e9, Down: 1e9}), time.Unix(1, 0), Counters{}
+	step := func(bits uint64, rtt time.Duration) {
+		now, c.RxBytes = now.Add(250*time.Millisecond), c.RxBytes+bits/4/8
+		l.Observe(now, c, Path{Known: true, RTT: rtt})
+	}
+	for range 20 {
+		step(1000, 10*time.Millisecond)
+	}
+	if l.Receives() || l.Full(now) {
+		t.Error("an idle uplink carries something")
+	}
+	for range 2 * fullReadings {
+		step(20_000_000, 300*time.Millisecond)
+	}
+	if !l.Receives() || !l.Full(now) {
+		t.Error("a full uplink carries nothing")
+	}
+	step(0, 300*time.Millisecond)
+	if l.Receives() {
+		t.Error("a dead uplink answers")
+	}
+	if now = now.Add(fullFor); l.Full(now) {
+		t.Error("full for ever")
+	}
+}

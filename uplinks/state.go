@@ -84,6 +84,12 @@ func (t *Tracker) judge(u *tracked, s *side) (State, string) {
 	if !u.link.HeaderLess && s.gatewayMAC == [6]byte{} {
 		return Probing, "gateway " + s.gateway.String() + " has not answered " + s.family.resolution() + " yet"
 	}
+	switch {
+	case h.Known && h.Portal != "":
+		return Portal, h.Reason
+	case h.Known && h.Degraded:
+		return Degraded, h.Reason
+	}
 	return Up, ""
 }
 

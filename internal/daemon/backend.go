@@ -50,7 +50,7 @@ func (b backend) uplink(u *uplinks.Uplink) api.Uplink {
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Addresses: u.Addresses, Gateway: u.Gateway,
 		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.tables.on(u.ID),
 		Capacity: capacity(b.meters[u.ID].Estimate()),
-		RTTMs:    milliseconds(u.Health.RTT), Loss: u.Health.Loss, Reason: u.Reason, Since: u.Since,
+		RTTMs:    milliseconds(u.Health.RTT), Loss: u.Health.Loss, Reason: u.Reason, Since: u.Since, PortalURL: u.Health.Portal,
 	}
 }
 
@@ -61,7 +61,7 @@ func capacity(e uplinks.Estimate) api.Capacity {
 func ipv6(s *uplinks.Side) api.IPv6 {
 	return api.IPv6{
 		State: string(s.State), Addresses: s.Addresses, Gateway: s.Gateway, RTTMs: milliseconds(s.Health.RTT), Loss: s.Health.Loss,
-		Reason: s.Reason, Since: s.Since,
+		Reason: s.Reason, Since: s.Since, PortalURL: s.Health.Portal,
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 	"tapgw/internal/resolvers"
 	"tapgw/names"
 	"tapgw/nat"
+	"tapgw/probe"
 	"tapgw/tapgw"
 	"tapgw/tapgw/fastpath"
 	"tapgw/tapgw/tapdev"
@@ -88,6 +89,8 @@ type Daemon struct {
 	services services
 	held     heldPorts                        // shared
 	snapshot atomic.Pointer[uplinks.Snapshot] // shared
+
+	loads [uplinks.MaxUplinks]atomic.Pointer[probe.Load] // as of the latest sample; shared
 
 	tapAddresses uplinks.TapAddresses // of IPv6
 	domainBook   *names.Book          // names of addresses, shared

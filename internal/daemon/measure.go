@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"tapgw/probe"
 	"tapgw/uplinks"
 	"tapgw/uplinks/usage"
 )
@@ -80,9 +81,21 @@ func (d *Daemon) sample(u *uplinks.Uplink, m *measuring, total uplinks.Counters)
 	learner := m.learners[u.ID]
 	learner.Observe(now, total, pathOf(u))
 	meter.Sample(now, total, learner.Estimate(now), d.tables.on(u.ID))
+	d.loads[u.ID].Store(&probe.Load{Returns: learner.Receives(), Full: learner.Full(now) || meter.Load() >= nearlyFull})
 	if m.activity.fresh {
 		meter.Contend(now, total, m.activity.of(u.ID))
 	}
+}
+
+// nearlyFull is the load from which probes are lost and late because of what else the uplink carries.
+const nearlyFull = 0.9
+
+// load is what an uplink carries, as far as probes care.
+func (d *Daemon) load(uplink uint8) probe.Load {
+	if l := d.loads[uplink].Load(); l != nil {
+		return *l
+	}
+	return probe.Load{}
 }
 
 // lookAgain has the control loop read the facts anew.

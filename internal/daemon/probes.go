@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"net/netip"
 	"sync"
 
 	"tapgw/probe"
@@ -21,25 +20,29 @@ type side struct {
 type prober struct {
 	plan    probe.Plan                                     // of both families
 	report  func(s side, link probe.Link, v probe.Verdict) // may be called from any goroutine
+	load    func(uplink uint8) probe.Load                  // the same
 	running map[side]*probing
 }
 
 // probing is one side being probed.
 type probing struct {
-	link   probe.Link
-	runner *probe.Runner
-	cancel context.CancelFunc
-	done   sync.WaitGroup
+	sparing bool
+	link    probe.Link
+	runner  *probe.Runner
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
 }
 
-func newProber(plan probe.Plan, report func(side, probe.Link, probe.Verdict)) *prober {
-	return &prober{plan: plan, report: report, running: make(map[side]*probing)}
+func newProber(plan probe.Plan, load func(uint8) probe.Load, report func(side, probe.Link, probe.Verdict)) *prober {
+	return &prober{plan: plan, load: load, report: report, running: make(map[side]*probing)}
 }
 
 // follow makes the set of runners that of the sides that can be probed; kick asks the others again at once.
 func (p *prober) follow(ctx context.Context, s *uplinks.Snapshot, kick bool) {
 	wanted := make(map[side]probe.Link)
+	sparing := make(map[uint8]bool)
 	for _, u := range s.Uplinks {
+		sparing[u.ID] = u.Metered
 		for _, f := range uplinks.Families {
 			if on := u.On(f); on.State != uplinks.Disabled && u.Index != 0 && len(on.Addresses) > 0 {
 				wanted[side{u.ID, f}] = probeLink(u, on)
@@ -47,7 +50,7 @@ func (p *prober) follow(ctx context.Context, s *uplinks.Snapshot, kick bool) {
 		}
 	}
 	for at, r := range p.running {
-		if link, ok := wanted[at]; !ok || link != r.link {
+		if link, ok := wanted[at]; !ok || link != r.link || sparing[at.uplink] != r.sparing {
 			p.stop(at)
 		} else if kick {
 			r.runner.Suspect()
@@ -55,23 +58,26 @@ func (p *prober) follow(ctx context.Context, s *uplinks.Snapshot, kick bool) {
 	}
 	for at, link := range wanted {
 		if p.running[at] == nil {
-			p.start(ctx, at, link)
+			p.start(ctx, at, link, sparing[at.uplink])
 		}
 	}
 }
 
-func (p *prober) start(ctx context.Context, at side, link probe.Link) {
+func (p *prober) start(ctx context.Context, at side, link probe.Link, sparing bool) {
 	plan := p.plan.Of(at.family == uplinks.IPv6)
 	if len(plan.Targets) == 0 {
 		return
 	}
+	if sparing {
+		plan = plan.Sparing()
+	}
 	set := new(probers.Set)
-	runner, err := probe.NewRunner(plan, set, nil)
+	runner, err := probe.NewRunner(plan, set, func() probe.Load { return p.load(at.uplink) })
 	if err != nil {
 		return // the configuration was validated by the same rules
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	r := &probing{link: link, runner: runner, cancel: cancel}
+	r := &probing{sparing: sparing, link: link, runner: runner, cancel: cancel}
 	r.done.Go(func() {
 		runner.Run(ctx, link, func(v probe.Verdict) { p.report(at, link, v) })
 		_ = set.Close()
@@ -115,14 +121,12 @@ func (p *prober) close() {
 
 // probeLink is a side of an uplink as probes see it.
 func probeLink(u *uplinks.Uplink, on *uplinks.Side) probe.Link {
-	l := probe.Link{Name: u.Interface, Index: u.Index, Source: on.Addresses[0], HeaderLess: u.HeaderLess}
-	if on.Gateway.Is4() {
-		l.Gateway = netip.AddrFrom4(on.Gateway.As4())
-	}
-	return l
+	return probe.Link{Name: u.Interface, Index: u.Index, Source: on.Addresses[0], Gateway: on.Gateway, HeaderLess: u.HeaderLess}
 }
 
 // healthOf is a prober's verdict in the words of package uplinks.
 func healthOf(v probe.Verdict) uplinks.Health {
-	return uplinks.Health{Known: v.Known, Usable: v.Usable, RTT: v.RTT, Loss: v.Loss, Reason: v.Reason}
+	return uplinks.Health{
+		Known: v.Known, Usable: v.Usable, Degraded: v.Degraded, Portal: v.Portal, RTT: v.RTT, Loss: v.Loss, Reason: v.Reason,
+	}
 }

@@ -55,9 +55,14 @@ func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
 
 // probePlan is the configuration's probing in the words of package probe.
 func probePlan(c *configs.Config) probe.Plan {
-	p := probe.Plan{Interval: c.Probe.Interval, Timeout: c.Probe.Timeout, Checks: probe.DefaultChecks, Quorum: c.Probe.Quorum, Fall: c.Probe.Fall, Rise: c.Probe.Rise}
+	p := probe.Plan{
+		Interval: c.Probe.Interval, Timeout: c.Probe.Timeout, Checks: probe.DefaultChecks, Quorum: c.Probe.Quorum, Fall: c.Probe.Fall,
+		Rise: c.Probe.Rise, Loss: c.Probe.Degraded.Loss, Latency: c.Probe.Degraded.Latency,
+	}
 	for _, t := range c.Probe.Targets {
-		p.Targets = append(p.Targets, probe.Target{Kind: probe.Kind(t.Method), Addr: t.Addr, Port: t.Port})
+		p.Targets = append(p.Targets, probe.Target{
+			Kind: probe.Kind(t.Method), Addr: t.Addr, Port: t.Port, Name: t.Name, Answer: t.Answer, Path: t.Path, Expect: t.Expect,
+		})
 	}
 	return p
 }

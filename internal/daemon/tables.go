@@ -70,7 +70,7 @@ func (d *Daemon) openTables(c *configs.Config) (err error) {
 		return err
 	}
 	d.setLimits(c)
-	d.prober = newProber(probePlan(c), d.judged)
+	d.prober = newProber(probePlan(c), d.load, d.judged)
 	return nil
 }
 

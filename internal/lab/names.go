@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
+	"slices"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
 )
 
-// PortNames is where StartNames answers.
+// PortNames is where they are asked for.
 const PortNames = 53
 
 // Zone is what a server of names knows: addresses, and other names (CNAME) that are followed.
@@ -20,20 +21,51 @@ type Zone map[string][]string
 // maxChain bounds how many names follow each other.
 const maxChain = 8
 
-// StartNames answers questions for addresses over UDP, on every IPv4 address of the namespace. Addresses are good for a minute.
-func StartNames(n *Namespace, z Zone) (*Servers, error) {
-	conn, err := n.ListenPacket("udp4", ":"+strconv.Itoa(PortNames))
-	if err != nil {
-		return nil, fmt.Errorf("start server of names: %w", err)
-	}
+// Known is what the resolvers of the laboratory know, at the addresses of the first two probe targets of each family: what every
+// gateway asks for by default.
+var Known = Zone{
+	"one.one.one.one":   {ProbeTargets[0].String(), ProbeTargetsV6[0].String()},
+	"dns.google":        {ProbeTargets[1].String(), ProbeTargetsV6[1].String()},
+	"cp.cloudflare.com": {ServerAddrs[0].String(), ServerAddrsV6[0].String()},
+}
+
+// StartNames answers questions for addresses over UDP, at an address of the namespace. Addresses are good for a minute.
+func StartNames(n *Namespace, at netip.Addr, z Zone) (*Servers, error) {
 	s := &Servers{}
-	s.closers = append(s.closers, conn)
-	p, err := newPacketConn(conn, "udp4")
+	if err := s.startNames(n, at, z); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// startResolvers answers for what is Known where the namespace has the resolvers' addresses.
+func (s *Servers) startResolvers(n *Namespace) error {
+	var errs []error
+	for _, a := range slices.Concat(ProbeTargets[:2], ProbeTargetsV6[:2]) {
+		err := s.startNames(n, a, Known)
+		if !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.EAFNOSUPPORT) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Servers) startNames(n *Namespace, at netip.Addr, z Zone) error {
+	network := "udp4"
+	if at.Is6() {
+		network = "udp6"
+	}
+	conn, err := n.ListenPacket(network, netip.AddrPortFrom(at, PortNames).String())
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start server of names: %w", err), s.Close())
+		return fmt.Errorf("start server of names: %w", err)
+	}
+	s.closers = append(s.closers, conn)
+	p, err := newPacketConn(conn, network)
+	if err != nil {
+		return fmt.Errorf("start server of names: %w", err)
 	}
 	s.tasks.Go(func() { z.serve(p) })
-	return s, nil
+	return nil
 }
 
 func (z Zone) serve(p packetConn) {

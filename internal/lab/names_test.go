@@ -11,7 +11,7 @@ import (
 
 func TestServerOfNames(t *testing.T) {
 	n := labtest.Namespace(t, "n")
-	servers, err := lab.StartNames(n, lab.Zone{
+	servers, err := lab.StartNames(n, loopback, lab.Zone{
 		"www.example": {"edge.test"}, "edge.test": {"192.0.2.1", "192.0.2.2", "2001:db8::1"}, "loop.test": {"loop.test"},
 	})
 	labtest.Must(t, err)

@@ -35,7 +35,7 @@ type Servers struct {
 	tasks   sync.WaitGroup
 }
 
-// StartServers starts an HTTP server (NewHandler), TCP and UDP echo, and the bulk server, on their ports.
+// StartServers starts an HTTP server (NewHandler), TCP and UDP echo, the bulk server, and the resolvers, on their ports.
 func StartServers(n *Namespace) (*Servers, error) {
 	s := &Servers{}
 	err := errors.Join(
@@ -44,6 +44,7 @@ func StartServers(n *Namespace) (*Servers, error) {
 		s.startTCP(n, PortBulk, serveBulk),
 		s.startUDPEcho(n, "udp4", PortUDPEcho),
 		s.startUDPEcho(n, "udp6", PortUDPEcho),
+		s.startResolvers(n),
 	)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())

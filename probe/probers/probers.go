@@ -9,7 +9,10 @@ import (
 
 	"tapgw/probe"
 	"tapgw/probe/arp"
+	"tapgw/probe/dns"
+	"tapgw/probe/http"
 	"tapgw/probe/icmp"
+	"tapgw/probe/nd"
 	"tapgw/probe/tcp"
 )
 
@@ -31,6 +34,12 @@ func (s *Set) Probe(ctx context.Context, link probe.Link, target probe.Target) (
 		return s.tcp.Probe(ctx, link, target)
 	case probe.ARP:
 		return s.arp.Probe(ctx, link, target)
+	case probe.ND:
+		return nd.Prober{}.Probe(ctx, link, target)
+	case probe.DNS:
+		return dns.Prober{}.Probe(ctx, link, target)
+	case probe.HTTP:
+		return http.Prober{}.Probe(ctx, link, target)
 	}
 	return 0, fmt.Errorf("no prober for targets of kind %q", target.Kind)
 }

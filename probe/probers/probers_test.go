@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -225,7 +227,7 @@ func TestLinksThatCannotBeProbed(t *testing.T) {
 			t.Errorf("%s, %s: %v", c.name, c.target, err)
 		}
 	}
-	if _, err := s.Probe(t.Context(), usable, probe.Target{Kind: "dns"}); err == nil {
+	if _, err := s.Probe(t.Context(), usable, probe.Target{Kind: "smoke"}); err == nil {
 		t.Error("an unknown kind was accepted")
 	}
 }
@@ -302,5 +304,67 @@ func TestIPv6(t *testing.T) {
 	u1.askInVain("icmp://2606:4700:4700::1111")
 	if _, err := u2.ask("icmp://2606:4700:4700::1111"); err != nil {
 		t.Errorf("by the other uplink: %v", err)
+	}
+}
+
+// known starts what the lab knows of names and pages, and lies where it is told to.
+func known(t *testing.T, n *lab.Namespace, z lab.Zone, page http.Handler, resolvers ...netip.Addr) {
+	t.Helper()
+	for _, at := range resolvers {
+		names, err := lab.StartNames(n, at, z)
+		labtest.Must(t, err)
+		t.Cleanup(func() { labtest.Must(t, names.Close()) })
+	}
+	servers, err := lab.StartHTTP(n, lab.PortHTTP, page)
+	labtest.Must(t, err)
+	t.Cleanup(func() { labtest.Must(t, servers.Close()) })
+}
+
+// TestNamesAndPages: names are asked for and pages fetched over both families by each uplink, and the gateway's address resolved.
+func TestNamesAndPages(t *testing.T) {
+	l := labtest.Build(t, lab.Options{IPv6: true})
+	known(t, l.Internet, lab.Known, lab.NewHandler(), lab.ProbeTargets[0], lab.ProbeTargetsV6[0])
+	for i, at := range l.Uplinks {
+		u := newUplink(t, l, i+1)
+		targets := map[bool][]string{
+			false: {"dns://1.1.1.1/one.one.one.one?answer=1.1.1.1", "dns://1.1.1.1/one.one.one.one", "http://203.0.113.1/generate_204"},
+			true:  {"dns://[2606:4700:4700::1111]/one.one.one.one?answer=2606:4700:4700::1111", "http://[2001:db8:f::1]/generate_204", "nd://gateway"},
+		}
+		for _, ipv6 := range []bool{false, true} {
+			list := targets[ipv6]
+			if ipv6 {
+				u.link.Source, u.link.Gateway = at.AddrV6(), at.NextHopV6()
+			}
+			for _, target := range append(list, "http://cp.cloudflare.com/generate_204") {
+				if rtt, err := u.ask(target); err != nil || rtt <= 0 || rtt > patience {
+					t.Errorf("%s by %s: %v, %v", target, u.link.Name, rtt, err)
+				}
+			}
+		}
+		labtest.Must(t, at.Link.Cut())
+		u.askInVain("nd://gateway")
+		u.askInVain("http://cp.cloudflare.com/generate_204")
+		labtest.Must(t, at.Link.Mend())
+	}
+}
+
+// TestFault14_LyingNames and fault 13: what a portal answers is wrong, and says where it is.
+func TestFault14_LyingNames(t *testing.T) {
+	l := newLab(t)
+	portal := http.RedirectHandler("http://10.1.1.1/login?from=you", http.StatusFound)
+	lies := lab.Zone{"one.one.one.one": {"10.1.1.1"}, "example.org": {"192.168.3.4"}, "cp.cloudflare.com": {"203.0.113.2"}}
+	known(t, l.Internet, lies, portal, lab.ProbeTargets[0])
+	u := newUplink(t, l, 1)
+	for target, want := range map[string]probe.WrongError{
+		"dns://1.1.1.1/one.one.one.one?answer=1.1.1.1": {What: "says 10.1.1.1 for one.one.one.one, not 1.1.1.1"},
+		"dns://1.1.1.1/example.org":                    {What: "says 192.168.3.4 for example.org, which is not on the Internet"},
+		"dns://1.1.1.1/nobody.example":                 {What: "says that there is no nobody.example"},
+		"http://cp.cloudflare.com/generate_204": {
+			What: "redirected to http://10.1.1.1/login?from=you", Portal: "http://10.1.1.1/login?from=you"},
+	} {
+		_, err := u.ask(target)
+		if wrong := (*probe.WrongError)(nil); !errors.As(err, &wrong) || *wrong != want {
+			t.Errorf("%s: %v, want %v", target, err, want)
+		}
 	}
 }

@@ -25,13 +25,8 @@ func (Prober) Probe(ctx context.Context, link probe.Link, target probe.Target) (
 	if err := bound.Check(link); err != nil {
 		return 0, err
 	}
-	dialer := net.Dialer{
-		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(link.Source, 0)),
-		Control:   bound.Control(link),
-		KeepAlive: -1,
-	}
 	began := time.Now()
-	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(target.Addr, target.Port).String())
+	conn, err := bound.Dial(ctx, link, "tcp", netip.AddrPortFrom(target.Addr, target.Port).String())
 	rtt := time.Since(began)
 	if errors.Is(err, unix.ECONNREFUSED) {
 		return rtt, nil
