@@ -91,6 +91,7 @@ type Uplink struct {
 	Weight    int // share under the weighted scheduler, ≥ 1
 	Tier      int // lower is preferred; 1 for a metered uplink unless given
 	Metered   Metered
+	OnRecover OnRecover // "" for that of its kind: drain where it is metered, else keep
 }
 
 // Static is a one-to-one mapping: the inside host has the outside address alone.
@@ -163,6 +164,16 @@ type Policy struct {
 	Stickiness   Stickiness
 	OnUplinkDown OnUplinkDown
 }
+
+// OnRecover says what becomes of the sessions of an uplink when a better one works again.
+type OnRecover string
+
+// The values of an OnRecover.
+const (
+	RecoverKeep  OnRecover = "keep"  // they stay until they end
+	RecoverDrain OnRecover = "drain" // all but TCP leave when they pause
+	RecoverMove  OnRecover = "move"  // all but TCP leave with their next packet, and TCP is reset towards the inside
+)
 
 // OnUplinkDown says what becomes of TCP connections whose uplink is down while another works.
 type OnUplinkDown string

@@ -76,7 +76,7 @@ func TestReferenceUplink(t *testing.T) {
 		DNS:       []netip.Addr{netip.MustParseAddr("192.0.2.53")},
 		NPTv6:     []NPTv6{{netip.MustParsePrefix("fd00:1::/48"), netip.MustParsePrefix("2001:db8:100::/48")}},
 		Capacity:  Capacity{Up: 20e6, Down: 100e6}, Weight: 1,
-		Metered: Metered{Enabled: true, Cap: 20e9, BillingDay: 15, Warn: 80, Stop: 100},
+		Metered: Metered{Enabled: true, Cap: 20e9, BillingDay: 15, Warn: 80, Stop: 100}, OnRecover: RecoverKeep,
 	}}
 	if diff := cmp.Diff(want, got, comparers); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

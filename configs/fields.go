@@ -157,6 +157,7 @@ var uplinkFields = slices.Concat([]field[Uplink]{
 	optional("capacity.down", func(u *Uplink) *uint64 { return &u.Capacity.Down }, parseRate, formatRate),
 	scalar("weight", func(u *Uplink) *int { return &u.Weight }, within(1, 1000), strconv.Itoa),
 	scalar("tier", func(u *Uplink) *int { return &u.Tier }, within(0, 100), strconv.Itoa),
+	optional("on_recover", func(u *Uplink) *OnRecover { return &u.OnRecover }, parseOnRecover, formatText),
 }, meteredFields)
 
 // defaultUplink is what an element of uplinks starts from.

@@ -184,3 +184,66 @@ func TestFailover_TenThousandReset(t *testing.T) {
 		t.Errorf("%d of %d connections were reset, the last after %s", len(ended), connections, worst)
 	}
 }
+
+// TestFailover_Failback: what becomes of sessions on an uplink that stood in, when the better one works again.
+func TestFailover_Failback(t *testing.T) {
+	for _, how := range []string{"keep", "drain", "move"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			testFailback(t, how)
+		})
+	}
+}
+
+func testFailback(t *testing.T, how string) {
+	w := begin(t, lab.Options{}, preferFirst[:len(preferFirst)-len("}]\n")]+", on_recover: "+how+"}]\n")
+	first, second := w.Uplinks[0].Addr(), w.Uplinks[1].Addr()
+	key, peer := newKey(t), newKey(t)
+	server := openInternetServer(t, w.Internet, peer, key.PublicKey(), "10.99.0.2/32")
+	openClient(t, w.lan, key, peer.PublicKey()) // says something every second
+	tunnelBy := func(want netip.Addr) {
+		t.Helper()
+		eventually(t, "tunnel by "+want.String(), func() bool {
+			at, err := server.Endpoint()
+			return err == nil && at.Addr() == want
+		})
+	}
+	tunnelBy(first)
+	begun := time.Now()
+	labtest.Must(t, w.Uplinks[0].SetFaults(lab.Blackhole))
+	w.events.state("wan1", api.StateDown, begun)
+	tunnelBy(second)
+	conn, err := w.lan.ListenPacket("udp4", "0.0.0.0:0")
+	labtest.Must(t, err)
+	defer conn.Close()
+	datagramBy := func(want netip.Addr) {
+		t.Helper()
+		if outside, err := lab.AskUDP(labtest.Context(t), conn, lab.ServerAddrs[0], "hello"); err != nil || outside.Addr() != want {
+			t.Errorf("a datagram went by %s (%v), want %s", outside, err, want)
+		}
+	}
+	datagramBy(second)
+	tcp := w.doom("connection", w.lan, lab.ServerAddrs[0], lab.PortTCPEcho, "hello", reads)
+
+	healed := time.Now()
+	labtest.Must(t, w.Uplinks[0].SetFaults())
+	up := w.events.state("wan1", api.StateUp, healed)
+	if how == "move" {
+		w.expectReset(tcp, up.Time)
+		tunnelBy(first)
+		datagramBy(first)
+		return
+	}
+	datagramBy(second)
+	time.Sleep(map[string]time.Duration{"keep": 2 * time.Second, "drain": 11 * time.Second}[how]) // keep says that nothing happens
+	datagramBy(map[string]netip.Addr{"keep": second, "drain": first}[how])
+	tunnelBy(second) // it does not pause
+	select {
+	case <-tcp.ended:
+		t.Errorf("the connection ended: %v", tcp.err)
+	default:
+	}
+	if s := visitFor(w.lan, lab.ServerAddrs[0], visitPatience); s.outside != first {
+		t.Errorf("a new session by %s (%v)", s.outside, s.err)
+	}
+}

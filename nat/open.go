@@ -39,6 +39,7 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 	defer t.mu.Unlock()
 	old := uint32(t.FindOut(k))
 	if old != 0 && t.boundTo(old, b) {
+		t.turnInto(old, Leaving, Active)
 		return Ref(old), nil
 	}
 	r := t.peekFree()

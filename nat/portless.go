@@ -57,7 +57,7 @@ func (t *Table) Companion(inside, remote packet.Addr) (uplink uint8, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tr := t.Translation(Ref(*t.pair(inside, remote)))
-	return tr.Uplink, tr.State.Live() && tr.Inside == inside && tr.Remote == remote
+	return tr.Uplink, tr.State.Live() && tr.State != Leaving && tr.Inside == inside && tr.Remote == remote
 }
 
 // isSummed reports whether a packet without ports of ours has a checksum over its addresses: UDP-Lite (RFC 3828 §3.1) and DCCP

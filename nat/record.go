@@ -68,10 +68,11 @@ const (
 	TCPClosed                   // FIN from both; or reset while opening or closing
 	TCPReset                    // RST after it was established
 	Offered                     // opened by a remote, the inside has not answered
+	Leaving                     // Active, but its next packet from inside is to bind it anew
 )
 
 var stateNames = [...]string{
-	"none", "ended", "active", "opening", "established", "closing-out", "closing-in", "closed", "reset", "offered",
+	"none", "ended", "active", "opening", "established", "closing-out", "closing-in", "closed", "reset", "offered", "leaving",
 }
 
 // String is the name of the state in the API.

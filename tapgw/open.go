@@ -79,7 +79,7 @@ func (g *Gateway) placeElsewhere(o *opening, full uint8) (nat.Ref, *uplinks.Upli
 // mapped returns the uplink that the endpoint is mapped on, if it can be used: a mapping counts for all remotes (RFC 4787 REQ-1), and
 // so for more than rules can say.
 func (g *Gateway) mapped(o *opening) (id uint8, ok bool) {
-	if id, ok = g.table.Bound(o.key.Proto, o.key.Inside, o.key.InsidePort); !ok {
+	if id, ok = g.table.Bound(o.key.Proto, o.key.Inside, o.key.InsidePort); !ok || g.leaves(o.key, id) {
 		return 0, false
 	}
 	everything := ruled{routing: o.routing, rule: policy.NoRule, action: o.ActionOf(policy.NoRule)}

@@ -75,7 +75,7 @@ func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Resu
 	}
 	tr := g.table.Translation(ref)
 	u := g.view.Load().ByID(tr.Uplink)
-	if u == nil || u.Generation != tr.Generation || g.movable(u, p) || g.isSevered(p, &tr) {
+	if u == nil || u.Generation != tr.Generation || g.movable(u, p) || g.isSevered(p, &tr) || tr.State == nat.Leaving {
 		return g.outboundMiss(b, p, key, now)
 	}
 	if tr.Hop != nat.HopDevice && g.isBound(b) {

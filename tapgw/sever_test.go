@@ -8,23 +8,22 @@ import (
 	"tapgw/uplinks"
 )
 
-// converse opens a TCP session by the first uplink and answers it, and returns it.
-func (w *world) converse(port uint16) nat.Key {
+// converseBy opens a TCP session, which must take an uplink, and answers it.
+func (w *world) converseBy(port uint16, uplink uint8) {
 	w.t.Helper()
 	syn := tcpFrame(w.t, inside, port, server, 80, packet.SYN, "")
-	outside := w.sent(w.out(syn), syn, 1).tcp.SrcPort
-	answer := tcpFrame(w.t, server, 80, wan1, uint16(outside), packet.SYN|packet.ACK, "")
-	w.delivered(w.in(answer, 1), answer)
+	outside := w.sent(w.out(syn), syn, uplink)
+	answer := tcpFrame(w.t, server, 80, outside.src(), uint16(outside.tcp.SrcPort), packet.SYN|packet.ACK, "")
+	w.delivered(w.in(answer, uplink), answer)
 	ack := tcpFrame(w.t, inside, port, server, 80, packet.ACK, "")
-	w.sent(w.out(ack), ack, 1)
-	return nat.Key{Inside: inside, Remote: server, InsidePort: port, RemotePort: 80, Proto: packet.ProtoTCP}
+	w.sent(w.out(ack), ack, uplink)
 }
 
 // TestSevered: segments of connections on a dead uplink are answered with a reset at the number that the inside names, and what
 // moves or waits on that uplink does so as before.
 func TestSevered(t *testing.T) {
 	w := newWorld(t)
-	w.converse(4000)
+	w.converseBy(4000, 1)
 	syn := tcpFrame(t, inside, 4001, server, 80, packet.SYN, "")
 	w.sent(w.out(clone(syn)), clone(syn), 1)
 	w.ups[0].State = uplinks.Down

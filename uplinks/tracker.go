@@ -26,6 +26,7 @@ type Spec struct {
 	Weight                   int
 	Tier                     int
 	Metered                  bool // its data cost money
+	OnRecover                OnRecover
 	Disabled                 bool
 }
 
@@ -264,6 +265,6 @@ func (u *tracked) publish() *Uplink {
 		Side: u.sides[IPv4].publish(u), V6: u.sides[IPv6].publish(u),
 		MAC: u.link.MAC, HeaderLess: u.link.HeaderLess, MTU: u.link.MTU,
 		CapacityUp: up, CapacityDown: down, Weight: max(1, u.spec.Weight), Tier: u.spec.Tier,
-		Metered: u.spec.Metered,
+		Metered: u.spec.Metered, OnRecover: u.spec.OnRecover,
 	}
 }

@@ -46,6 +46,7 @@ type Uplink struct {
 	Weight                   int    // ≥ 1
 	Tier                     int    // lower is preferred
 	Metered                  bool   // its data cost money
+	OnRecover                OnRecover
 }
 
 // On returns what u is to a family.

@@ -123,6 +123,7 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 		table.Sweep(d.pumps.clock.tick(), room(d.cfg(), f)/sweepShare)
 	})
 	d.gateway.SweepHelpers(d.pumps.clock.tick())
+	d.failBack()
 	d.gateway.SetTime(time.Now())
 	d.tellRefusals(time.Now())
 	var err error

@@ -95,13 +95,14 @@ type Daemon struct {
 	tapAddresses uplinks.TapAddresses // of IPv6
 	domainBook   *names.Book          // names of addresses, shared
 
-	complaints complaints         // that were logged
-	refused    complaints         // about hosts whose new sessions are refused
-	rivalry    rivalry            // with whoever removes our routes
-	unfinished bool               // the last look left something to do
-	renewed    map[side]time.Time // when a silent gateway was last asked for its MAC address anew
-	dead       map[side]*dead     // what is down while another works
-	heard      map[side]heard     // by probes
+	complaints  complaints         // that were logged
+	refused     complaints         // about hosts whose new sessions are refused
+	rivalry     rivalry            // with whoever removes our routes
+	unfinished  bool               // the last look left something to do
+	renewed     map[side]time.Time // when a silent gateway was last asked for its MAC address anew
+	failingBack atomic.Bool        // shared
+	dead        map[side]*dead     // what is down while another works
+	heard       map[side]heard     // by probes
 
 	tasks        *errgroup.Group
 	readers      sync.WaitGroup // of frames; they end when what they read from is closed
