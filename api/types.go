@@ -42,12 +42,13 @@ type Uplink struct {
 	Load      float64      `json:"load"`      // 0–1 of capacity
 	Capacity  Capacity     `json:"capacity"`
 	Sessions  int          `json:"sessions"`
-	RTTMs     float64      `json:"rtt_ms"`     // milliseconds, 0 while not measured
-	Loss      float64      `json:"loss"`       // 0–1 of the probes
-	Reason    string       `json:"reason"`     // why State is not StateUp, else ""
-	Since     time.Time    `json:"since"`      // of State
-	PortalURL string       `json:"portal_url"` // where somebody must sign in, "" for nowhere
-	IPv6      IPv6         `json:"ipv6"`       // what the uplink is to IPv6, as the above to IPv4
+	StandsIn  string       `json:"stands_in,omitempty"` // the uplink of a lower tier that works again, while sessions are still here
+	RTTMs     float64      `json:"rtt_ms"`              // milliseconds, 0 while not measured
+	Loss      float64      `json:"loss"`                // 0–1 of the probes
+	Reason    string       `json:"reason"`              // why State is not StateUp, else ""
+	Since     time.Time    `json:"since"`               // of State
+	PortalURL string       `json:"portal_url"`          // where somebody must sign in, "" for nowhere
+	IPv6      IPv6         `json:"ipv6"`                // what the uplink is to IPv6, as the above to IPv4
 	Metered   bool         `json:"metered"`
 	Usage     Usage        `json:"usage"`
 }

@@ -238,6 +238,9 @@ func testFailback(t *testing.T, how string) {
 	time.Sleep(map[string]time.Duration{"keep": 2 * time.Second, "drain": 11 * time.Second}[how]) // keep says that nothing happens
 	datagramBy(map[string]netip.Addr{"keep": second, "drain": first}[how])
 	tunnelBy(second) // it does not pause
+	if u := w.uplink("wan2"); u.StandsIn != "wan1" || u.Sessions == 0 {
+		t.Errorf("status: %d sessions still here, though %q works", u.Sessions, u.StandsIn)
+	}
 	select {
 	case <-tcp.ended:
 		t.Errorf("the connection ended: %v", tcp.err)

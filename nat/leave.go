@@ -12,9 +12,6 @@ func (t *Table) Leave(k Key, uplink uint8) bool {
 	return uint8(t.records[r].ports.Load()) == uplink && t.turnInto(r, Active, Leaving)
 }
 
-// Stay undoes Leave.
-func (t *Table) Stay(r Ref) { t.turnInto(uint32(r), Leaving, Active) }
-
 // turnInto makes the state of a record that is in state from another.
 func (t *Table) turnInto(r uint32, from, to State) bool {
 	own := &t.records[r].own

@@ -215,6 +215,7 @@ func metered() *fakeDaemon {
 			Usage: api.Usage{UsedBytes: u.used, CapBytes: u.limit, ResetsAt: ends, State: u.usage},
 		})
 	}
+	d.State.Uplinks[2].StandsIn = "fiber"
 	return d
 }
 

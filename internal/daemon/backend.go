@@ -48,7 +48,7 @@ func (b backend) uplink(u *uplinks.Uplink) api.Uplink {
 	return api.Uplink{
 		IPv6: ipv6(&u.V6), Metered: u.Metered, Usage: b.usageOf(u),
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Addresses: u.Addresses, Gateway: u.Gateway,
-		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.tables.on(u.ID),
+		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.tables.on(u.ID), StandsIn: b.standsIn(u),
 		Capacity: capacity(b.meters[u.ID].Estimate()),
 		RTTMs:    milliseconds(u.Health.RTT), Loss: u.Health.Loss, Reason: u.Reason, Since: u.Since, PortalURL: u.Health.Portal,
 	}

@@ -41,3 +41,16 @@ func (d *Daemon) hasStandIns(s *uplinks.Snapshot) bool {
 	}
 	return false
 }
+
+// standsIn names the uplink of a lower tier that works, while sessions are still on u; "" for none.
+func (d *Daemon) standsIn(u *uplinks.Uplink) string {
+	if d.tables.on(u.ID) == 0 {
+		return ""
+	}
+	for _, o := range d.snapshot.Load().Uplinks {
+		if o.Tier < u.Tier && (o.State.Usable() && o.Ready() || o.V6.State.Usable() && o.ReadyFor(uplinks.IPv6)) {
+			return o.Name
+		}
+	}
+	return ""
+}
