@@ -189,8 +189,8 @@ func TestSessionsOfDeadUplink(t *testing.T) {
 	}
 }
 
-// TestAllUplinksDown is fault 8.
-func TestAllUplinksDown(t *testing.T) {
+// TestFault08_AllUplinksDown: sessions wait, new ones are refused at once, and all goes on without a restart.
+func TestFault08_AllUplinksDown(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{}, preferFirst)
 	ctx := labtest.Context(t)
