@@ -7,7 +7,6 @@ import (
 	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/policy"
-	"tapgw/uplinks"
 )
 
 const (
@@ -69,7 +68,7 @@ func appendAddr(b []byte, a packet.Addr) []byte {
 }
 
 // stuck returns the candidate that the sessions use to which a new one belongs, if it is as good as the others: of the same
-// tier where tiers count, and not degraded where one is not.
+// tier where tiers count. What is degraded is no candidate where something is not.
 func (g *Gateway) stuck(o *opening, s policy.Scheduler) (id uint8, ok bool) {
 	g.together(o)
 	if !o.sticks {
@@ -78,7 +77,7 @@ func (g *Gateway) stuck(o *opening, s policy.Scheduler) (id uint8, ok bool) {
 	id, ok = g.sticky.Find(o.together, uint32(o.now), g.lives(o))
 	for i := range g.candidates {
 		if c := &g.candidates[i]; ok && c.ID == id {
-			return id, policy.Considers(s, g.candidates, i) && (o.v.isUp(id) || !g.anyUp(o.v))
+			return id, policy.Considers(s, g.candidates, i)
 		}
 	}
 	return 0, false
@@ -98,14 +97,3 @@ func (g *Gateway) lives(o *opening) func(session uint32) bool {
 		return tr.State.Live() && tr.Inside == o.key.Inside
 	}
 }
-
-func (g *Gateway) anyUp(v *view) bool {
-	for i := range g.candidates {
-		if v.isUp(g.candidates[i].ID) {
-			return true
-		}
-	}
-	return false
-}
-
-func (v *view) isUp(id uint8) bool { return v.ByID(id).State == uplinks.Up }
