@@ -131,6 +131,7 @@ const (
 	EventVanished  = "vanished"          // its interface is gone, or it left the configuration
 	EventAddresses = "addresses-changed" // Message lists the new ones
 	EventGateway   = "gateway-changed"   // Message names the new one
+	EventSuspicion = "suspicion"         // remotes do not answer by an uplink; Message says what was seen
 	EventReload    = "reload"            // a new configuration is in force
 	EventUsage     = "data-cap"          // an uplink has used the share of its data cap that is to be warned of
 	EventRepair    = "repair"            // something of ours in the kernel was changed by others and put back

@@ -116,7 +116,7 @@ func lifetimeOf(s State, proto uint8) lifetime {
 		return lifeTCPEstablished
 	case TCPClosed:
 		return lifeTCPClosed
-	case Active, Leaving:
+	case Active, Leaving, Unanswered:
 		switch proto {
 		case protoUDP:
 			return lifeUDP

@@ -101,7 +101,11 @@ func (t *Table) countPeers() {
 // unanswered reports whether a session is offered and remains so with this packet. Only what the inside sends answers it, and
 // a RST says no (RFC 7857 §7).
 func (t *Table) unanswered(r Ref, p *packet.Packet, d direction) bool {
-	if ownState(t.records[r].own.Load()) != Offered {
+	switch s := ownState(t.records[r].own.Load()); {
+	case s == Unanswered && d == inbound:
+		t.Trust(r)
+		return false
+	case s != Offered:
 		return false
 	}
 	if d == inbound && p.Kind == packet.TCP {

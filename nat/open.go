@@ -14,6 +14,7 @@ type Binding struct {
 	Exact      bool          // the one address is this inside host's alone: the outside port is the inside port
 	Inward     bool          // the remote began: Offered, and where the endpoint has a mapping, that stays the one of new sessions
 	Turned     bool          // the remote is an outside endpoint of ours
+	Move       bool          // of a session that is bound elsewhere and has not been answered
 	Hop        uint8         // of the way to the inside endpoint: 0 for none of its own, HopDevice, or a number of the caller's
 
 	port uint16 // that a new mapping must get outside, 0 for any
@@ -22,7 +23,7 @@ type Binding struct {
 // Open makes the session of k on the uplink of b and returns it. Where k already has a session under the same uplink and
 // generation, that one is returned; a session under another is ended and k bound anew. The endpoint keeps its mapping on
 // the uplink (RFC 4787 REQ-1); a mapping elsewhere is replaced as the one new sessions use, and lives until its own
-// sessions end. Errors: ErrTableFull, ErrNoPort, ErrBinding, and those of Limits. A refusal ends no session.
+// sessions end. Errors: ErrTableFull, ErrNoPort, ErrBinding, ErrAnswered, and those of Limits. A refusal ends no session.
 func (t *Table) Open(k Key, b Binding, now Tick) (Ref, error) {
 	r, err := t.open(k, b, now)
 	if err != nil {
@@ -41,6 +42,9 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 	if old != 0 && t.boundTo(old, b) {
 		t.turnInto(old, Leaving, Active)
 		return Ref(old), nil
+	}
+	if !t.mayMove(old, b) {
+		return 0, ErrAnswered
 	}
 	r := t.peekFree()
 	if r == 0 {

@@ -69,10 +69,12 @@ const (
 	TCPReset                    // RST after it was established
 	Offered                     // opened by a remote, the inside has not answered
 	Leaving                     // Active, but its next packet from inside is to bind it anew
+	Unanswered                  // Active, but nothing has come back for long: the next packet is to be looked at
 )
 
 var stateNames = [...]string{
 	"none", "ended", "active", "opening", "established", "closing-out", "closing-in", "closed", "reset", "offered", "leaving",
+	"unanswered",
 }
 
 // String is the name of the state in the API.

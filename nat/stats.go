@@ -58,6 +58,7 @@ func (c *tally) closed(uplink, proto uint8, out, in uint64) {
 
 func (c *tally) refused(err error) {
 	switch {
+	case errors.Is(err, ErrAnswered): // nobody asked for a session
 	case errors.Is(err, ErrTableFull):
 		c.tableFull.Add(1)
 	case errors.Is(err, ErrNoPort):

@@ -97,6 +97,17 @@ func (d *DualStack) TakeRefusals() (list []Refusal) {
 	return list
 }
 
+// Overdue is Gateway.Overdue of both families.
+func (d *DualStack) Overdue(now nat.Tick, o *Outlook) (again bool) {
+	d.each(func(g *Gateway) { again = g.Overdue(now, o) || again })
+	return again
+}
+
+// WatchEvents is Gateway.WatchEvents of each family.
+func (d *DualStack) WatchEvents(yield func(event string, n uint64)) {
+	d.each(func(g *Gateway) { g.WatchEvents(yield) })
+}
+
 // Drops is Gateway.Drops of each family.
 func (d *DualStack) Drops(yield func(reason string, n uint64)) {
 	d.each(func(g *Gateway) { g.Drops(yield) })

@@ -23,7 +23,7 @@ func (g *Gateway) directBy(r *ruled, p *packet.Packet) (first *uplinks.Uplink, w
 	v := g.view.Load()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, why = g.listCandidates(v, r, p.Src); why != NoReason {
+	if _, why = g.listCandidates(v, r, p.Src, 0); why != NoReason {
 		return nil, why
 	}
 	return g.first(v), NoReason

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"tapgw/internal/packet"
 	"tapgw/names"
@@ -31,6 +32,10 @@ type Config struct {
 	Connections func(uplink uint8) int
 	// Facts find out what rules ask of a session.
 	Facts policy.Facts
+	// Clock is the present since any fixed moment, finer than a tick, for how long remotes take to answer. Wake says that
+	// Overdue is to be called soon. Without both nobody watches for answers.
+	Clock func() time.Duration
+	Wake  func()
 	// Settle waits for a moment, until what the uplinks had received when it was called has been handled.
 	Settle func()
 }
@@ -59,6 +64,7 @@ type Gateway struct {
 
 	helpers *helpers
 	names   atomic.Pointer[names.Book] // nil where nobody needs them
+	watch   *watch
 
 	mu         sync.Mutex // guards the choice of an uplink for a new session
 	ways       uplinks.Ways
@@ -71,7 +77,11 @@ func New(cfg Config, table *nat.Table, meters *Meters) *Gateway {
 	if cfg.Sessions == nil {
 		cfg.Sessions, cfg.Connections = table.SessionsOn, table.Connections
 	}
-	g := &Gateway{cfg: cfg, table: table, meters: meters, remotes: newRemotes()}
+	if cfg.Clock == nil {
+		cfg.Clock = func() time.Duration { return 0 }
+	}
+	w := &watch{wake: cfg.Wake, stock: moveStock}
+	g := &Gateway{cfg: cfg, watch: w, table: table, meters: meters, remotes: newRemotes()}
 	g.fromTAP = nat.NewFragments[fate](&g.drops[FragmentLost])
 	for id := range g.fromUplink {
 		g.fromUplink[id] = nat.NewFragments[fate](&g.drops[FragmentLost])

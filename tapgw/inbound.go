@@ -53,6 +53,9 @@ func (g *Gateway) inbound(b []byte, p *packet.Packet, uplink uint8, whole bool, 
 func (g *Gateway) inboundSession(b []byte, p *packet.Packet, key nat.InKey, now nat.Tick) Result {
 	ref := g.table.FindIn(key)
 	if ref == 0 {
+		if res, late := g.late(b, p, key, now); late {
+			return res
+		}
 		var whole bool
 		if ref, whole = g.welcome(p, key, now); ref == 0 && whole {
 			return g.drop(NoSession)
@@ -84,6 +87,9 @@ func (g *Gateway) deliverTranslated(b []byte, p *packet.Packet, ref nat.Ref, tr 
 	}
 	g.clamp(b, p, u)
 	g.table.CountIn(ref, now, int(p.Len), segments(vnet, p), p)
+	if p.Kind == packet.TCP && p.TCPFlags&(packet.SYN|packet.RST) != 0 {
+		g.watch.answered(ref, tr.Uplink, g.cfg.Clock())
+	}
 	g.address(b)
 	return Result{Verdict: Deliver, Hop: lanHop(tr), Grown: int32(len(b) - length)}
 }

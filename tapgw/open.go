@@ -9,12 +9,13 @@ import (
 	"tapgw/uplinks"
 )
 
-// open opens a session, which a helper follows if it is a control session.
-func (g *Gateway) open(r *ruled, key nat.Key, bound bool, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
+// open opens a session, which a helper follows if it is a control session. One that was tried in vain by a set of uplinks, one
+// bit each, moves: to a healthy one, or not at all.
+func (g *Gateway) open(r *ruled, key nat.Key, bound bool, tried uint32, now nat.Tick) (nat.Ref, *uplinks.Uplink, Reason) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	one := g.helpers.wanted(key)
-	o := opening{ruled: r, v: g.view.Load(), key: key, hop: g.ways.Hop(key.Inside), helped: one != nil || g.teaches(key), now: now}
+	o := opening{ruled: r, v: g.view.Load(), key: key, hop: g.ways.Hop(key.Inside), helped: one != nil || g.teaches(key), tried: tried, now: now}
 	if bound {
 		o.hop = nat.HopDevice
 	}
@@ -32,6 +33,7 @@ type opening struct {
 	key    nat.Key
 	hop    uint8
 	helped bool
+	tried  uint32
 	now    nat.Tick
 
 	together policy.StickyKey // of the sessions that it belongs to
@@ -83,13 +85,19 @@ func (g *Gateway) mapped(o *opening) (id uint8, ok bool) {
 		return 0, false
 	}
 	everything := ruled{routing: o.routing, rule: policy.NoRule, action: o.ActionOf(policy.NoRule)}
-	g.listCandidates(o.v, &everything, o.key.Inside)
+	g.listCandidates(o.v, &everything, o.key.Inside, o.tried)
 	return id, g.isCandidate(id)
 }
 
 // consider lists the candidates, or says why there are none.
 func (g *Gateway) consider(o *opening) (why Reason) {
-	o.group, why = g.listCandidates(o.v, o.ruled, o.key.Inside)
+	if shunned := g.watch.suspects.Load() | o.tried; shunned != 0 {
+		o.group, why = g.listCandidates(o.v, o.ruled, o.key.Inside, shunned)
+		if why == NoReason || o.tried != 0 {
+			return why
+		}
+	}
+	o.group, why = g.listCandidates(o.v, o.ruled, o.key.Inside, 0)
 	return why
 }
 
@@ -116,6 +124,9 @@ func (g *Gateway) try(o *opening, id uint8, reason policy.Reason) (nat.Ref, Reas
 	b.Helped = o.helped
 	if reason != policy.ReasonMapping {
 		b.Rule = o.number()
+	}
+	if o.tried != 0 {
+		b.Move, b.Reason = true, uint8(policy.ReasonRebind)
 	}
 	ref, err := g.table.Open(o.key, b, o.now)
 	why := refusal(err)
@@ -170,17 +181,22 @@ var preferences = [...]func(*uplinks.Uplink) bool{
 }
 
 // listCandidates fills g.candidates with the uplinks of a group that have an address for the inside host: of the first preference
-// that finds any there, or in a group that is asked when it is down. It says which group they are of, or why there are none.
-func (g *Gateway) listCandidates(v *view, r *ruled, inside packet.Addr) (group int, why Reason) {
+// that finds any there, or in a group that is asked when it is down; of the usable ones alone where some, one bit each, are shunned.
+// It says which group they are of, or why there are none.
+func (g *Gateway) listCandidates(v *view, r *ruled, inside packet.Addr, shunned uint32) (group int, why Reason) {
 	g.candidates = g.candidates[:0]
 	why = GroupDown
-	for _, prefers := range preferences {
+	worst := len(preferences)
+	if shunned != 0 {
+		worst = 1
+	}
+	for _, prefers := range preferences[:worst] {
 		r.Chain(&r.action, func(index int) bool {
 			group = index
 			if group == policy.Everything {
 				why = NoUplink
 			}
-			g.listGroup(v, &r.Groups[index], inside, prefers)
+			g.listGroup(v, &r.Groups[index], inside, func(u *uplinks.Uplink) bool { return shunned&(1<<u.ID) == 0 && prefers(u) })
 			return len(g.candidates) > 0
 		})
 		if len(g.candidates) > 0 {

@@ -78,6 +78,14 @@ func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Resu
 	if u == nil || u.Generation != tr.Generation || g.movable(u, p) || g.isSevered(p, &tr) || tr.State == nat.Leaving {
 		return g.outboundMiss(b, p, key, now)
 	}
+	if g.isDoubtful(p, &tr) {
+		if res, moved := g.doubted(b, p, key, ref, &tr, now); moved {
+			return res
+		}
+	}
+	if p.Kind == packet.TCP && opens(p) {
+		g.watch.repeated(ref)
+	}
 	if tr.Hop != nat.HopDevice && g.isBound(b) {
 		g.table.SetHop(ref, nat.HopDevice)
 	}
@@ -165,7 +173,7 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 	if tr, u := g.lateResponse(p, now); u != nil {
 		return g.respond(b, p, &tr, u, now)
 	}
-	ref, u, why := g.open(&r, key, g.isBound(b), now)
+	ref, u, why := g.open(&r, key, g.isBound(b), 0, now)
 	if why == NoUplink {
 		why = cmp.Or(g.view.Load().unmapped(p.Src), NoUplink)
 	}
@@ -174,6 +182,7 @@ func (g *Gateway) outboundMiss(b []byte, p *packet.Packet, key nat.Key, now nat.
 		return g.refuse(why, b, p, 0, now)
 	}
 	tr := g.table.Translation(ref)
+	g.watchFirst(b, p, key, ref, u)
 	return g.sendTranslated(b, p, ref, &tr, u, now)
 }
 

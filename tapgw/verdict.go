@@ -74,7 +74,8 @@ type Result struct {
 	Hop     uint8  // for Deliver: the session's way to the LAN, 0 when that is the TAP
 	Grown   int32  // by how much the frame is longer than it was, within the capacity of its buffer; negative if shorter
 	Reply   []byte // a whole buffer for the TAP (virtio header and frame), answering the sender, or nil
-	// Pieces are what the frame was cut into, to be sent instead of it: whole buffers of the caller's.
+	// Pieces are what the frame was cut into, or what answers one that was received, to be sent instead of it: whole buffers of
+	// the caller's.
 	Pieces [][]byte
 	// Released are fragments held before that now go the same way, after the frame: whole buffers of the caller's.
 	Released [][]byte

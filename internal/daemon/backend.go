@@ -133,7 +133,7 @@ func (b backend) Reload() error {
 func (b backend) Metrics() metrics.Snapshot {
 	m := metrics.Snapshot{
 		Datapath: b.datapath(), DatapathReason: b.noFast.code,
-		Drops: map[string]uint64{}, Refused: map[string]uint64{}, Helpers: map[string]uint64{},
+		Drops: map[string]uint64{}, Refused: map[string]uint64{}, Helpers: map[string]uint64{}, Unanswered: map[string]uint64{},
 	}
 	m.LANShortcut, _ = b.lan.status()
 	b.tables.each(func(f uplinks.Family, table *nat.Table) {
@@ -144,6 +144,7 @@ func (b backend) Metrics() metrics.Snapshot {
 		m.Refused["host_limit"] += st.Refused.HostLimit
 	})
 	b.gateway.HelperEvents(func(event string, n uint64) { m.Helpers[event] += n })
+	b.gateway.WatchEvents(func(event string, n uint64) { m.Unanswered[event] += n })
 	b.gateway.Drops(func(reason string, n uint64) { m.Drops[reason] += n })
 	m.Drops["device"] = b.pumps.lost.Load()
 	for _, u := range b.snapshot.Load().Uplinks {

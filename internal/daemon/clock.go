@@ -42,6 +42,9 @@ func (c clock) tick() nat.Tick {
 	return nat.TickOf(time.Since(c.start) + time.Duration(c.slept.Load()) + startOffset)
 }
 
+// fine is the present for what is shorter than a tick; time that the machine slept does not count.
+func (c clock) fine() time.Duration { return time.Since(c.start) + startOffset }
+
 // since is how long ago a tick was.
 func (c clock) since(t nat.Tick) time.Duration { return t.Since(c.tick()) }
 

@@ -76,6 +76,8 @@ func (d *Daemon) control(ctx context.Context) error {
 			err = d.takeRules(ctx)
 		case v := <-d.verdicts:
 			err = d.takeVerdict(ctx, v)
+		case s := <-d.suspicions:
+			d.takeSuspicion(s)
 		case c := <-d.commands:
 			refused := c.do()
 			err = d.converge(ctx)

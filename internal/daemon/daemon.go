@@ -110,6 +110,8 @@ type Daemon struct {
 	checkDue     chan struct{}  // the periodic look
 	rulesChanged chan struct{}  // somebody changed rules of nftables
 	verdicts     chan verdict
+	suspicions   chan suspicion
+	waiting      chan struct{} // first packets wait for an answer
 	commands     chan command
 	stopped      chan struct{} // closed when the control loop has ended
 }
@@ -165,6 +167,7 @@ func newDaemon(o Options, c *configs.Loaded) *Daemon {
 		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), journal: newJournal(o.Logger), used: newDataUse(o.Logger), seed: rand.Uint64(),
 		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), heard: make(map[side]heard), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
+		suspicions: make(chan suspicion, 2*uplinks.MaxUplinks), waiting: make(chan struct{}, 1),
 		commands: make(chan command), stopped: make(chan struct{}),
 	}
 	d.config.Store(c)
@@ -294,6 +297,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	d.tasks.Go(func() error { return d.control(running) })
 	d.tasks.Go(func() error { return d.measure(running) })
 	d.tasks.Go(func() error { return d.used.keep(running, func() bool { return len(plans(d.cfg())) > 0 }) })
+	d.tasks.Go(func() error { return d.watchAnswers(running) })
 	d.tasks.Go(func() error { return d.reloadOnHangup(running) })
 	d.tasks.Go(func() error { return d.api.Run(running) })
 	d.tasks.Go(func() error { return d.announce(running, d.api.Ready()) })

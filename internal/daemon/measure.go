@@ -43,6 +43,7 @@ type measuring struct {
 	learners [uplinks.MaxUplinks]learner
 	activity activity
 	used     []usage.Sample
+	silences [uplinks.MaxUplinks]uplinks.Silence
 }
 
 // look reads every uplink's device, and reports whether a carrier is not as known. A device that vanished is netlink's to
@@ -64,6 +65,7 @@ func (d *Daemon) look(s *uplinks.Snapshot, m *measuring, sample bool) (changed b
 		if r.Carrier != m.carriers[u.ID] {
 			m.carriers[u.ID], changed = r.Carrier, true
 		}
+		d.listenTo(u, m, r.Counters)
 		if sample {
 			d.sample(u, m, r.Counters)
 			m.used = append(m.used, d.used.sampled(u, r.Counters))

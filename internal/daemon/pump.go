@@ -190,6 +190,7 @@ func (p *pumps) runUplink(id uint8, port *wire.Port) error {
 		for i := range n {
 			w.inbound(id, w.bufs[i][:w.sizes[i]], now)
 		}
+		w.flush()
 	}
 }
 
@@ -215,7 +216,11 @@ func (w *worker) received(id uint8, res tapgw.Result, frame []byte) {
 		err = w.upcall.Load().GiveBack(w.number, id, frame)
 	case tapgw.Return:
 		err = w.returnToLAN(frame)
-	case tapgw.Drop, tapgw.Send, tapgw.Ignore, tapgw.Hold:
+	case tapgw.Send:
+		for _, f := range res.Pieces {
+			w.send(res.Uplink, f)
+		}
+	case tapgw.Drop, tapgw.Ignore, tapgw.Hold:
 	}
 	if err != nil {
 		w.lost.Add(1)

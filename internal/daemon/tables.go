@@ -83,6 +83,7 @@ func (d *Daemon) openGateway(c *configs.Config) error {
 			IPv6: f == uplinks.IPv6, TAPMAC: tapMAC, GatewayMAC: gatewayMAC, GatewayIP: c.TAP.Gateway(), TAPIP: c.TAP.Address.Addr(),
 			Held: d.held.recent, Settle: d.pumps.settle, Sessions: d.tables.on, Connections: d.tables.connections,
 			Facts: policy.Facts{Domains: d.domains, Interface: d.hosts.interfaceOf, MAC: d.hosts.macOf, Owner: d.ownerOf},
+			Clock: d.pumps.clock.fine, Wake: func() { poke(d.waiting) },
 		}
 		if g.IPv6 {
 			g.GatewayIP, g.TAPIP = gatewayV6, netip.IPv6Unspecified()

@@ -30,6 +30,7 @@ type Snapshot struct {
 	Drops          map[string]uint64 // packets dropped, by reason
 	Refused        map[string]uint64 // sessions refused, by reason
 	Helpers        map[string]uint64 // what application helpers did, by kind
+	Unanswered     map[string]uint64 // what was done about sessions that nothing came back on, by kind
 }
 
 // Table is the part of a Snapshot about the sessions of one family.
@@ -114,6 +115,7 @@ var (
 	sessionsLimit = describe("tapgw_sessions_limit", "Sessions the table has room for, by family.", "family")
 	drops         = describe("tapgw_packets_dropped_total", "Packets dropped, by reason.", "reason")
 	helpers       = describe("tapgw_helper_events_total", "What application helpers did, by kind.", "event")
+	unanswered    = describe("tapgw_unanswered_total", "What was done about sessions that nothing came back on, by kind.", "event")
 	refused       = describe("tapgw_sessions_refused_total", "New sessions refused, by reason.", "reason")
 
 	uplinkInfo     = describe("tapgw_uplink_info", "Always 1; the labels say which interface an uplink has.", "uplink", "interface")
@@ -139,7 +141,7 @@ type collector struct{ src Source }
 // Describe sends everything that Collect may send.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		datapathInfo, lanShortcut, sessions, sessionsLimit, drops, refused, helpers,
+		datapathInfo, lanShortcut, sessions, sessionsLimit, drops, refused, helpers, unanswered,
 		uplinkInfo, uplinkState, uplinkRx, uplinkTx, uplinkLoad, uplinkSessions, uplinkRTT, uplinkLoss, uplinkUsed, uplinkCap,
 		datapathRxPackets, datapathRxBytes, datapathTxPackets, datapathTxBytes, datapathDropped,
 	} {
@@ -164,6 +166,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for event, n := range s.Helpers {
 		counter(out, helpers, n, event)
+	}
+	for event, n := range s.Unanswered {
+		counter(out, unanswered, n, event)
 	}
 	for _, u := range s.Uplinks {
 		collectUplink(out, u)

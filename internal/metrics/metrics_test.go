@@ -48,7 +48,7 @@ func sample() Snapshot {
 		Tables:  []Table{{"ipv4", 192, 65536}, {"ipv6", 7, 32768}},
 		Drops:   map[string]uint64{"malformed": 3, "relay": 1},
 		Refused: map[string]uint64{"table_full": 7},
-		Helpers: map[string]uint64{"payload_changed": 2},
+		Helpers: map[string]uint64{"payload_changed": 2}, Unanswered: map[string]uint64{"moved": 4},
 		Uplinks: []Uplink{
 			{Name: "fiber", Interface: "eth0", State: api.StateUp, RxBytes: 1e12, TxBytes: 42, Load: 0.61, Sessions: 128, RTT: 9 * time.Millisecond,
 				Datapath: Traffic{RxPackets: 1000, RxBytes: 1e6, TxPackets: 10, TxBytes: 20, Dropped: map[string]uint64{"queue_full": 5, "overflow": 0}}},

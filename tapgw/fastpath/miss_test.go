@@ -270,6 +270,24 @@ func TestHelped(t *testing.T) {
 	})
 }
 
+// TestUnanswered: the next packet of a session that has gone unanswered for long is Go's, as is the first that comes back.
+func TestUnanswered(t *testing.T) {
+	eachFamily(t, func(t *testing.T, rig *rig) {
+		for _, s := range samplesOf(rig.family) {
+			if s.proto != packet.ProtoUDP {
+				continue
+			}
+			ref := rig.open(t, s.key())
+			tr := rig.table.Translation(ref)
+			rig.table.Doubt(ref)
+			rig.mustMiss(t, ref, true, s.build(), 0)
+			rig.mustMiss(t, ref, false, s.reply(&tr).build(), 0)
+			rig.table.Trust(ref)
+			rig.mustHit(t, s, ref)
+		}
+	})
+}
+
 // TestTurned: packets to an outside endpoint of ours are no hits in either direction.
 func TestTurned(t *testing.T) {
 	eachBound(t, func(b *nat.Binding) { b.Turned = true }, func(*rig, sample, nat.Ref) {})
