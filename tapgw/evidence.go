@@ -1,6 +1,7 @@
 package tapgw
 
 import (
+	"slices"
 	"time"
 
 	"tapgw/internal/packet"
@@ -110,24 +111,31 @@ func (e *evidence) confirm(remote packet.Addr) {
 	}
 }
 
-// damning reports whether what was missed makes the uplink suspect. One remote alone may be what is dead, unless it answers by
-// another uplink.
-func (e *evidence) damning(now time.Duration) (damning, quiet bool) {
+// damning returns the misses that make the uplink suspect, none if they do not: the latest in its silence, else all. One remote
+// alone may be what is dead, unless it answers by another uplink.
+func (e *evidence) damning(now time.Duration) (misses []miss, quiet bool) {
 	e.forget(now)
-	quiet, several := e.n > 0, false
-	for _, m := range e.misses[:e.n] {
-		quiet = quiet && m.quiet
-		several = several || m.confirmed || m.remote != e.misses[0].remote
+	first := e.n
+	for first > 0 && e.misses[first-1].quiet {
+		first--
 	}
-	if quiet {
-		return e.n >= quietMisses && several, true
+	if run := e.misses[first:e.n]; len(run) >= quietMisses && areSeveral(run) {
+		return run, true
 	}
-	return e.n >= deafMisses && several, false
+	if all := e.misses[:e.n]; len(all) >= deafMisses && areSeveral(all) {
+		return all, false
+	}
+	return nil, false
 }
 
-// accuse begins a suspicion. After one that was wrong it takes more for a while.
-func (e *evidence) accuse(now time.Duration, quiet bool) bool {
-	if e.suspect || now < e.heldUntil && (!quiet || e.n < sureMisses) {
+// areSeveral reports whether misses are of several remotes, or of one that answers by another uplink.
+func areSeveral(misses []miss) bool {
+	return slices.ContainsFunc(misses, func(m miss) bool { return m.confirmed || m.remote != misses[0].remote })
+}
+
+// accuse begins a suspicion on so many misses. After one that was wrong it takes more for a while.
+func (e *evidence) accuse(now time.Duration, misses int, quiet bool) bool {
+	if e.suspect || now < e.heldUntil && (!quiet || misses < sureMisses) {
 		return false
 	}
 	e.lasts = min(max(2*e.lasts, suspectFor), suspectLongest)

@@ -112,15 +112,15 @@ func (g *Gateway) suspect(v *view, at time.Duration, list *[uplinks.MaxUplinks]S
 	w := g.watch
 	for _, u := range v.Uplinks {
 		e := &w.sides[u.ID]
-		damning, quiet := e.damning(at)
-		if !damning || !u.State.Usable() {
+		misses, quiet := e.damning(at)
+		if len(misses) == 0 || !u.State.Usable() {
 			continue
 		}
-		answering, apart := g.compare(v, u.ID, quiet, e.misses[0].sent)
-		if !apart || !e.accuse(at, quiet) {
+		answering, apart := g.compare(v, u.ID, quiet, misses[0].sent)
+		if !apart || !e.accuse(at, len(misses), quiet) {
 			continue
 		}
-		list[n] = Suspicion{Uplink: u.ID, IPv6: g.cfg.IPv6, Unanswered: e.n, Answering: answering}
+		list[n] = Suspicion{Uplink: u.ID, IPv6: g.cfg.IPv6, Unanswered: len(misses), Answering: answering}
 		n++
 		w.count(Suspected)
 	}
