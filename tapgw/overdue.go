@@ -107,6 +107,18 @@ func (g *Gateway) examine(v *view, o *Outlook, s *pending, at time.Duration) {
 	}
 }
 
+// Vouch tells that a probe by an uplink was answered so long ago, which refutes that nothing at all comes back by it.
+func (g *Gateway) Vouch(uplink uint8, ago time.Duration) {
+	w, at := g.watch, g.cfg.Clock()
+	if !w.isSuspect(uplink) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sides[uplink].review(at, at-ago)
+	w.publish()
+}
+
 // suspect finds the uplinks that have become suspect, and how many there are.
 func (g *Gateway) suspect(v *view, at time.Duration, list *[uplinks.MaxUplinks]Suspicion) (n int) {
 	w := g.watch
@@ -171,6 +183,9 @@ func (g *Gateway) act(s *pending, o *Outlook, at time.Duration, now nat.Tick) {
 func (g *Gateway) mayLeave(ref nat.Ref, tr *nat.Translation) bool {
 	switch policy.Reason(tr.Reason) {
 	case policy.ReasonRelated, policy.ReasonCompanion:
+		return false
+	}
+	if tr.Proto == packet.ProtoTCP && g.tcp.Load().UplinkDown == KeepTCP {
 		return false
 	}
 	u := g.view.Load().ByID(tr.Uplink)

@@ -285,6 +285,32 @@ func TestSuspicionRefuted(t *testing.T) {
 	}
 }
 
+// TestVouch: a probe that was answered since ends the suspicion, one from before does not.
+func TestVouch(t *testing.T) {
+	p := newPatient(t)
+	p.dial(4000, server)
+	p.dial(4001, router)
+	p.pass(400 * time.Millisecond)
+	p.g.Vouch(1, time.Second)
+	if !p.g.watch.isSuspect(1) {
+		t.Fatal("not suspect")
+	}
+	if p.g.Vouch(1, 0); p.g.watch.isSuspect(1) {
+		t.Error("still suspect")
+	}
+}
+
+// TestKept: where connections are to wait for their uplink, those that wait for an answer do too.
+func TestKept(t *testing.T) {
+	p := newPatient(t)
+	p.g.SetTCP(TCPOptions{UplinkDown: KeepTCP})
+	p.dial(4000, server)
+	p.pass(time.Second)
+	if len(p.resent) != 0 {
+		t.Error("moved")
+	}
+}
+
 // TestDeadTCP: what answers UDP is suspect all the same when it answers no SYN and another does.
 func TestDeadTCP(t *testing.T) {
 	p := newPatient(t)

@@ -10,6 +10,8 @@ const (
 	livelyFor = 3 * time.Second
 	// mostGap is the longest time between readings that still tell what happened in between.
 	mostGap = time.Second
+	// noiseBytes received between two readings are neighbour discovery, which the provider's own device answers.
+	noiseBytes = 100
 	// busyBytes received in each of busyReadings in a row are traffic whose end is worth a question.
 	busyBytes    = 4 << 10
 	busyReadings = 4
@@ -47,7 +49,7 @@ func (s *Silence) Observe(now time.Time, c Counters) bool {
 	case !known: // the first reading, a new device, or a machine that stood still
 		s.heard, s.busy, s.talks, s.asked = time.Time{}, 0, 0, false
 		return false
-	case rx > 0:
+	case rx > noiseBytes:
 		s.hear(now, rx)
 		return false
 	case tx > 0:

@@ -108,6 +108,9 @@ func (d *Daemon) takeVerdict(ctx context.Context, v verdict) error {
 		return nil // what was probed is not what the uplink is now
 	}
 	d.hear(v)
+	if g := d.gateway.For(v.family); g != nil && !v.Good.IsZero() {
+		g.Vouch(v.uplink, time.Since(v.Good))
+	}
 	if errors.Is(d.tracker.SetHealth(v.uplink, v.family, healthOf(v.Verdict)), uplinks.ErrUnknown) {
 		return nil // it left meanwhile
 	}

@@ -13,6 +13,10 @@ import (
 // overdueEvery is how often first packets that wait for an answer are looked at. Nothing runs while none does.
 const overdueEvery = 25 * time.Millisecond
 
+// noise is how many bytes an uplink may receive between two looks for that to mean nothing: neighbour discovery and the like, which
+// the provider's own device answers.
+const noise = 256
+
 // suspicion is that something is wrong with an uplink, which its probes had better find out at once.
 type suspicion struct {
 	uplink   uint8
@@ -110,7 +114,7 @@ func (a *answers) listen() {
 			continue
 		}
 		h := &a.heard[u.ID]
-		if h.index == u.Index && h.rx != r.RxBytes {
+		if h.index == u.Index && r.RxBytes-h.rx > noise {
 			a.outlook.Heard[u.ID] = h.at
 		}
 		*h = hearing{u.Index, r.RxBytes, now}
