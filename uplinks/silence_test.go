@@ -44,8 +44,8 @@ func TestSilence(t *testing.T) {
 		"a download stops":                   {newSilenceRig().carry(2*s, 50000, 1000).carry(5*s, 0, 0), 1},
 		"an upload is not acknowledged":      {newSilenceRig().carry(2*s, 500, 50000).carry(s/2, 0, 50000).carry(4*s, 0, 0), 1},
 		"chatter ends":                       {newSilenceRig().carry(2*s, 500, 500).carry(5*s, 0, 0), 0},
-		"a stream out after a question":      {newSilenceRig().carry(s/4, 100, 100).carry(10*s, 0, 9000), 1},
-		"a stream out long after a question": {newSilenceRig().carry(s/4, 100, 100).carry(4*s, 0, 0).carry(10*s, 0, 9000), 0},
+		"a stream out after a question":      {newSilenceRig().carry(s/4, 300, 100).carry(10*s, 0, 9000), 1},
+		"a stream out long after a question": {newSilenceRig().carry(s/4, 300, 100).carry(4*s, 0, 0).carry(10*s, 0, 9000), 0},
 		"a reading now and then with none":   {newSilenceRig().carry(2*s, 9000, 900).carry(s/8, 0, 900).carry(2*s, 9000, 900).carry(s/8, 0, 900), 0},
 	} {
 		if n := len(c.rig.asked); n != c.want {
