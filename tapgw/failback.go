@@ -89,7 +89,7 @@ func (g *Gateway) surpassed(tr *nat.Translation, opened time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	v := g.view.Load()
-	g.listCandidates(v, &r, tr.Inside)
+	g.listCandidates(v, &r, tr.Inside, 0)
 	own, listed := g.tierOf(tr.Uplink)
 	for i := range g.candidates {
 		c := &g.candidates[i]
