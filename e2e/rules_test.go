@@ -205,32 +205,6 @@ func TestRulesOfAReload(t *testing.T) {
 	}
 }
 
-// TestRulesDirect: by a rule, hosts of the LAN keep their address.
-func TestRulesDirect(t *testing.T) {
-	t.Parallel()
-	topology := labtest.Build(t, lab.Options{})
-	labtest.Servers(t, topology)
-	u := topology.Uplinks[1]
-	route(t, u.ISP, lanNet, u.Addr())
-	route(t, topology.Internet, lanNet, backboneOf(u))
-	g := start(t, topology.Gateway, inGroups+fmt.Sprintf("rules: [{name: vpn, to: [%s], ports: [%d], direct: true, use: two}]\n", lab.ServerAddrs[1], lab.PortUDPEcho))
-	g.awaitUp(topology)
-	w := world{g, topology, topology.Hosts[0].Namespace, nil}
-	w.meetLAN()
-	for server, want := range map[netip.Addr]netip.Addr{lab.ServerAddrs[1]: topology.Hosts[0].Addr, lab.ServerAddrs[0]: topology.Uplinks[0].Addr()} {
-		v := visitFor(w.lan, server, visitPatience)
-		if labtest.Must(t, v.err); v.outside != want {
-			t.Errorf("%s sees the host as %s, want %s", server, v.outside, want)
-		}
-	}
-	if why := w.explained(overIPv4, probe{topology.Hosts[0], 1, 0}); why.Outcome != api.OutcomeDirect || why.Uplink != "wan2" {
-		t.Errorf("explained as %+v", why)
-	}
-	if why := w.explained(overIPv4, probe{nil, 1, 0}); why.Outcome != api.OutcomePlaced || why.Rule != "" {
-		t.Errorf("of the gateway itself: explained as %+v", why)
-	}
-}
-
 // TestRulesWhyAgrees: for many sessions, what `tapgw why` says is what then happens, with schedulers that take turns.
 func TestRulesWhyAgrees(t *testing.T) {
 	t.Parallel()
