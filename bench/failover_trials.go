@@ -41,7 +41,7 @@ func (t trial) rounds(asked int) int {
 func (t trial) long() bool { return t.bar == 0 }
 
 var (
-	metered   = setUp{config: ", metered: true"}
+	metered   = setUp{config: ", metered: true, tier: 0"}
 	saturated = setUp{uplink: lab.UplinkOptions{Down: 20e6, Up: 5e6}, config: ", capacity: {down: 20Mbit, up: 5Mbit}"}
 )
 

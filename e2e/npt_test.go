@@ -150,8 +150,8 @@ func TestNPTv6Firewall(t *testing.T) {
 	labtest.Must(t, w.connect(w.lan, "wan1").talk())
 }
 
-// TestNPTv6Reload: prefixes come and go with a reload; sessions of one that went are over.
-func TestNPTv6Reload(t *testing.T) {
+// TestFault30_NPTv6Reload: prefixes come and go with a reload; sessions of one that went are over.
+func TestFault30_NPTv6Reload(t *testing.T) {
 	t.Parallel()
 	w := beginNPT(t, 1, 1)
 	server, ctx := lab.ServerAddrsV6[0], labtest.Context(t)

@@ -16,7 +16,9 @@ const (
 	TableMain       = 254
 	CaptureMetric   = 75 // of the default route through the TAP when nothing is lower
 	giveBackSuffix  = "u"
-	usableNeighbour = 0x02 | 0x04 | 0x08 | 0x10 | 0x80 // NUD_REACHABLE, STALE, DELAY, PROBE, PERMANENT
+	usableNeighbour = 0x02 | 0x04 | 0x08 | 0x10 | permanentNeighbour // NUD_REACHABLE, STALE, DELAY, PROBE, PERMANENT
+	// permanentNeighbour is an entry that the kernel takes from nobody on the link.
+	permanentNeighbour = 0x80 // NUD_PERMANENT
 )
 
 // tunnelKinds are device kinds that VPNs use.

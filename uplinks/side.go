@@ -42,6 +42,7 @@ type Side struct {
 	Gateway    netip.Addr   // invalid on point-to-point links
 	Resolvers  []netip.Addr // of the ISP, which asked by another way may not answer
 	GatewayMAC [6]byte      // zero until resolved, and on header-less links
+	Pinned     bool         // the user has entered GatewayMAC in the kernel himself
 
 	// Generation, from 1, changes whenever sessions made before can no longer work: an address they use was lost, unless it
 	// was retired and the sessions of the others go on. While there is no address at all the verdict waits, so that the same
@@ -64,6 +65,7 @@ type side struct {
 	gateway     netip.Addr
 	resolvers   []netip.Addr
 	gatewayMAC  [6]byte
+	pinned      bool
 	source      netip.Addr // that the default route prefers, or invalid
 	health      Health
 	proven      bool // a probe succeeded under this generation
@@ -149,7 +151,9 @@ func (s *side) refreshGateway(u *tracked, v *view) {
 	if gateway != s.gateway {
 		s.gateway, s.gatewayMAC = gateway, [6]byte{}
 	}
-	if n, ok := v.neighbours[neighbourKey{u.link.Index, gateway}]; ok && n.State&usableNeighbour != 0 && n.MAC != [6]byte{} {
+	n, ok := v.neighbours[neighbourKey{u.link.Index, gateway}]
+	s.pinned = ok && n.State&permanentNeighbour != 0
+	if ok && n.State&usableNeighbour != 0 && n.MAC != [6]byte{} {
 		s.gatewayMAC = n.MAC
 	}
 }
@@ -198,6 +202,6 @@ func (s *side) publish(u *tracked) Side {
 		State: s.state, Reason: s.reason, Since: s.since, Unproven: !s.proven && s.lacks(u) == "",
 		Addresses: slices.Clone(s.addresses), Retired: slices.Clone(s.retired),
 		Static: slices.Clone(s.static), NPTv6: slices.Clone(s.nptv6),
-		Gateway: s.gateway, Resolvers: s.resolvers, GatewayMAC: s.gatewayMAC, Generation: s.generation, Health: s.health,
+		Gateway: s.gateway, Resolvers: s.resolvers, GatewayMAC: s.gatewayMAC, Pinned: s.pinned, Generation: s.generation, Health: s.health,
 	}
 }

@@ -1,6 +1,7 @@
 package uplinks
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -128,7 +129,7 @@ func (u *tracked) changes(now time.Time, old, s *side, left bool) []Event {
 	}
 	moved := old.gatewayMAC != [6]byte{} && s.gatewayMAC != old.gatewayMAC
 	if s.gateway.IsValid() && old.gateway.IsValid() && (s.gateway != old.gateway || moved) {
-		events = append(events, event(GatewayChanged, s.gateway.String()))
+		events = append(events, event(GatewayChanged, s.whereGateway()))
 	}
 	if s.state != old.state {
 		events = append(events, event(StateChanged, s.reason))
@@ -145,4 +146,12 @@ func join(addrs []netip.Addr) string {
 		s += a.String()
 	}
 	return s
+}
+
+// whereGateway is the gateway with its MAC address, once that is known: who claims to be it can be told.
+func (s *side) whereGateway() string {
+	if s.gatewayMAC == [6]byte{} {
+		return s.gateway.String()
+	}
+	return s.gateway.String() + " at " + net.HardwareAddr(s.gatewayMAC[:]).String()
 }

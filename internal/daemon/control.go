@@ -220,10 +220,14 @@ func (d *Daemon) purge(table *nat.Table, old, s *uplinks.Snapshot) {
 
 // applyHost sets the sysctls that forwarding and several uplinks need.
 func (d *Daemon) applyHost(s *uplinks.Snapshot, f uplinks.Facts) error {
-	return d.host.Apply(hostconf.Wanted{
+	err := d.host.Apply(hostconf.Wanted{
 		TAP: d.pumps.tap.Load().Name(), Upcall: d.pumps.upcall.Load().Name(), Uplinks: interfaces(s), Facts: f,
 		IPv6: d.capturesIPv6(),
 	})
+	if changed := d.host.Overridden(); len(changed) > 0 {
+		d.repaired("set again, someone had changed it: " + strings.Join(changed, ", "))
+	}
+	return err
 }
 
 // interfaces lists the uplinks' devices that exist.
@@ -297,11 +301,12 @@ func (d *Daemon) tellLost(report rtnl.Report) error {
 	return err
 }
 
-// gateways calls yield with each side whose gateway needs a MAC address.
+// gateways calls yield with each side whose gateway the kernel must ask for its MAC address; one that the user has pinned would lose
+// that.
 func gateways(s *uplinks.Snapshot, yield func(u *uplinks.Uplink, at side, on *uplinks.Side)) {
 	for _, u := range s.Uplinks {
 		for _, f := range uplinks.Families {
-			if on := u.On(f); u.Index != 0 && !u.HeaderLess && on.Gateway.IsValid() {
+			if on := u.On(f); u.Index != 0 && !u.HeaderLess && on.Gateway.IsValid() && !on.Pinned {
 				yield(u, side{u.ID, f}, on)
 			}
 		}

@@ -21,6 +21,8 @@ type Guard struct {
 	lan     []string
 	lanV6   []string
 	names   map[int]string // of all interfaces at the last Apply, by index
+
+	overridden []string // see Overridden
 }
 
 // Open reads the journal at path, which may have been left by a crash, and changes nothing. It fails with ErrJournal when

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 
 	"tapgw/uplinks"
 )
@@ -128,7 +129,9 @@ func (g *Guard) Apply(w Wanted) error {
 		_, iface, _ := e.split()
 		return slices.Contains(slices.Collect(maps.Values(names)), iface) // renamed since: the next facts tell its name
 	})
+	before := next
 	next, changes, planning := next.plan(wanted)
+	g.overridden = before.overridden(changes, func(iface string) bool { return sameDevice(g.names, names, iface) })
 	if err := g.replace(next); err != nil { // before anything is set, so that whoever cleans up after a crash knows of it
 		return errors.Join(restoring, planning, err)
 	}
@@ -138,6 +141,33 @@ func (g *Guard) Apply(w Wanted) error {
 		errs = append(errs, unlessGone(writeSysctl(s.path, s.value)))
 	}
 	return errors.Join(errs...)
+}
+
+// Overridden names the settings of ours that somebody else had changed before the last Apply, which set them again.
+func (g *Guard) Overridden() []string { return g.overridden }
+
+// overridden lists what has to be set again although we did already, on a device that is still the same.
+func (j journal) overridden(changes []setting, same func(iface string) bool) (names []string) {
+	for _, s := range changes {
+		i := j.find(s.path)
+		if i < 0 || j.Sysctls[i].New != s.value {
+			continue
+		}
+		if _, iface, _ := j.Sysctls[i].split(); same(iface) {
+			names = append(names, strings.ReplaceAll(strings.TrimPrefix(s.path, "/proc/sys/"), "/", "."))
+		}
+	}
+	return names
+}
+
+// sameDevice reports whether an interface is the device that it was.
+func sameDevice(before, after map[int]string, iface string) bool {
+	for index, name := range after {
+		if name == iface {
+			return before[index] == iface
+		}
+	}
+	return true // "all" and such
 }
 
 func namesOf(links []uplinks.Link) map[int]string {

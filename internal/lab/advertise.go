@@ -24,6 +24,28 @@ type AdvertisedPrefix struct {
 // Advertise has the provider's router tell its customer, once, that it is a default router for so long, and these prefixes
 // (RFC 4861 §4.2). A lifetime of 0 takes back what was told before.
 func (u *Uplink) Advertise(router time.Duration, prefixes ...AdvertisedPrefix) error {
+	return u.ISP.advertise(DeviceCustomer, routerV6, router, prefixes)
+}
+
+// AdvertiseFrom is Advertise of another router on the link, with a link-local address of its own and the way to the Internet of the
+// provider's.
+func (u *Uplink) AdvertiseFrom(src netip.Addr, router time.Duration, prefixes ...AdvertisedPrefix) error {
+	if err := u.ISP.addAddress(DeviceCustomer, netip.PrefixFrom(src, 64)); err != nil {
+		return err
+	}
+	return u.ISP.advertise(DeviceCustomer, src, router, prefixes)
+}
+
+// AdvertiseOn has a host that is no router say on a device that it is one.
+func (n *Namespace) AdvertiseOn(device string, router time.Duration) error {
+	src := netip.MustParseAddr("fe80::bad")
+	if err := n.addAddress(device, netip.PrefixFrom(src, 64)); err != nil {
+		return err
+	}
+	return n.advertise(device, src, router, nil)
+}
+
+func (n *Namespace) advertise(device string, src netip.Addr, router time.Duration, prefixes []AdvertisedPrefix) error {
 	message := &layers.ICMPv6RouterAdvertisement{HopLimit: 64, RouterLifetime: uint16(router / time.Second)}
 	for _, p := range prefixes {
 		message.Options = append(message.Options, p.option())
@@ -33,8 +55,8 @@ func (u *Uplink) Advertise(router time.Duration, prefixes ...AdvertisedPrefix) e
 	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{}, icmp, message); err != nil {
 		return err
 	}
-	if err := u.ISP.sendToAllNodes(DeviceCustomer, routerV6, buf.Bytes()); err != nil {
-		return fmt.Errorf("namespace %s: advertise a router: %w", u.ISP.name, err)
+	if err := n.sendToAllNodes(device, src, buf.Bytes()); err != nil {
+		return fmt.Errorf("namespace %s: advertise a router: %w", n.name, err)
 	}
 	return nil
 }
