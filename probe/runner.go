@@ -8,8 +8,12 @@ import (
 	"time"
 )
 
-// maxKicks is how many rounds per Interval Suspect starts at most, so that a storm of events is not a storm of probes.
-const maxKicks = 4
+// Suspect starts at most maxKicks rounds per Interval, and per kickSpan where that is shorter, so that a storm of events is not a
+// storm of probes, and an uplink that is seldom asked is nevertheless asked at once.
+const (
+	maxKicks = 4
+	kickSpan = 2 * time.Second
+)
 
 // Runner probes one uplink in rounds.
 type Runner struct {
@@ -144,7 +148,7 @@ func (s *series) hurry() {
 // suspect brings the next round forward.
 func (s *series) suspect(now time.Time) {
 	s.judge.Suspect(now)
-	soonest := s.last.Add(s.plan.Interval / maxKicks)
+	soonest := s.last.Add(min(s.plan.Interval, kickSpan) / maxKicks)
 	if now.After(soonest) {
 		soonest = now
 	}
