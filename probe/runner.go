@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Suspect starts at most maxKicks rounds per Interval, and per kickSpan where that is shorter, so that a storm of events is not a
-// storm of probes, and an uplink that is seldom asked is nevertheless asked at once.
+// Suspect starts at most maxKicks rounds per Interval, so that a storm of events is not a storm of probes, and not sooner after
+// the latest than that part of an Interval or of a kickSpan: an uplink that is seldom asked is nevertheless asked at once.
 const (
 	maxKicks = 4
 	kickSpan = 2 * time.Second
@@ -82,8 +82,9 @@ type series struct {
 	*Runner
 	link    Link
 	judge   *Judge
-	last    time.Time // when the latest round began
-	next    time.Time // when the next one does
+	last    time.Time           // when the latest round began
+	next    time.Time           // when the next one does
+	kicked  [maxKicks]time.Time // when the latest rounds began that were brought forward, the oldest first
 	answers chan answer
 	probes  sync.WaitGroup
 }
@@ -149,11 +150,15 @@ func (s *series) hurry() {
 func (s *series) suspect(now time.Time) {
 	s.judge.Suspect(now)
 	soonest := s.last.Add(min(s.plan.Interval, kickSpan) / maxKicks)
-	if now.After(soonest) {
-		soonest = now
+	for _, other := range []time.Time{now, s.kicked[0].Add(s.plan.Interval)} {
+		if other.After(soonest) {
+			soonest = other
+		}
 	}
 	if soonest.Before(s.next) {
 		s.next = soonest
+		copy(s.kicked[:], s.kicked[1:])
+		s.kicked[maxKicks-1] = soonest
 	}
 }
 
