@@ -165,6 +165,8 @@ func (l *loader) checkContradictions(r *Rule, key string) {
 		l.refuse(key, "make two rules", "users, units and executables are this host's, mac and interface are hosts' of the LAN")
 	case hostOnly && r.Direct:
 		l.refuse(key+".direct", "use a group", "what this host itself sends is always translated")
+	case r.Direct && len(r.From)+len(r.To) == 0 && l.sound(key, key+".from", key+".to"):
+		l.refuse(key+".direct", "add from or to", "whose answers are let in must be known")
 	case !oneFamily(r.From, r.To):
 		l.refuse(key+".to", "make a rule for each family", "from and to have no family in common")
 	}

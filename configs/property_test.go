@@ -74,6 +74,9 @@ func validRules(t *rapid.T, c *Config) {
 			return Span{rapid.Uint8Range(1, everyDay-1).Draw(t, "days"), first, rapid.Uint16Range(1, minutesOfDay).Filter(func(n uint16) bool { return n != first }).Draw(t, "last")}
 		}), 0, 2).Draw(t, "times")
 		if r.Direct {
+			if len(r.From)+len(r.To) == 0 {
+				r.To = []Place{place.Draw(t, "somebody")}
+			}
 			c.Rules = append(c.Rules, r)
 			continue
 		}

@@ -252,3 +252,37 @@ rules:
 		t.Errorf("status %d, %s", status, out)
 	}
 }
+
+// TestRulesDirect: what such a rule matches keeps its address, by the ports that it names, and the answers come back; all else is
+// translated.
+func TestRulesDirect(t *testing.T) {
+	t.Parallel()
+	w := begin(t, lab.Options{LANHosts: 2}, preferFirst)
+	w.meetLAN()
+	for _, u := range w.Uplinks {
+		route(t, u.ISP, lanNet, u.Addr())
+	}
+	route(t, w.Internet, lanNet, backboneOf(w.Uplinks[0]))
+	own := func(h *lab.Host) netip.Addr { return h.Addr }
+	first := func(*lab.Host) netip.Addr { return w.Uplinks[0].Addr() }
+	for _, c := range []struct {
+		rule          string
+		second, there func(*lab.Host) netip.Addr // how the second host is seen by the first server, and the first host by the second one
+	}{
+		{"from: [SECOND]", own, first},
+		{"to: [THERE], ports: [7002]", first, own},
+		{"from: [SECOND], to: [THERE]", first, first},
+	} {
+		w.use(preferFirst + "rules: [{" + strings.NewReplacer("SECOND", w.Hosts[1].Addr.String(), "THERE", lab.ServerAddrs[1].String()).Replace(c.rule) +
+			", name: own, direct: true}]\n")
+		for _, v := range []struct {
+			from *lab.Host
+			to   int
+			want netip.Addr
+		}{{w.Hosts[0], 0, first(nil)}, {w.Hosts[1], 0, c.second(w.Hosts[1])}, {w.Hosts[0], 1, c.there(w.Hosts[0])}, {w.Hosts[1], 1, w.Hosts[1].Addr}} {
+			if got := visitFor(v.from.Namespace, lab.ServerAddrs[v.to], visitPatience); got.err != nil || got.outside != v.want {
+				t.Errorf("%s: %s was seen by server %d as %s, want %s: %v", c.rule, v.from.Name(), v.to, got.outside, v.want, got.err)
+			}
+		}
+	}
+}

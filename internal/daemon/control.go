@@ -244,11 +244,12 @@ func interfaces(s *uplinks.Snapshot) (names []string) {
 func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 	w := nft.Wanted{
 		TAP: d.pumps.tap.Load().Name(), TAPIndex: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(),
-		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0, Exempt: d.cfg().NAT.Exempt,
+		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0,
 		Untracked: d.lan.sides[uplinks.IPv4].ports, UntrackedV6: d.lan.sides[uplinks.IPv6].ports,
 		IPv6: d.capturesIPv6(), NoMasqueradeV6: d.ruleset.noMasqueradeV6, AddressesV6: addressesOn(d.tapAddresses),
 		Prefixes: d.prefixes(s),
 	}
+	w.Exempt, w.ExemptInsides = exemptions(d.cfg())
 	for _, r := range d.pool {
 		w.Ports = append(w.Ports, nft.PortRange(r))
 	}

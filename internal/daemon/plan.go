@@ -106,6 +106,38 @@ func ruleOf(r *configs.Rule, sets map[string]*policy.Set) policy.Rule {
 	return out
 }
 
+// exemptions are the remotes that inside hosts speak to as they are, and the hosts that speak to everybody so.
+func exemptions(c *configs.Config) (remotes, insides []netip.Prefix) {
+	remotes = slices.Clone(c.NAT.Exempt)
+	for i := range c.Rules {
+		r := &c.Rules[i]
+		switch {
+		case !r.Direct:
+		case len(r.To) > 0:
+			remotes = append(remotes, prefixesOf(c, r.To)...)
+		default:
+			insides = append(insides, prefixesOf(c, r.From)...)
+		}
+	}
+	return remotes, insides
+}
+
+// prefixesOf are those of a list of places, and of the sets that it names.
+func prefixesOf(c *configs.Config, list []configs.Place) (prefixes []netip.Prefix) {
+	for _, p := range list {
+		if p.Set == "" {
+			prefixes = append(prefixes, p.Prefix)
+			continue
+		}
+		for _, s := range c.Sets {
+			if s.Name == p.Set {
+				prefixes = slices.Concat(prefixes, s.Prefixes, s.Read)
+			}
+		}
+	}
+	return prefixes
+}
+
 // places are the sets that a list of places names, and one of its prefixes.
 func places(list []configs.Place, sets map[string]*policy.Set) (out []*policy.Set) {
 	var prefixes []netip.Prefix

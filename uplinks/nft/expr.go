@@ -120,15 +120,13 @@ func untranslatedRule(f family) []expr.Any {
 	return join(f.routed(), f.from(), f.in(setOwn), meta(expr.MetaKeyOIFNAME), in(setUplinks), drop())
 }
 
-// exemptRule accepts what exempt remotes send: of connections that bypass the host's own forwarding it has seen nothing.
-func exemptRule(f family, match []expr.Any) []expr.Any {
-	return join(match, meta(expr.MetaKeyIIFNAME), f.in(setGuarded), f.from(), f.in(setExempt), accept())
-}
+// exemptRule accepts what an exempt remote or inside host is an end of: of connections that bypass the host's own forwarding it
+// has seen nothing.
+func exemptRule(load []expr.Any, s set) []expr.Any { return join(load, in(s.name), accept()) }
 
-// guardRules accept what belongs to a connection or is translated by a port forward, and drop the rest. A rule that asks
+// guardRules, for what comes from a guarded uplink, accept what belongs to a connection or is translated by a port forward, and drop the rest. A rule that asks
 // for connection tracking does not match a packet without any (an invalid one), so the drop must not ask.
-func guardRules(f family, match []expr.Any) [][]expr.Any {
-	from := join(match, meta(expr.MetaKeyIIFNAME), f.in(setGuarded))
+func guardRules(from []expr.Any) [][]expr.Any {
 	return [][]expr.Any{
 		join(from, conntrack(expr.CtKeySTATE, ctEstablishedOrRelated), accept()),
 		join(from, conntrack(expr.CtKeySTATUS, ctStatusDNAT), accept()),

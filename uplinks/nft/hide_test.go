@@ -68,7 +68,7 @@ func TestExemptSet(t *testing.T) {
 		list = append(list, netip.MustParsePrefix(p))
 	}
 	want := []key{{data: []byte{10, 0, 0, 0}}, {data: []byte{11, 0, 0, 0}, end: true}, {data: []byte{128, 0, 0, 0}}}
-	if got := exemptSet(ownedInet, ofIPv4, list).keys; !reflect.DeepEqual(got, want) {
+	if got := exemptSet(ownedInet, ofIPv4, setExempt, list).keys; !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	w := newWorld(t)

@@ -221,7 +221,7 @@ func TestExemptSetOfIPv6(t *testing.T) {
 	want := []key{
 		{data: at("2001:db8::")}, {data: at("2001:db9::"), end: true}, {data: at("fd00::")}, {data: at("fe00::"), end: true}, {data: at("ff00::")},
 	}
-	if got := exemptSet(ownedInet, ofIPv6, list).keys; !slices.EqualFunc(got, want, func(a, b key) bool { return a.end == b.end && slices.Equal(a.data, b.data) }) {
+	if got := exemptSet(ownedInet, ofIPv6, setExempt, list).keys; !slices.EqualFunc(got, want, func(a, b key) bool { return a.end == b.end && slices.Equal(a.data, b.data) }) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	w := newWorldV6(t)

@@ -33,6 +33,8 @@ type Wanted struct {
 	Untracked, UntrackedV6 []int
 	// Exempt are the remotes that hosts behind this one speak to untranslated: what they send is let in.
 	Exempt []netip.Prefix
+	// ExemptInsides are those of them that speak to everybody so: what is sent to them is let in.
+	ExemptInsides []netip.Prefix
 	// Prefixes are those of IPv6 of which the host sees nothing but what is sent to Addresses.
 	Prefixes []netip.Prefix
 	// Turned are the devices of the LAN whose packets to outside endpoints turn back.

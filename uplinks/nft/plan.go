@@ -34,6 +34,7 @@ const (
 	setUplinks    = "uplinks"
 	setGuarded    = "guarded"
 	setExempt     = "exempt"
+	setExemptIn   = "exempt_insides"
 	setCaptured   = "capture_devices"
 	setPorts      = "ports"
 	setTransport  = "transport"
@@ -198,7 +199,7 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 		forward.rules = append(throughRules(w.TAPIndex, noneOf(known)), noTransitRule())
 	}
 	for _, f := range families {
-		p.guard(&forward, f, uplinks, f.routed(), w.Exempt)
+		p.guard(&forward, f, uplinks, f.routed(), w)
 	}
 	for _, f := range families {
 		if w.LAN && w.masquerades(f) {
@@ -244,8 +245,8 @@ func (p *plan) output(w Wanted) {
 }
 
 // guard lets a host on which we switched forwarding on forward from an uplink only what belongs to connections from
-// inside, what the user's port forwards translate, and what comes from exempt remotes.
-func (p *plan) guard(forward *chain, f family, uplinks []Uplink, match []expr.Any, exempt []netip.Prefix) {
+// inside, what the user's port forwards translate, and what is exempt.
+func (p *plan) guard(forward *chain, f family, uplinks []Uplink, match []expr.Any, w Wanted) {
 	guarded := slices.DeleteFunc(slices.Clone(uplinks), func(u Uplink) bool { return !u.guard(f) })
 	if len(guarded) == 0 {
 		return
@@ -253,12 +254,19 @@ func (p *plan) guard(forward *chain, f family, uplinks []Uplink, match []expr.An
 	s := uplinkSet(forward.table, guarded)
 	s.name = f.of(setGuarded)
 	p.sets = append(p.sets, s)
-	if remotes := exemptSet(forward.table, f, exempt); len(remotes.keys) > 0 {
-		p.sets = append(p.sets, remotes)
-		forward.rules = append(forward.rules, exemptRule(f, match))
-	}
-	forward.rules = append(forward.rules, guardRules(f, match)...)
+	from := join(match, meta(expr.MetaKeyIIFNAME), f.in(setGuarded))
+	p.exempt(forward, exemptSet(forward.table, f, setExempt, w.Exempt), join(from, f.from()))
+	p.exempt(forward, exemptSet(forward.table, f, setExemptIn, w.ExemptInsides), join(from, f.to()))
+	forward.rules = append(forward.rules, guardRules(from)...)
 	forward.needs = "nft_ct and nf_conntrack"
+}
+
+// exempt lets in what has an address of a set on the side that is loaded.
+func (p *plan) exempt(forward *chain, s set, load []expr.Any) {
+	if len(s.keys) > 0 {
+		p.sets = append(p.sets, s)
+		forward.rules = append(forward.rules, exemptRule(load, s))
+	}
 }
 
 // fallBack is what survives us: it masquerades forwarded packets that leave by an uplink directly, refuses those that
@@ -273,7 +281,7 @@ func (p *plan) fallBack(f family, w Wanted, uplinks []Uplink, ports []PortRange)
 	p.sets = append(p.sets, uplinkSet(t, uplinks), transportSet(t))
 	forward := forwardChain(t)
 	forward.rules = throughRules(w.TAPIndex, nil)
-	p.guard(&forward, f, uplinks, nil, w.Exempt)
+	p.guard(&forward, f, uplinks, nil, w)
 	forward.priority = priorityRefuse
 	if w.masquerades(f) {
 		forward.rules = append(append(forward.rules, resetRule()), leakRules(nil)...)

@@ -117,8 +117,8 @@ func portSet(t table, ports []PortRange) set {
 }
 
 // exemptSet is those of the prefixes that are of a family as intervals, of which those that touch or overlap are one.
-func exemptSet(t table, f family, prefixes []netip.Prefix) set {
-	s := set{table: t, name: f.of(setExempt), keyType: f.keyType, interval: true}
+func exemptSet(t table, f family, name string, prefixes []netip.Prefix) set {
+	s := set{table: t, name: f.of(name), keyType: f.keyType, interval: true}
 	sorted := slices.SortedFunc(slices.Values(prefixes), func(a, b netip.Prefix) int {
 		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 	})
