@@ -220,6 +220,10 @@ func TestSchedulers(t *testing.T) {
 		t.Errorf("least-sessions left %d and %d sessions", a, b)
 	}
 	w.use("policy: {scheduler: least-load}\n")
+	eventually(t, "a look at what the sessions carry", func() bool {
+		u := w.explained(overIPv4, probe{}).Uplinks
+		return min(u[0].ExpectBps, u[1].ExpectBps) > 0.98*max(u[0].ExpectBps, u[1].ExpectBps)
+	})
 	if n := count(w.place(40), first); n < 10 || n > 30 {
 		t.Errorf("least-load gave the first of two idle uplinks %d of 40", n)
 	}

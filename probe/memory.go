@@ -79,11 +79,12 @@ func (m *memory) count(lost bool) {
 	m.counted = min(m.counted+1, fates)
 }
 
+// loss is 0 to 1. As long as little is counted it is thought to go on well, or the very first packet would tell too much.
 func (m *memory) loss() float64 {
 	if m.counted == 0 {
 		return 0
 	}
-	return float64(bits.OnesCount64(m.lost<<(fates-m.counted))) / float64(m.counted)
+	return float64(bits.OnesCount64(m.lost<<(fates-m.counted))) / float64(max(m.counted, fates/2))
 }
 
 // late is when an answer is later than usual.

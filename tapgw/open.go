@@ -221,9 +221,15 @@ func (g *Gateway) addCandidate(v *view, u *uplinks.Uplink, tier int) {
 		Sessions: g.cfg.Sessions(u.ID),
 		Capacity: v.capacity[u.ID],
 		Load:     g.meters[u.ID].Load(),
-		Rate:     g.meters[u.ID].Expect(g.cfg.Connections(u.ID)) * (1 - u.Health.Loss), // what is lost is sent again
+		Rate:     g.meters[u.ID].Expect(g.cfg.Connections(u.ID)) * delivered(u.Health.Loss),
 		Latency:  u.Health.RTT,
 	})
+}
+
+// delivered is the share that arrives and need not be sent again. A probe or two that are lost by chance are nothing to choose by.
+func delivered(loss float64) float64 {
+	const chance = 0.04
+	return min(1-loss+chance, 1)
 }
 
 func (g *Gateway) isCandidate(id uint8) bool {

@@ -1,6 +1,7 @@
 package tapgw
 
 import (
+	"math/bits"
 	"time"
 
 	"tapgw/internal/packet"
@@ -25,6 +26,9 @@ type Outlook struct {
 	Heard   [uplinks.MaxUplinks]time.Duration // by Config.Clock: since then each uplink has received something
 	Send    func(uplink uint8, frame []byte)  // transmits a buffer before it returns
 	Suspect func(Suspicion)
+	// Doubt is called for an uplink by which nothing has come back since something left that may want no answer: only probes can
+	// tell.
+	Doubt func(uplink uint8)
 }
 
 // Overdue does what is to be done about first packets that have not been answered: a SYN goes again by another uplink, with its
@@ -34,7 +38,7 @@ func (g *Gateway) Overdue(now nat.Tick, o *Outlook) (again bool) {
 	at := g.cfg.Clock()
 	w, v := g.watch, g.view.Load()
 	w.mu.Lock()
-	w.dueCount = 0
+	w.dueCount, w.doubts = 0, 0
 	g.review(v, o, at)
 	for i, left := 0, w.n; i < len(w.slots) && left > 0; i++ {
 		if s := &w.slots[i]; s.ref != 0 {
@@ -46,7 +50,11 @@ func (g *Gateway) Overdue(now nat.Tick, o *Outlook) (again bool) {
 	suspicions := list[:g.suspect(v, at, &list)]
 	w.awake = w.n > 0 || w.suspects.Load() != 0
 	again = w.awake
+	doubts := w.doubts
 	w.mu.Unlock()
+	for ; doubts != 0; doubts &= doubts - 1 {
+		o.Doubt(uint8(bits.TrailingZeros32(doubts)))
+	}
 	for i := range w.due[:w.dueCount] {
 		g.act(&w.due[i], o, at, now)
 	}
@@ -89,11 +97,17 @@ func (g *Gateway) examine(v *view, o *Outlook, s *pending, at time.Duration) {
 	quiet := o.Heard[s.uplink] <= s.sent
 	bad := e.suspect || !u.State.Usable()
 	overdue := !dead && age >= max(wait, e.wait(u.Health.RTT)) && (quiet || age >= lastWait && s.kind != firstOther)
-	if overdue && !s.missed && s.kind != firstOther {
+	switch {
+	case !overdue || s.missed:
+	case s.kind == firstOther:
+		s.missed = true
+		w.doubts |= 1 << s.uplink
+	default:
 		s.missed = true
 		e.missed(miss{remote: s.key.Remote, sent: s.sent, syn: s.kind == firstSYN, quiet: quiet}, at)
 	}
-	if !s.judged && (overdue || bad && age >= leastWait) && w.dueCount < maxDue {
+	// What streams to one who never answers stays, unless the uplink is in doubt: its receiver may know it by its address.
+	if !s.judged && (overdue && s.kind != firstOther || bad && age >= leastWait) && w.dueCount < maxDue {
 		if s.judged = bad || w.afford(at); s.judged {
 			w.due[w.dueCount] = *s
 			w.dueCount++

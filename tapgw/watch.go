@@ -88,6 +88,7 @@ type watch struct {
 	stocked  time.Duration
 	due      [maxDue]pending // of Overdue, which nobody calls twice at a time
 	dueCount int
+	doubts   uint32       // uplinks, a bit each
 	copy     [maxSYN]byte // of Overdue as well
 }
 

@@ -78,6 +78,9 @@ func (d *Daemon) watchAnswers(ctx context.Context) error {
 		a.worker.flush()
 	}
 	a.outlook.Suspect = func(s tapgw.Suspicion) { d.suspected(d.describe(s)) }
+	a.outlook.Doubt = func(uplink uint8) {
+		d.suspected(suspicion{uplink, uplinks.Families[:], "nothing comes back by " + nameOf(d.snapshot.Load(), uplink), true})
+	}
 	pace := time.NewTimer(0)
 	defer pace.Stop()
 	for waiting := false; ; {

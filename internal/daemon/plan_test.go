@@ -20,7 +20,7 @@ sets: {office: [10.8.0.0/16]}
 rules:
   - {name: a, to: [office, 10.9.0.1], protocols: [icmp, tcp], use: work}
   - {name: b, ports: [443], use: backup, scheduler: least-load, stickiness: site, when_down: any}
-  - {name: c, times: mon 08:00-09:00, direct: true}
+  - {name: c, times: mon 08:00-09:00, from: [10.0.0.9], direct: true}
 `
 
 func planOf(t *testing.T, d *Daemon, text string) *policy.Plan {

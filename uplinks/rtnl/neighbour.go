@@ -13,6 +13,9 @@ import (
 // KeepNeighbour makes the kernel resolve a gateway's MAC address now and, from Linux 5.16 on, keep it fresh by itself. Call
 // it for each gateway every few seconds: older kernels only re-check it then.
 func (k *Kernel) KeepNeighbour(index int, gateway netip.Addr) error {
+	if pinned, err := k.isPinned(index, gateway); pinned || err != nil {
+		return err
+	}
 	n := &netlink.Neigh{LinkIndex: index, Family: familyOf(gateway), IP: toIP(gateway), Flags: netlink.NTF_USE,
 		FlagsExt: netlink.NTF_EXT_MANAGED}
 	err := k.h.NeighSet(n)
@@ -26,9 +29,24 @@ func (k *Kernel) KeepNeighbour(index int, gateway netip.Addr) error {
 	return nil
 }
 
+// isPinned reports whether the user has entered a gateway's MAC address himself, perhaps since the facts were read: whoever has the
+// kernel resolve it takes that away.
+func (k *Kernel) isPinned(index int, gateway netip.Addr) (bool, error) {
+	list, err := k.h.NeighList(index, familyOf(gateway))
+	if err != nil {
+		return false, fmt.Errorf("neighbours of interface %d: %w", index, err)
+	}
+	return slices.ContainsFunc(list, func(n netlink.Neigh) bool {
+		return n.State&netlink.NUD_PERMANENT != 0 && n.IP.Equal(toIP(gateway))
+	}), nil
+}
+
 // RenewNeighbour forgets a gateway's MAC address and has the kernel ask anew: a router that was replaced without a word is
 // otherwise believed for up to a minute.
 func (k *Kernel) RenewNeighbour(index int, gateway netip.Addr) error {
+	if pinned, err := k.isPinned(index, gateway); pinned || err != nil {
+		return err
+	}
 	n := &netlink.Neigh{LinkIndex: index, Family: familyOf(gateway), IP: toIP(gateway)}
 	if err := k.h.NeighDel(n); err != nil && !gone(err) {
 		return fmt.Errorf("forget gateway %s on interface %d: %w", gateway, index, err)
