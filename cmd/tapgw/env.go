@@ -11,6 +11,7 @@ import (
 
 	"tapgw/api"
 	"tapgw/internal/daemon"
+	"tapgw/internal/portal"
 )
 
 // Env is everything the commands touch outside of themselves, so that tests can give them a world of their own.
@@ -37,6 +38,10 @@ type Env struct {
 	Socket func(path string) string
 	// Resolve returns the addresses of a name.
 	Resolve func(ctx context.Context, name string) ([]netip.Addr, error)
+	// Way binds connections to one family of an uplink.
+	Way func(ctx context.Context, o Outlet) (portal.Way, error)
+	// Browser returns the command of a browser that takes a proxy on its command line, "" for none.
+	Browser func() string
 	// InitConfig returns a commented configuration to start from.
 	InitConfig func(ctx context.Context) ([]byte, error)
 }

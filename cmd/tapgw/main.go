@@ -37,6 +37,8 @@ func realEnv() *Env {
 		ShowConfig:  showConfig,
 		Socket:      configuredSocket,
 		Resolve:     lookup,
+		Way:         wayBy,
+		Browser:     findBrowser,
 		InitConfig:  initConfig,
 	}
 }

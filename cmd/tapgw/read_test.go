@@ -32,6 +32,7 @@ func TestReadingCommands(t *testing.T) {
 		{"status-slow", slow(), "status", 0},
 		{"status-partial", partial(), "status", 4},
 		{"status-partial.json", partial(), "status --json", 4},
+		{"status-portals", behindPortals(), "status", 4},
 		{"status-offline", offline(), "status", 5},
 		{"status-none", &fakeDaemon{}, "status", 5},
 		{"status-none.json", &fakeDaemon{}, "status --json", 5},

@@ -46,7 +46,7 @@ func newRoot(e *Env) *cobra.Command {
 	flags.StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.AddCommand(
 		a.statusCommand(), a.uplinksCommand(), a.sessionsCommand(), a.whyCommand(), a.usageCommand(), a.eventsCommand(),
-		a.uplinkCommand(), a.reloadCommand(), a.configCommand(),
+		a.uplinkCommand(), a.portalCommand(), a.reloadCommand(), a.configCommand(),
 		a.runCommand(), a.cleanupCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())

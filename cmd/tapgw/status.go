@@ -152,10 +152,14 @@ func printProblems(w io.Writer, now time.Time, s api.Status) error {
 	for _, u := range s.Uplinks {
 		var err error
 		switch v := u.IPv6; {
+		case u.IPv6Only() && u.State == api.StatePortal:
+			err = printProblem(w, u.Name+" to IPv4", u.State, since(now, u.Since), u.Reason, signIn(u.Name))
 		case u.IPv6Only():
 			err = printProblem(w, u.Name+" to IPv4", u.State, since(now, u.Since), u.Reason, "IPv6 goes on by it.")
 		case u.State != api.StateUp:
 			err = printProblem(w, u.Name, u.State, since(now, u.Since), u.Reason, advice(u))
+		case v.State == api.StatePortal:
+			err = printProblem(w, u.Name+" to IPv6", v.State, since(now, v.Since), v.Reason, signIn(u.Name))
 		case v.State != api.StateUp && v.State != "":
 			err = printProblem(w, u.Name+" to IPv6", v.State, since(now, v.Since), v.Reason, "IPv4 goes on by it.")
 		}
@@ -183,12 +187,14 @@ func advice(u api.Uplink) string {
 	case api.StateDegraded:
 		return "Still used; to spare it: tapgw uplink disable " + u.Name
 	case api.StatePortal:
-		return "Log in with a browser on " + u.Interface + "."
+		return signIn(u.Name)
 	case api.StateDisabled:
 		return "To use it again: tapgw uplink enable " + u.Name
 	}
 	return "Check cable, modem or Wi-Fi of " + u.Interface + "; it is used again once it answers."
 }
+
+func signIn(uplink string) string { return "Sign in by it: tapgw portal " + uplink }
 
 // state is the cell of a state word, with the colour that repeats it.
 func state(s string) cell {

@@ -20,6 +20,7 @@ import (
 	"tapgw/internal/apiserver"
 	"tapgw/internal/apiserver/apitest"
 	"tapgw/internal/daemon"
+	"tapgw/internal/portal"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -41,6 +42,11 @@ func serve(t *testing.T, d *fakeDaemon) string {
 	if d.Hub == nil {
 		d.Hub = apiserver.NewHub()
 	}
+	return serveBackend(t, d)
+}
+
+func serveBackend(t *testing.T, d apiserver.Backend) string {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	apitest.Start(t, apiserver.New(d, apiserver.Options{Socket: socket, Logger: slog.New(slog.DiscardHandler)}))
 	return socket
@@ -69,6 +75,8 @@ func newWorld(socket string, args ...string) *world {
 		ShowConfig:  func(string) ([]byte, error) { return nil, errUnexpected },
 		Socket:      func(string) string { return "" },
 		Resolve:     resolveForTests,
+		Way:         func(context.Context, Outlet) (portal.Way, error) { return nil, errUnexpected },
+		Browser:     func() string { return "" },
 		InitConfig:  func(context.Context) ([]byte, error) { return nil, errUnexpected },
 	}
 	return w
