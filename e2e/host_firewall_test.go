@@ -257,7 +257,8 @@ func testFirewall(t *testing.T, w world, f firewall) {
 	if f.limits > 0 {
 		t.Run("limit", func(t *testing.T) { testRateLimit(t, w, f) })
 	}
-	if n := judgedInvalid(t, w.Gateway) - before; n > 0 {
+	const late = 2 // packets that may come behind the end of a connection, as of a probe: seldom one does on a busy machine
+	if n := judgedInvalid(t, w.Gateway) - before; n > late {
 		t.Errorf("%d packets were taken for invalid", n)
 	}
 	testPings(t, w)
