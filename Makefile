@@ -8,7 +8,7 @@ SUDO    := $(shell test "$$(id -u)" = 0 || echo sudo -E env "PATH=$$PATH")
 EXEC    := $(if $(SUDO),-exec "$(SUDO)")
 LINT     = bin/golangci-lint
 # Counted, because a fuzzer that ends by the clock now and then fails for no reason (go.dev/issue/75804).
-FUZZTIME ?= 50000x
+FUZZTIME ?= 20000x
 SOAKTIME ?= 10m
 # How much of TestDifferential, and which.
 STEPS    ?= 3000
