@@ -67,6 +67,11 @@ func (m MAC) String() string {
 
 // parseAnyPorts reads one port or an inclusive range.
 func parseAnyPorts(s string) (PortRange, error) {
+	return readPorts(s, "write ports from 1 to 65535, or ranges like 8000-8999")
+}
+
+// readPorts is parseAnyPorts with what to write instead of what is no range.
+func readPorts(s, fix string) (PortRange, error) {
 	first, last, isRange := strings.Cut(s, "-")
 	if !isRange {
 		last = first
@@ -75,7 +80,7 @@ func parseAnyPorts(s string) (PortRange, error) {
 	high, errHigh := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
 	switch {
 	case errLow != nil || errHigh != nil || low == 0:
-		return PortRange{}, faultf("write ports from 1 to 65535, or ranges like 8000-8999", "%s is not a range of ports", quote(s))
+		return PortRange{}, faultf(fix, "%s is not a range of ports", quote(s))
 	case high < low:
 		return PortRange{}, faultf("write the smaller port first", "%s runs backwards", quote(s))
 	}

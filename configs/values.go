@@ -112,21 +112,11 @@ func formatRate(bits uint64) string {
 
 // parsePorts reads one port or an inclusive range.
 func parsePorts(s string) (PortRange, error) {
-	first, last, isRange := strings.Cut(s, "-")
-	if !isRange {
-		last = first
+	r, err := readPorts(s, "write auto, or ports and ranges like 20000-29999")
+	if err == nil && r.First < 1024 {
+		return PortRange{}, faultf("use 1024 to 65535", "port %d is reserved for services", r.First)
 	}
-	low, errLow := strconv.ParseUint(strings.TrimSpace(first), 10, 16)
-	high, errHigh := strconv.ParseUint(strings.TrimSpace(last), 10, 16)
-	switch {
-	case errLow != nil || errHigh != nil:
-		return PortRange{}, faultf("write auto, or ports and ranges like 20000-29999", "%s is not a range of ports", quote(s))
-	case low < 1024:
-		return PortRange{}, faultf("use 1024 to 65535", "port %d is reserved for services", low)
-	case high < low:
-		return PortRange{}, faultf("write the smaller port first", "%s runs backwards", quote(s))
-	}
-	return PortRange{uint16(low), uint16(high)}, nil
+	return r, err
 }
 
 func formatPorts(r PortRange) string {

@@ -40,7 +40,7 @@ func (t *Table) open(k Key, b Binding, now Tick) (Ref, error) {
 	defer t.mu.Unlock()
 	old := uint32(t.FindOut(k))
 	if old != 0 && t.boundTo(old, b) {
-		t.turnInto(old, Leaving, Active)
+		t.swapState(Ref(old), Leaving, Active)
 		return Ref(old), nil
 	}
 	if !t.mayMove(old, b) {
