@@ -62,6 +62,7 @@ var (
 	onGateways  = append([]string{nameKernel, nameKernelRules}, onTapgw...)
 	onKernel    = []string{nameKernel, nameKernelRules, nameShortcut, namePlain}
 	onLight     = append([]string{nameRedirect}, onKernel...)
+	onLightHost = append([]string{nameRouted}, onKernel...)
 	onLAN       = append([]string{nameRedirect}, onGateways...)
 	onAll       = append([]string{nameRouted}, onLAN...)
 	onMemory    = []string{nameKernel, nameShortcut, nameUserspace}
@@ -101,9 +102,9 @@ var tasks = []task{
 		[]line{{label: "TCP LAN→Internet, light ends", unit: "Gbit/s", bars: bulkLAN}}},
 	{"light-lan-down", onLight, busyRoom, false, bulk{down: true, light: true}.measure,
 		[]line{{label: "TCP Internet→LAN, light ends", unit: "Gbit/s", bars: bulkLAN}}},
-	{"light-host-up", onKernel, busyRoom, false, bulk{fromHost: true, light: true}.measure,
+	{"light-host-up", onLightHost, busyRoom, false, bulk{fromHost: true, light: true}.measure,
 		[]line{{label: "TCP host→Internet, light ends", unit: "Gbit/s", bars: bulkHost}}},
-	{"light-host-down", onKernel, busyRoom, false, bulk{down: true, fromHost: true, light: true}.measure,
+	{"light-host-down", onLightHost, busyRoom, false, bulk{down: true, fromHost: true, light: true}.measure,
 		[]line{{label: "TCP Internet→host, light ends", unit: "Gbit/s", bars: bulkHost}}},
 	{"udp-1", onLAN, busyRoom, false, flood(1), []line{{label: "UDP 60 B, 1 flow", unit: "Mpkt/s", bars: packets}}},
 	{"udp-1000", onLAN, busyRoom, false, flood(1000), []line{{label: "UDP 60 B, 1,000 flows", unit: "Mpkt/s", bars: someFlows}}},

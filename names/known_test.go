@@ -1,6 +1,7 @@
 package names
 
 import (
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -41,64 +42,79 @@ func check(t interface{ Fatalf(string, ...any) }, k *known) {
 	}
 }
 
-// TestAsAModel: as long as there is room, the names are those that a simple list gives.
+// model does what known does, by a list that it searches.
+type model struct {
+	most, mostOfClient int
+	all                []learned // the newest last
+}
+
+type learned struct {
+	pair
+	name  string
+	until uint32
+}
+
+// forget drops the oldest that matches.
+func (m *model) forget(match func(learned) bool) {
+	if i := slices.IndexFunc(m.all, match); i >= 0 {
+		m.all = slices.Delete(m.all, i, i+1)
+	}
+}
+
+func (m *model) learn(l learned) {
+	m.forget(func(o learned) bool { return o.pair == l.pair })
+	ofClient := func(o learned) bool { return o.client == l.client }
+	n := 0
+	for _, o := range m.all {
+		if ofClient(o) {
+			n++
+		}
+	}
+	if n == m.mostOfClient {
+		m.forget(ofClient)
+	}
+	if len(m.all) == m.most {
+		m.forget(func(learned) bool { return true })
+	}
+	m.all = append(m.all, l)
+}
+
+// find returns what the client learned last of an address, else what anybody did.
+func (m *model) find(p pair, now uint32) (name string) {
+	last := learned{}
+	for _, l := range m.all {
+		if l.addr != p.addr {
+			continue
+		}
+		if last = l; l.client == p.client && int32(l.until-now) > 0 {
+			name = l.name
+		}
+	}
+	if name == "" && int32(last.until-now) > 0 {
+		return last.name
+	}
+	return name
+}
+
+// TestAsAModel: the names are those that a simple list gives.
 func TestAsAModel(t *testing.T) {
+	address := rapid.Custom(func(t *rapid.T) packet.Addr { return packet.IPv4(rapid.Uint32Range(1, 6).Draw(t, "address")) })
 	rapid.Check(t, func(t *rapid.T) {
-		const most, mostOfClient = 12, 5
-		k := newKnown(most, mostOfClient)
-		type learned struct {
-			pair
-			name  string
-			until uint32
-		}
-		var model []learned // the newest last
-		forget := func(match func(learned) bool) {
-			for i, l := range model {
-				if match(l) {
-					model = append(model[:i:i], model[i+1:]...)
-					return
-				}
-			}
-		}
-		of := func(c packet.Addr) (n int) {
-			for _, l := range model {
-				if l.client == c {
-					n++
-				}
-			}
-			return n
-		}
-		now := start
-		address := rapid.Custom(func(t *rapid.T) packet.Addr { return packet.IPv4(rapid.Uint32Range(1, 6).Draw(t, "address")) })
+		m := model{most: 12, mostOfClient: 5}
+		k, now := newKnown(m.most, m.mostOfClient), start
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now += rapid.Uint32Range(0, 20).Draw(t, "later")
-			p := pair{address.Draw(t, "client"), address.Draw(t, "of")}
-			n := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name")
-			until := now + rapid.Uint32Range(0, 100).Draw(t, "ttl")
-			k.learn(p.client, p.addr, name{full: n}, until)
-			forget(func(l learned) bool { return l.pair == p })
-			if of(p.client) == mostOfClient {
-				forget(func(l learned) bool { return l.client == p.client })
+			l := learned{
+				pair{address.Draw(t, "client"), address.Draw(t, "of")},
+				rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name"),
+				now + rapid.Uint32Range(0, 100).Draw(t, "ttl"),
 			}
-			if len(model) == most {
-				forget(func(learned) bool { return true })
-			}
-			model = append(model, learned{p, n, until})
+			k.learn(l.client, l.addr, name{full: l.name}, l.until)
+			m.learn(l)
 			check(t, &k)
 
-			p = pair{address.Draw(t, "who"), address.Draw(t, "where")}
-			want, last := "", learned{}
-			for _, l := range model {
-				if l.addr != p.addr {
-					continue
-				}
-				if last = l; l.client == p.client && int32(l.until-now) > 0 {
-					want = l.name
-				}
-			}
-			if want == "" && int32(last.until-now) > 0 {
-				want = last.name
-			}
+			p := pair{address.Draw(t, "who"), address.Draw(t, "where")}
+			want := m.find(p, now)
 			if got, ok := k.find(p.client, p.addr, now); got.full != want || ok != (want != "") {
 				t.Fatalf("%q, %v, want %q", got.full, ok, want)
 			}

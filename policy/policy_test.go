@@ -54,75 +54,81 @@ func TestNamesAndNew(t *testing.T) {
 	}
 }
 
+// each makes candidates of 100 Mbit/s, of which set takes a value each.
+func each[T any](values []T, set func(*Candidate, T)) []Candidate {
+	c := candidates(100, 100, 100)
+	for i := range values {
+		set(&c[i], values[i])
+	}
+	return c
+}
+
+func rates(mbit ...float64) []Candidate {
+	return each(mbit, func(c *Candidate, v float64) { c.Rate = v * 1e6 })
+}
+
+func loads(l ...float64) []Candidate {
+	return each(l, func(c *Candidate, v float64) { c.Load = v })
+}
+
+func latencies(ms ...time.Duration) []Candidate {
+	return each(ms, func(c *Candidate, v time.Duration) { c.Latency = v * time.Millisecond })
+}
+
+func weights(w ...int) []Candidate {
+	return each(w, func(c *Candidate, v int) { c.Weight = v })
+}
+
+func tiers(c []Candidate, tiers ...int) []Candidate {
+	for i := range tiers {
+		c[i].Tier = tiers[i]
+	}
+	return c
+}
+
+func sessions(capacities []float64, n ...int) []Candidate {
+	c := candidates(capacities...)
+	for i := range n {
+		c[i].Sessions = n[i]
+	}
+	return c
+}
+
+// pickSequences are what a scheduler picks, time after time.
+var pickSequences = []struct {
+	name, scheduler string
+	c               []Candidate
+	want            []int
+}{
+	{"fastest", "least-load", rates(50, 80, 10), []int{1, 1, 1}},
+	{"hardly any is more than none", "least-load", rates(0, 0.01, 0), []int{1, 1}},
+	{"equals take turns", "least-load", rates(80, 80, 10), []int{0, 1, 0, 1}},
+	{"noise is equal", "least-load", rates(99, 100, 99), []int{0, 1, 2, 0, 1, 2}},
+	{"NaN is no recommendation", "least-load", rates(math.NaN(), 1, math.Inf(-1)), []int{1, 1}},
+	{"all NaN still answers", "least-load", rates(math.NaN(), math.NaN(), math.NaN()), []int{0, 1, 2}},
+	{"infinite is much", "least-load", rates(math.Inf(1), 10, math.Inf(1)), []int{0, 2, 0, 2}},
+
+	{"shortest", "lowest-latency", latencies(20, 10, 50), []int{1, 1}},
+	{"nobody notices a millisecond", "lowest-latency", latencies(11, 10, 50), []int{0, 1, 0, 1}},
+	{"not known is long", "lowest-latency", latencies(0, 900, 0), []int{1, 1}},
+	{"none known", "lowest-latency", candidates(100, 100), []int{0, 1, 0}},
+
+	{"the first that is not full", "overflow", loads(0.85, 0.5, 0.1), []int{1, 1}},
+	{"all full", "overflow", loads(0.95, 0.9, 1.2), []int{1, 1}},
+	{"lower tiers first", "overflow", tiers(loads(0.1, 0.2, 0.3), 1, 0, 0), []int{1, 1}},
+	{"full tiers overflow too", "overflow", tiers(loads(0.1, 0.9, 0.85), 1, 0, 0), []int{0, 0}},
+	{"NaN is full", "overflow", loads(math.NaN(), 0.5), []int{1, 1}},
+	{"smooth weights", "weighted", weights(5, 1, 1), []int{0, 0, 1, 0, 2, 0, 0}},
+	{"weight below one is one", "weighted", weights(0, -7, 1), []int{0, 1, 2}},
+	{"each in turn", "round-robin", candidates(100, 1, 1), []int{0, 1, 2, 0}},
+	{"fewest sessions", "least-sessions", sessions([]float64{100, 100, 100}, 4, 2, 3), []int{1, 1}},
+	{"sessions for the capacity", "least-sessions", sessions([]float64{100, 20}, 10, 3), []int{0, 0}},
+	{"negative sessions are none", "least-sessions", sessions([]float64{100, 100}, math.MinInt, 0), []int{0, 1}},
+	{"always the first", "failover", candidates(1, 100, 100), []int{0, 0, 0}},
+}
+
 func TestPickSequences(t *testing.T) {
-	each := func(values []float64, set func(*Candidate, float64)) []Candidate {
-		c := candidates(100, 100, 100)
-		for i := range values {
-			set(&c[i], values[i])
-		}
-		return c
-	}
-	rates := func(mbit ...float64) []Candidate {
-		return each(mbit, func(c *Candidate, v float64) { c.Rate = v * 1e6 })
-	}
-	loads := func(l ...float64) []Candidate {
-		return each(l, func(c *Candidate, v float64) { c.Load = v })
-	}
-	latencies := func(ms ...float64) []Candidate {
-		return each(ms, func(c *Candidate, v float64) { c.Latency = time.Duration(v * float64(time.Millisecond)) })
-	}
-	tiers := func(c []Candidate, tiers ...int) []Candidate {
-		for i := range tiers {
-			c[i].Tier = tiers[i]
-		}
-		return c
-	}
-	weights := func(w ...int) []Candidate {
-		c := candidates(100, 100, 100)
-		for i := range w {
-			c[i].Weight = w[i]
-		}
-		return c
-	}
-	sessions := func(capacities []float64, n ...int) []Candidate {
-		c := candidates(capacities...)
-		for i := range n {
-			c[i].Sessions = n[i]
-		}
-		return c
-	}
-	tests := []struct {
-		name, scheduler string
-		c               []Candidate
-		want            []int
-	}{
-		{"fastest", "least-load", rates(50, 80, 10), []int{1, 1, 1}},
-		{"hardly any is more than none", "least-load", rates(0, 0.01, 0), []int{1, 1}},
-		{"equals take turns", "least-load", rates(80, 80, 10), []int{0, 1, 0, 1}},
-		{"noise is equal", "least-load", rates(99, 100, 99), []int{0, 1, 2, 0, 1, 2}},
-		{"NaN is no recommendation", "least-load", rates(math.NaN(), 1, math.Inf(-1)), []int{1, 1}},
-		{"all NaN still answers", "least-load", rates(math.NaN(), math.NaN(), math.NaN()), []int{0, 1, 2}},
-		{"infinite is much", "least-load", rates(math.Inf(1), 10, math.Inf(1)), []int{0, 2, 0, 2}},
-
-		{"shortest", "lowest-latency", latencies(20, 10, 50), []int{1, 1}},
-		{"nobody notices a millisecond", "lowest-latency", latencies(11, 10, 50), []int{0, 1, 0, 1}},
-		{"not known is long", "lowest-latency", latencies(0, 900, 0), []int{1, 1}},
-		{"none known", "lowest-latency", candidates(100, 100), []int{0, 1, 0}},
-
-		{"the first that is not full", "overflow", loads(0.85, 0.5, 0.1), []int{1, 1}},
-		{"all full", "overflow", loads(0.95, 0.9, 1.2), []int{1, 1}},
-		{"lower tiers first", "overflow", tiers(loads(0.1, 0.2, 0.3), 1, 0, 0), []int{1, 1}},
-		{"full tiers overflow too", "overflow", tiers(loads(0.1, 0.9, 0.85), 1, 0, 0), []int{0, 0}},
-		{"NaN is full", "overflow", loads(math.NaN(), 0.5), []int{1, 1}},
-		{"smooth weights", "weighted", weights(5, 1, 1), []int{0, 0, 1, 0, 2, 0, 0}},
-		{"weight below one is one", "weighted", weights(0, -7, 1), []int{0, 1, 2}},
-		{"each in turn", "round-robin", candidates(100, 1, 1), []int{0, 1, 2, 0}},
-		{"fewest sessions", "least-sessions", sessions([]float64{100, 100, 100}, 4, 2, 3), []int{1, 1}},
-		{"sessions for the capacity", "least-sessions", sessions([]float64{100, 20}, 10, 3), []int{0, 0}},
-		{"negative sessions are none", "least-sessions", sessions([]float64{100, 100}, math.MinInt, 0), []int{0, 1}},
-		{"always the first", "failover", candidates(1, 100, 100), []int{0, 0, 0}},
-	}
-	for _, tt := range tests {
+	for _, tt := range pickSequences {
 		t.Run(tt.scheduler+"/"+tt.name, func(t *testing.T) {
 			s := mustNew(t, tt.scheduler)
 			for i, want := range tt.want {

@@ -127,8 +127,8 @@ func (p Plan) validateTargets() error {
 	}
 	seen := make(map[Target]bool, len(p.Targets))
 	for _, t := range p.Targets {
-		if _, err := ParseTarget(t.String()); err != nil {
-			return fmt.Errorf("%w: %w", ErrPlan, err)
+		if err := t.validate(); err != nil {
+			return fmt.Errorf("%w: target %s: %w", ErrPlan, t, err)
 		}
 		if seen[t] {
 			return fmt.Errorf("%w: target %s is listed twice, the quorum would count it twice", ErrPlan, t)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
-	"strings"
 )
 
 // Kind is how a target is probed; its text is the scheme of a written target.
@@ -32,15 +31,10 @@ func (k Kind) cost() int { return costs[k] }
 // NoContent is what a page answers that is there to find portals.
 const NoContent = "204"
 
-// ErrTarget is wrapped by every error of ParseTarget.
-var ErrTarget = errors.New("write icmp://ADDRESS, tcp://ADDRESS:PORT, dns://SERVER/NAME, http://HOST/PATH, arp://gateway or nd://gateway")
-
 const (
 	gatewayHost = "gateway"
 	portDNS     = 53
 	portHTTP    = 80
-	maxName     = 253
-	maxPath     = 200
 )
 
 // Target is something on the far side of an uplink that answers while the uplink works. It is comparable.
@@ -66,148 +60,37 @@ func (t *Target) serves(ipv6 bool) bool {
 	return t.Addr.Is6() == ipv6
 }
 
-// ParseTarget reads a target as people write it: icmp://ADDRESS, tcp://ADDRESS:PORT, dns://SERVER[:PORT]/NAME[?answer=ADDRESS],
-// http://HOST[:PORT]/PATH[?expect=STATUS or TEXT], arp://gateway, nd://gateway, or a bare address, which is pinged.
-func ParseTarget(s string) (Target, error) {
-	t, err := parseTarget(s)
-	if err != nil {
-		return Target{}, fmt.Errorf("probe target %q: %w: %w", s, err, ErrTarget)
-	}
-	return t, nil
-}
-
-func parseTarget(s string) (Target, error) {
-	scheme, rest, found := strings.Cut(s, "://")
-	if !found {
-		scheme, rest = string(ICMP), s
-	}
-	switch kind := Kind(scheme); kind {
-	case ICMP:
-		addr, err := parseAddr(rest)
-		return Target{Kind: ICMP, Addr: addr}, err
-	case TCP:
-		addr, port, err := parseServer(rest, 0)
-		return Target{Kind: TCP, Addr: addr, Port: port}, err
-	case DNS:
-		return parseDNS(rest)
-	case HTTP:
-		return parseHTTP(rest)
+// validate says what keeps a target from being asked.
+func (t Target) validate() error {
+	switch t.Kind {
 	case ARP, ND:
-		if rest != gatewayHost {
-			return Target{}, errors.New("ask for the gateway")
+		if t != (Target{Kind: t.Kind}) {
+			return fmt.Errorf("%s asks the gateway of the uplink, and nothing else", t.Kind)
 		}
-		return Target{Kind: kind}, nil
+		return nil
+	case ICMP, TCP, DNS, HTTP:
+	default:
+		return fmt.Errorf("%q is no kind of probe", t.Kind)
 	}
-	return Target{}, fmt.Errorf("unknown kind %q", scheme)
+	switch named := t.Kind == HTTP && t.Name != ""; {
+	case !named && !isRemote(t.Addr):
+		return fmt.Errorf("%s needs the address of a remote host, not %v", t.Kind, t.Addr)
+	case (t.Port == 0) != (t.Kind == ICMP):
+		return fmt.Errorf("%s cannot ask port %d", t.Kind, t.Port)
+	case t.Kind == DNS && t.Name == "":
+		return errors.New("dns needs a name to ask for")
+	case t.Kind == HTTP && (t.Path == "" || t.Expect == ""):
+		return errors.New("http needs a path, and what to expect there")
+	}
+	return nil
 }
 
-// parseServer reads ADDRESS:PORT, or ADDRESS alone where usual is a port.
-func parseServer(s string, usual uint16) (netip.Addr, uint16, error) {
-	host, port, err := cutPort(s, usual)
-	if err != nil {
-		return netip.Addr{}, 0, err
-	}
-	if strings.Contains(host, ":") && !strings.HasPrefix(host, "[") {
-		return netip.Addr{}, 0, errors.New("an IPv6 address stands in brackets")
-	}
-	addr, err := parseAddr(host)
-	return addr, port, err
+// isRemote reports whether a can be a remote host's: a loopback or group address would never, or falsely, answer.
+func isRemote(a netip.Addr) bool {
+	return (a.IsGlobalUnicast() || a.Is4() && a.IsLinkLocalUnicast()) && !a.Is4In6() && a.Zone() == ""
 }
 
-func cutPort(s string, usual uint16) (host string, port uint16, err error) {
-	colon := strings.LastIndexByte(s, ':')
-	if colon < 0 || strings.HasSuffix(s, "]") {
-		if usual == 0 {
-			return "", 0, errors.New("a port is missing")
-		}
-		return s, usual, nil
-	}
-	n, err := strconv.ParseUint(s[colon+1:], 10, 16)
-	if err != nil || n == 0 {
-		return "", 0, errors.New("the port is not a number from 1 to 65535")
-	}
-	return s[:colon], uint16(n), nil
-}
-
-func parseDNS(s string) (Target, error) {
-	server, name, _ := strings.Cut(s, "/")
-	addr, port, err := parseServer(server, portDNS)
-	if err != nil {
-		return Target{}, err
-	}
-	t := Target{Kind: DNS, Addr: addr, Port: port}
-	name, answer, wanted := strings.Cut(name, "?answer=")
-	if t.Name = name; !isName(name) {
-		return Target{}, errors.New("no name to ask for")
-	}
-	if wanted {
-		t.Answer, err = parseAddr(answer)
-	}
-	return t, err
-}
-
-func parseHTTP(s string) (Target, error) {
-	server, path, _ := strings.Cut(s, "/")
-	host, port, err := cutPort(server, portHTTP)
-	if err != nil {
-		return Target{}, err
-	}
-	t := Target{Kind: HTTP, Port: port, Expect: NoContent}
-	if isName(host) && strings.ContainsFunc(host, isLetter) {
-		t.Name = host
-	} else if t.Addr, _, err = parseServer(host, portHTTP); err != nil {
-		return Target{}, err
-	}
-	path, expect, wanted := strings.Cut("/"+path, "?expect=")
-	if wanted {
-		t.Expect = expect
-	}
-	t.Path = path
-	if len(path) > maxPath || len(t.Expect) > maxPath || t.Expect == "" || !isPrintable(path+t.Expect) || strings.Contains(path, "#") {
-		return Target{}, errors.New("not a path, or nothing to expect")
-	}
-	return t, nil
-}
-
-// isName accepts names of hosts (RFC 1123 §2.1), and _ in them.
-func isName(s string) bool {
-	if len(s) > maxName {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool {
-			return !isLetter(r) && (r < '0' || r > '9') && r != '-' && r != '_'
-		}) {
-			return false
-		}
-	}
-	return true
-}
-
-func isLetter(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
-
-func isPrintable(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
-}
-
-// parseAddr accepts what can be a remote host: a loopback or group address would never, or falsely, answer. IPv6 may stand in
-// brackets.
-func parseAddr(s string) (netip.Addr, error) {
-	inner, opened := strings.CutPrefix(s, "[")
-	inner, closed := strings.CutSuffix(inner, "]")
-	a, err := netip.ParseAddr(inner)
-	switch {
-	case err != nil || opened != closed || opened && a.Is4():
-		return netip.Addr{}, errors.New("not an IP address (names are not looked up)")
-	case a.Is4In6(), a.Zone() != "", a.IsLinkLocalUnicast() && a.Is6():
-		return netip.Addr{}, errors.New("not an address of the Internet")
-	case a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return netip.Addr{}, errors.New("not the address of a remote host")
-	}
-	return a, nil
-}
-
-// String is the written form that ParseTarget reads.
+// String is the target as people write it.
 func (t Target) String() string {
 	switch s := string(t.Kind) + "://" + t.host(); {
 	case t.Kind == DNS && t.Answer.IsValid():

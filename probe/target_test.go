@@ -2,55 +2,56 @@ package probe
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 )
 
-func TestParseTarget(t *testing.T) {
-	for in, want := range map[string]string{
-		"icmp://1.1.1.1":      "icmp://1.1.1.1",
-		"9.9.9.9":             "icmp://9.9.9.9",
-		"tcp://192.0.2.1:443": "tcp://192.0.2.1:443",
-		"arp://gateway":       "arp://gateway",
-
-		"icmp://2606:4700::1111":     "icmp://2606:4700::1111",
-		"[2606:4700::1111]":          "icmp://2606:4700::1111",
-		"tcp://[2620:fe::fe]:443":    "tcp://[2620:fe::fe]:443",
-		"icmp://[2001:4860:4860::8]": "icmp://2001:4860:4860::8",
+func TestTargetsAreValidated(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2620:fe::fe")
+	for want, target := range map[string]Target{
+		"icmp://192.0.2.1":            {Kind: ICMP, Addr: v4},
+		"icmp://2620:fe::fe":          {Kind: ICMP, Addr: v6},
+		"tcp://192.0.2.1:443":         {Kind: TCP, Addr: v4, Port: 443},
+		"tcp://[2620:fe::fe]:443":     {Kind: TCP, Addr: v6, Port: 443},
+		"arp://gateway":               {Kind: ARP},
+		"nd://gateway":                {Kind: ND},
+		"dns://192.0.2.1/example.org": {Kind: DNS, Addr: v4, Port: 53, Name: "example.org"},
+		"dns://[2620:fe::fe]/example.org?answer=192.0.2.1": {Kind: DNS, Addr: v6, Port: 53, Name: "example.org", Answer: v4},
+		"dns://192.0.2.1:5353/example.org":                 {Kind: DNS, Addr: v4, Port: 5353, Name: "example.org"},
+		"http://example.org/generate_204":                  {Kind: HTTP, Name: "example.org", Port: 80, Path: "/generate_204", Expect: NoContent},
+		"http://192.0.2.1:8080/page?expect=success":        {Kind: HTTP, Addr: v4, Port: 8080, Path: "/page", Expect: "success"},
 	} {
-		got, err := ParseTarget(in)
-		if err != nil || got.String() != want {
-			t.Errorf("ParseTarget(%q) = %v, %v; want %s", in, got, err, want)
+		if err := target.validate(); err != nil || target.String() != want {
+			t.Errorf("%v: %v, want %s", target, err, want)
 		}
 	}
 }
 
-func TestParseTargetRefuses(t *testing.T) {
-	for _, in := range []string{
-		"", "://", "icmp://", "icmp://one.one.one.one", "icmp://1.1.1.1:80", "icmp://fe80::1", "[2606:4700::1111", "2606:4700::1111]", "[1.1.1.1]", "2001:db8::1%eth0", "tcp://[2620:fe::fe]", "tcp://2620:fe::fe:443", "::1", "ff02::1", "127.0.0.1",
-		"0.0.0.0", "224.0.0.1", "255.255.255.255", "tcp://1.1.1.1", "tcp://1.1.1.1:", "tcp://1.1.1.1:0", "tcp://1.1.1.1:65536",
-		"tcp://1.1.1.1:-1", "tcp://[::1]:80", "arp://", "arp://192.0.2.1", "udp://1.1.1.1:53", "ICMP://1.1.1.1", "icmp://::ffff:1.1.1.1",
-		" 1.1.1.1", "1.1.1.1 ", "tcp://1.1.1.1:80:90",
+func TestTargetsAreRefused(t *testing.T) {
+	v4 := netip.MustParseAddr("192.0.2.1")
+	for name, target := range map[string]Target{
+		"no kind":          {Addr: v4},
+		"unknown kind":     {Kind: "udp", Addr: v4, Port: 53},
+		"no address":       {Kind: ICMP},
+		"port of a ping":   {Kind: ICMP, Addr: v4, Port: 80},
+		"no port":          {Kind: TCP, Addr: v4},
+		"another gateway":  {Kind: ARP, Addr: v4},
+		"no name":          {Kind: DNS, Addr: v4, Port: 53},
+		"no path":          {Kind: HTTP, Addr: v4, Port: 80, Expect: NoContent},
+		"nothing expected": {Kind: HTTP, Addr: v4, Port: 80, Path: "/"},
+		"no host":          {Kind: HTTP, Port: 80, Path: "/", Expect: NoContent},
 	} {
-		if got, err := ParseTarget(in); !errors.Is(err, ErrTarget) {
-			t.Errorf("ParseTarget(%q) = %v, %v; want ErrTarget", in, got, err)
+		if err := target.validate(); err == nil {
+			t.Errorf("%s: %v is taken", name, target)
 		}
 	}
-}
-
-func FuzzParseTarget(f *testing.F) {
-	for _, s := range []string{"icmp://1.1.1.1", "tcp://192.0.2.1:443", "arp://gateway", "8.8.8.8", "tcp://:", "icmp://::1%eth0"} {
-		f.Add(s)
+	for _, addr := range []string{
+		"0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1", "fe80::1", "2001:db8::1%eth0", "::ffff:1.1.1.1",
+	} {
+		plan := DefaultPlan()
+		plan.Targets[0] = Target{Kind: ICMP, Addr: netip.MustParseAddr(addr)}
+		if err := plan.Validate(); !errors.Is(err, ErrPlan) {
+			t.Errorf("%s: got %v, want ErrPlan", addr, err)
+		}
 	}
-	f.Fuzz(func(t *testing.T, s string) {
-		first, err := ParseTarget(s)
-		if err != nil {
-			if !errors.Is(err, ErrTarget) || first != (Target{}) {
-				t.Fatalf("%q: %v with %v", s, err, first)
-			}
-			return
-		}
-		if again, err := ParseTarget(first.String()); err != nil || again != first {
-			t.Fatalf("%q is %v, written %q, read again %v, %v", s, first, first, again, err)
-		}
-	})
 }

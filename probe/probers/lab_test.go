@@ -1,8 +1,12 @@
 package probers
 
 import (
+	"cmp"
 	"context"
+	"net/netip"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -121,10 +125,26 @@ func await(t *testing.T, verdicts <-chan probe.Verdict, usable bool) (probe.Verd
 	}
 }
 
+// parse reads a target as the configuration writes it, but for the brackets that every address of IPv6 has.
 func parse(t *testing.T, s string) probe.Target {
 	t.Helper()
-	target, err := probe.ParseTarget(s)
+	u, err := url.Parse(s)
 	labtest.Must(t, err)
+	target := probe.Target{Kind: probe.Kind(u.Scheme)}
+	target.Addr, _ = netip.ParseAddr(u.Hostname())
+	usual := uint64(0)
+	switch target.Kind {
+	case probe.DNS:
+		usual, target.Name = 53, strings.TrimPrefix(u.Path, "/")
+		target.Answer, _ = netip.ParseAddr(u.Query().Get("answer"))
+	case probe.HTTP:
+		usual, target.Path, target.Expect = lab.PortHTTP, u.Path, cmp.Or(u.Query().Get("expect"), probe.NoContent)
+		if !target.Addr.IsValid() {
+			target.Name = u.Hostname()
+		}
+	}
+	port, _ := strconv.ParseUint(u.Port(), 10, 16)
+	target.Port = uint16(cmp.Or(port, usual))
 	return target
 }
 

@@ -199,7 +199,7 @@ func TestDeviceReplaced(t *testing.T) {
 func TestAddressGone(t *testing.T) {
 	l := newLab(t)
 	u1 := newUplink(t, l, 1)
-	u1.link.Source = parse(t, "icmp://100.64.1.77").Addr
+	u1.link.Source = netip.MustParseAddr("100.64.1.77")
 	for _, target := range []string{farPing, farOpen} {
 		if _, err := u1.ask(target); err == nil || !strings.Contains(err.Error(), "cannot assign requested address") {
 			t.Errorf("%s: %v", target, err)
@@ -209,7 +209,7 @@ func TestAddressGone(t *testing.T) {
 
 func TestLinksThatCannotBeProbed(t *testing.T) {
 	var s Set
-	usable := probe.Link{Name: "wan1", Index: 1, Source: parse(t, "100.64.1.2").Addr, Gateway: parse(t, "100.64.1.1").Addr}
+	usable := probe.Link{Name: "wan1", Index: 1, Source: netip.MustParseAddr("100.64.1.2"), Gateway: netip.MustParseAddr("100.64.1.1")}
 	for _, c := range []struct {
 		name, target string
 		spoil        func(*probe.Link)
@@ -291,18 +291,18 @@ func TestIPv6(t *testing.T) {
 	u1, u2 := newUplink(t, l, 1), newUplink(t, l, 2)
 	for i, u := range []*uplink{u1, u2} {
 		u.link.Source = l.Uplinks[i].AddrV6()
-		for _, target := range []string{"icmp://2606:4700:4700::1111", "tcp://[2620:fe::fe]:443", "tcp://[2620:fe::fe]:99"} {
+		for _, target := range []string{"icmp://[2606:4700:4700::1111]", "tcp://[2620:fe::fe]:443", "tcp://[2620:fe::fe]:99"} {
 			if rtt, err := u.ask(target); err != nil || rtt <= 0 || rtt > patience {
 				t.Errorf("%s by %s: %v, %v", target, u.link.Name, rtt, err)
 			}
 		}
-		if _, err := u.ask("icmp://2001:db8:ffff::1"); err == nil || !strings.Contains(err.Error(), "unreachable") {
+		if _, err := u.ask("icmp://[2001:db8:ffff::1]"); err == nil || !strings.Contains(err.Error(), "unreachable") {
 			t.Errorf("an address that nobody has: %v", err)
 		}
 	}
 	labtest.Must(t, l.Uplinks[0].Link.Cut())
-	u1.askInVain("icmp://2606:4700:4700::1111")
-	if _, err := u2.ask("icmp://2606:4700:4700::1111"); err != nil {
+	u1.askInVain("icmp://[2606:4700:4700::1111]")
+	if _, err := u2.ask("icmp://[2606:4700:4700::1111]"); err != nil {
 		t.Errorf("by the other uplink: %v", err)
 	}
 }
