@@ -20,7 +20,9 @@ type Why struct {
 	AskedFirst string         `json:"asked_first"` // the group that is down, where Group is asked instead of it; else ""
 	Scheduler  string         `json:"scheduler"`
 	Stickiness string         `json:"stickiness"` // that counts for this session: session, site or client
-	Uplinks    []WhyUplink    `json:"uplinks"`    // of the group; never null
+	// OnUplinkDown is what becomes of a TCP session when Uplink is down: reset, move-if-unanswered or keep; "" for others.
+	OnUplinkDown string      `json:"on_uplink_down"`
+	Uplinks      []WhyUplink `json:"uplinks"` // of the group; never null
 }
 
 // The outcomes that Why.Outcome names.

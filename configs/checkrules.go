@@ -134,6 +134,8 @@ func (l *loader) checkAction(r *Rule, key string) {
 		l.refuse(key+".scheduler", "remove it", "what leaves as it is goes by the first uplink that works, without a scheduler")
 	case r.Direct && r.Stickiness != "":
 		l.refuse(key+".stickiness", "remove it", "what leaves as it is goes by the first uplink that works, always")
+	case r.Direct && r.OnUplinkDown != "":
+		l.refuse(key+".on_uplink_down", "remove it", "what leaves as it is goes on by another uplink")
 	}
 	l.checkWhenDown(r.WhenDown, cmp.Or(r.Use, GroupAll), key+".when_down")
 }

@@ -80,6 +80,7 @@ func validRules(t *rapid.T, c *Config) {
 			c.Rules = append(c.Rules, r)
 			continue
 		}
+		r.OnUplinkDown = rapid.SampledFrom(append(downWords, "")).Draw(t, "on uplink down")
 		r.Scheduler, r.Stickiness = scheduler.Draw(t, "scheduler"), sticky.Draw(t, "sticky")
 		r.Users = rapid.SliceOfN(rapid.StringMatching(`[a-z0-9_]{1,9}`), 0, 2).Draw(t, "users")
 		if len(r.Users) == 0 {

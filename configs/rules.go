@@ -88,6 +88,8 @@ type Rule struct {
 	Scheduler  string     // "" for that of the group
 	Stickiness Stickiness // "" for that of the group
 	WhenDown   string     // "" for that of the group
+
+	OnUplinkDown OnUplinkDown // "" for that of Policy
 }
 
 // Place is a prefix, or a set of them.
@@ -133,6 +135,7 @@ var (
 		optional("scheduler", func(r *Rule) *string { return &r.Scheduler }, parseScheduler, formatText),
 		optional("stickiness", func(r *Rule) *Stickiness { return &r.Stickiness }, parseStickiness, formatText),
 		optional("when_down", func(r *Rule) *string { return &r.WhenDown }, parseName, formatText),
+		optional("on_uplink_down", func(r *Rule) *OnUplinkDown { return &r.OnUplinkDown }, parseOnUplinkDown, formatText),
 	}
 )
 

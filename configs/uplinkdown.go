@@ -1,6 +1,6 @@
 package configs
 
-// downWords are the values of policy.on_uplink_down, the default first.
+// downWords are the values of an on_uplink_down, the default of the policy first.
 var downWords = []OnUplinkDown{DownReset, DownMove, DownKeep}
 
 func parseOnUplinkDown(s string) (OnUplinkDown, error) {

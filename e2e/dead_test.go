@@ -97,6 +97,16 @@ func (w world) expectReset(d *doomed, then time.Time) {
 	}
 }
 
+// expectWaiting fails the test if the connection has ended.
+func (w world) expectWaiting(d *doomed) {
+	w.t.Helper()
+	select {
+	case <-d.ended:
+		w.t.Errorf("%s ended: %v", d.what, d.err)
+	default:
+	}
+}
+
 // onFirst leaves out connections that went by another uplink than the first, as they may when a busy machine lets a SYN wait.
 func (w world) onFirst(all []*doomed) (list []*doomed) {
 	w.t.Helper()
@@ -152,6 +162,46 @@ func TestFailover_TCPResetAtOnce(t *testing.T) {
 	w.events.state("wan1", api.StateUp, healed)
 	labtest.Must(t, late.talk())
 	online(t, w.lan)
+}
+
+// TestFailover_TCPByRule: of two clients whose uplink is found dead one is reset, and the connections of the other wait, as its rule
+// says, also after a reload; they go on when the uplink is back. What a reload says counts for an uplink that is dead already.
+func TestFailover_TCPByRule(t *testing.T) {
+	t.Parallel()
+	ruled := func(first, web string) string {
+		return preferFirst + "rules:\n" + first + "  - {name: patient, interface: [lan0], use: all, on_uplink_down: keep}\n" +
+			"  - {name: web, ports: [80], use: all, on_uplink_down: " + web + "}\n"
+	}
+	w := beginV6(t, lab.Options{}, ruled("", "keep"))
+	families := []*family{overIPv4, overIPv6}
+	var kept []talker
+	var reset []*doomed
+	for _, f := range families {
+		w.family = f
+		kept = append(kept, w.connect(w.lan, "wan1"))
+		reset = append(reset, w.doom(f.name, w.Gateway, f.servers[0], lab.PortTCPEcho, "hello", reads))
+	}
+	later := w.doom("by a reload", w.Gateway, lab.ServerAddrs[0], lab.PortHTTP, "", reads)
+	const discard = "  - {name: discard, ports: [9], use: all}\n"
+	w.use(ruled(discard, "keep"))
+	begun := time.Now()
+	labtest.Must(t, w.Uplinks[0].Silence(true))
+	talked := make(chan error, len(kept))
+	for i, f := range families {
+		w.expectReset(reset[i], w.downIn(f.name, "wan1", begun).Time)
+		go func() { talked <- kept[i].talk() }()
+		w.awaitSegment(kept[i])
+	}
+	w.expectWaiting(later)
+	reloaded := time.Now()
+	w.use(ruled(discard, "reset"))
+	w.expectReset(later, reloaded)
+	labtest.Must(t, w.Uplinks[0].Silence(false))
+	for range kept {
+		if err := <-talked; err != nil {
+			t.Errorf("a connection that was to wait: %v", err)
+		}
+	}
 }
 
 // TestFailover_TenThousandReset: as many connections, of the host and of the LAN, see their reset as soon.
@@ -259,11 +309,7 @@ func testFailback(t *testing.T, how string) {
 	if u := w.uplink("wan2"); u.StandsIn != "wan1" || u.Sessions == 0 {
 		t.Errorf("status: %d sessions still here, though %q works", u.Sessions, u.StandsIn)
 	}
-	select {
-	case <-tcp.ended:
-		t.Errorf("the connection ended: %v", tcp.err)
-	default:
-	}
+	w.expectWaiting(tcp)
 	if s := visitFor(w.lan, lab.ServerAddrs[0], visitPatience); s.outside != first {
 		t.Errorf("a new session by %s (%v)", s.outside, s.err)
 	}

@@ -177,16 +177,22 @@ func TestSessionsOfDeadUplink(t *testing.T) {
 	}
 	talked := make(chan error, 1)
 	go func() { talked <- established.talk() }()
-	eventually(t, "a retransmission", func() bool {
-		s, ok := w.session("tcp", portOf(established))
-		return ok && s.Uplink == "wan1" && s.IdleS == 0
-	})
+	w.awaitSegment(established)
 	healed := time.Now()
 	labtest.Must(t, first.SetFaults())
 	w.events.state("wan1", api.StateUp, healed)
 	if err := <-talked; err != nil {
 		t.Errorf("the established connection: %v", err)
 	}
+}
+
+// awaitSegment waits until a connection has just sent something by its uplink.
+func (w world) awaitSegment(c talker) {
+	w.t.Helper()
+	eventually(w.t, "a retransmission", func() bool {
+		s, ok := w.session("tcp", portOf(c))
+		return ok && s.Uplink == c.uplink && s.IdleS == 0
+	})
 }
 
 // TestFault08_AllUplinksDown: sessions wait, new ones are refused at once, and all goes on without a restart.

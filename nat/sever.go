@@ -11,10 +11,10 @@ type Severed struct {
 // severChunk is how many records are looked at under one lock, so that nobody who opens a session waits long.
 const severChunk = 1024
 
-// Sever ends the matching TCP sessions of an uplink that both sides have answered, and appends them to list. Those that wait for
+// Sever ends the TCP sessions of an uplink that both sides have answered and that match, with their Binding.Rule, and appends them to list. Those that wait for
 // a first answer can still go elsewhere. It looks at a part of the table, from record first on, and returns where the next begins, 0
 // at the end. Ports rest: the remotes may still send.
-func (t *Table) Sever(uplink uint8, match func(*Translation) bool, first uint32, now Tick, list []Severed) ([]Severed, uint32) {
+func (t *Table) Sever(uplink uint8, match func(tr *Translation, rule uint32) bool, first uint32, now Tick, list []Severed) ([]Severed, uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	used := t.used.Load()
@@ -24,7 +24,7 @@ func (t *Table) Sever(uplink uint8, match func(*Translation) bool, first uint32,
 		if uint8(ports) != uplink || uint8(ports>>8) != protoTCP || !t.isAnswered(r) {
 			continue
 		}
-		if tr := t.translation(r); match(&tr) {
+		if tr := t.translation(r); match(&tr, t.rules[r].Load()) {
 			list = append(list, Severed{tr.Key, tr.Hop, t.counts[outbound][r].ack.Load(), t.counts[inbound][r].seqEnd.Load()})
 			t.hide(r)
 			t.finish(r, now, abandoned)

@@ -6,10 +6,10 @@ import (
 	"tapgw/internal/packet"
 )
 
-func anySession(*Translation) bool { return true }
+func anySession(*Translation, uint32) bool { return true }
 
 // severAll is Sever of the whole table.
-func severAll(table *Table, uplink uint8, match func(*Translation) bool, now Tick) (list []Severed) {
+func severAll(table *Table, uplink uint8, match func(*Translation, uint32) bool, now Tick) (list []Severed) {
 	for first := uint32(1); first != 0; {
 		list, first = table.Sever(uplink, match, first, now, list)
 	}
@@ -32,9 +32,12 @@ func TestSever(t *testing.T) {
 	half := open(protoTCP, 4, bind1, handshake[:2]...)
 	over := open(protoTCP, 5, bind1, established(outSeg(rst, TCPReset))...)
 	datagrams := open(protoUDP, 6, bind1)
+	ruled := bind1
+	ruled.Rule = 5
+	waits := open(protoTCP, 8, ruled, handshake...)
 	spared := open(protoTCP, 7, bind1, handshake...)
 
-	list := severAll(table, bind1.Uplink, func(tr *Translation) bool { return tr.InsidePort != 7 }, after(1))
+	list := severAll(table, bind1.Uplink, func(tr *Translation, rule uint32) bool { return tr.InsidePort != 7 && rule != 5 }, after(1))
 	want := Severed{Key: key(protoTCP, 1, web, 80), Next: 901, End: 950}
 	if len(list) != 1 || list[0] != want {
 		t.Errorf("severed %+v, want %+v", list, want)
@@ -42,7 +45,7 @@ func TestSever(t *testing.T) {
 	if s := table.Translation(ended).State; s != Ended {
 		t.Errorf("the session is %v", s)
 	}
-	for _, r := range []Ref{elsewhere, unanswered, half, over, datagrams, spared} {
+	for _, r := range []Ref{elsewhere, unanswered, half, over, datagrams, spared, waits} {
 		if tr := table.Translation(r); !tr.State.Live() || table.FindOut(tr.Key) != r || table.FindIn(tr.InKey()) != r {
 			t.Errorf("the session %+v is %v", tr.Key, tr.State)
 		}

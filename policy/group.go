@@ -13,6 +13,20 @@ const (
 	StickyClient  Stickiness = "client"  // those of one client
 )
 
+// OnUplinkDown says what becomes of TCP sessions whose uplink is down while another works. All other sessions are bound anew with the
+// next packet from inside.
+type OnUplinkDown string
+
+// The values of OnUplinkDown.
+const (
+	// ResetTCP resets connections towards the inside, so that applications connect again at once. Unanswered ones move.
+	ResetTCP OnUplinkDown = "reset"
+	// MoveUnanswered lets connections wait for their uplink, but those that nobody has answered move.
+	MoveUnanswered OnUplinkDown = "move-if-unanswered"
+	// KeepTCP lets all wait.
+	KeepTCP OnUplinkDown = "keep"
+)
+
 // Group is candidates, and how one is chosen among them.
 type Group struct {
 	Name       string
@@ -63,17 +77,22 @@ type Action struct {
 	Scheduler  string // the group's, or another
 	Stickiness Stickiness
 	WhenDown   int // as that of a Group
+
+	OnUplinkDown OnUplinkDown // "" for the Plan's
 }
 
 // Plan is all that the user says about where sessions go. It does not change once it is in use.
 type Plan struct {
 	Groups []Group // the first is Everything
 	Rules  []Rule  // the first that matches counts
+
+	OnUplinkDown OnUplinkDown // of sessions that no rule placed
 }
 
 // NewPlan is one group of all candidates without rules.
 func NewPlan(scheduler string) *Plan {
-	return &Plan{Groups: []Group{{Name: "all", Scheduler: scheduler, Stickiness: StickyAuto, WhenDown: Refuse}}}
+	all := Group{Name: "all", Scheduler: scheduler, Stickiness: StickyAuto, WhenDown: Refuse}
+	return &Plan{Groups: []Group{all}, OnUplinkDown: ResetTCP}
 }
 
 // ActionOf is what a rule says, or the group of all candidates for a session that none matches.

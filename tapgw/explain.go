@@ -1,6 +1,7 @@
 package tapgw
 
 import (
+	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/policy"
 	"tapgw/uplinks"
@@ -35,6 +36,8 @@ type Explanation struct {
 	Candidates []policy.Candidate // as the scheduler sees them
 	Scheduler  string
 	Stickiness policy.Stickiness // that counts for the session
+	// OnUplinkDown is what becomes of the session when that uplink is down, "" for one that is not of TCP or not translated.
+	OnUplinkDown policy.OnUplinkDown
 }
 
 // Explain says what would become of the first packet of a session, by what decides about packets. Nothing is opened, and no
@@ -58,6 +61,7 @@ func (g *Gateway) Explain(key nat.Key, dscp uint8, now nat.Tick) (e Explanation)
 	if ref := g.table.FindOut(key); ref != 0 && g.works(ref) {
 		tr := g.table.Translation(ref)
 		e.Outcome, e.Uplink, e.Reason = Known, v.ByID(tr.Uplink), policy.Reason(tr.Reason)
+		e.falls(&r, key, g.table.Rule(ref))
 		return e
 	}
 	if !isHost(key.Inside) || !isHost(key.Remote) || v.leads(key.Remote) {
@@ -91,5 +95,18 @@ func (e *Explanation) weigh(g *Gateway, o *opening) {
 	default:
 		id, e.Reason = g.choose(o)
 		e.Outcome, e.Uplink = Placed, o.v.ByID(id)
+	}
+	switch e.Outcome {
+	case Mapped, Announced: // no rule placed it
+		e.falls(o.ruled, o.key, 0)
+	case Placed:
+		e.falls(o.ruled, o.key, o.number())
+	}
+}
+
+// falls notes what becomes of a session that a rule places when its uplink is down.
+func (e *Explanation) falls(r *ruled, key nat.Key, rule uint32) {
+	if key.Proto == packet.ProtoTCP {
+		e.OnUplinkDown = r.onUplinkDown(rule)
 	}
 }

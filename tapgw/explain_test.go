@@ -91,7 +91,19 @@ func TestExplanation(t *testing.T) {
 	if e := w.g.Explain(k, 0, start); e.Outcome != Refused || e.Refused != BadAddress {
 		t.Errorf("to an address of ours: %+v", e)
 	}
-	k.Inside, k.Remote = wan2, server
+	p.Rules[0].Number, p.Rules[0].Action.OnUplinkDown = 5, policy.KeepTCP
+	must(t, w.g.SetPlan(p))
+	k.Remote, k.Proto = server, packet.ProtoTCP
+	if e := w.g.Explain(k, 0, start); e.Outcome != Placed || e.OnUplinkDown != policy.KeepTCP {
+		t.Errorf("to be kept: %+v", e)
+	}
+	w.sent(w.out(tcpFrame(t, inside, 4000, server, 54, syn, "")), tcpFrame(t, inside, 4000, server, 54, syn, ""), 2)
+	k.InsidePort = 4000
+	must(t, w.g.SetPlan(policy.NewPlan("failover")))
+	if e := w.g.Explain(k, 0, start); e.Outcome != Known || e.OnUplinkDown != policy.ResetTCP {
+		t.Errorf("not to be kept any more: %+v", e)
+	}
+	k.Proto, k.Inside = packet.ProtoUDP, wan2
 	if e := w.g.Explain(k, 0, start); e.Outcome != Own || e.Uplink.ID != 2 {
 		t.Errorf("from an address of ours: %+v", e)
 	}

@@ -35,7 +35,7 @@ func (g *Gateway) Recovered(u *uplinks.Uplink, now nat.Tick, at time.Time) (ende
 	if u.OnRecover != uplinks.OnRecoverMove || len(connections) == 0 {
 		return nil
 	}
-	moved := func(tr *nat.Translation) bool { return connections[tr.Key] }
+	moved := func(tr *nat.Translation, _ uint32) bool { return connections[tr.Key] }
 	for first := uint32(1); first != 0; {
 		ended, first = g.table.Sever(u.ID, moved, first, now, ended)
 	}

@@ -10,8 +10,6 @@ import (
 type TCPOptions struct {
 	ClampMSS bool // lower the maximum segment size of connections to what their uplink takes
 	Adopt    bool // open a session with a segment in the middle of a connection, instead of resetting it
-	// UplinkDown is what becomes of connections whose uplink is down while another works.
-	UplinkDown OnUplinkDown
 }
 
 // SetTCP replaces the options, for the packets from now on.

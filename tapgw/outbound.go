@@ -75,7 +75,7 @@ func (g *Gateway) outboundSession(b []byte, p *packet.Packet, now nat.Tick) Resu
 	}
 	tr := g.table.Translation(ref)
 	u := g.view.Load().ByID(tr.Uplink)
-	if u == nil || u.Generation != tr.Generation || g.movable(u, p) || g.isSevered(p, &tr) || tr.State == nat.Leaving {
+	if u == nil || u.Generation != tr.Generation || g.movable(u, p, ref) || g.isSevered(p, ref, &tr) || tr.State == nat.Leaving {
 		return g.outboundMiss(b, p, key, now)
 	}
 	if g.isDoubtful(p, &tr) {
@@ -102,11 +102,11 @@ func (g *Gateway) isBound(b []byte) bool {
 // movable reports whether a session of an uplink that is not usable may be bound anew: everything but TCP, which cannot
 // survive another outside address. A SYN begins another connection, whatever became of the one before, unless the user wants that
 // TCP waits.
-func (g *Gateway) movable(u *uplinks.Uplink, p *packet.Packet) bool {
+func (g *Gateway) movable(u *uplinks.Uplink, p *packet.Packet, ref nat.Ref) bool {
 	if !g.Avoids(u) {
 		return false
 	}
-	return p.Kind != packet.TCP || p.TCPFlags&(packet.SYN|packet.ACK) == packet.SYN && g.tcp.Load().UplinkDown != KeepTCP
+	return p.Kind != packet.TCP || p.TCPFlags&(packet.SYN|packet.ACK) == packet.SYN && !g.keeps(ref)
 }
 
 // Avoids reports whether packets had better leave by another uplink than u.

@@ -199,7 +199,7 @@ func (g *Gateway) mayLeave(ref nat.Ref, tr *nat.Translation) bool {
 	case policy.ReasonRelated, policy.ReasonCompanion:
 		return false
 	}
-	if tr.Proto == packet.ProtoTCP && g.tcp.Load().UplinkDown == KeepTCP {
+	if tr.Proto == packet.ProtoTCP && g.keeps(ref) {
 		return false
 	}
 	u := g.view.Load().ByID(tr.Uplink)

@@ -303,7 +303,7 @@ func TestVouch(t *testing.T) {
 // TestKept: where connections are to wait for their uplink, those that wait for an answer do too.
 func TestKept(t *testing.T) {
 	p := newPatient(t)
-	p.g.SetTCP(TCPOptions{UplinkDown: KeepTCP})
+	must(t, p.g.SetPlan(onDown(policy.KeepTCP)))
 	p.dial(4000, server)
 	p.pass(time.Second)
 	if len(p.resent) != 0 {

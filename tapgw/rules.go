@@ -12,11 +12,15 @@ import (
 type routing struct {
 	*policy.Plan
 	schedulers []policy.Scheduler // of the groups, then of the rules that have another than their group; guarded by Gateway.mu
+
+	down   map[uint32]policy.OnUplinkDown // by the number of a rule that has its own
+	resets bool                           // it may be policy.ResetTCP
 }
 
 // SetPlan replaces the groups and rules that sessions are placed by, for new ones. The error names a scheduler that there is not.
 func (g *Gateway) SetPlan(p *policy.Plan) error {
 	r := &routing{Plan: p}
+	r.indexDown()
 	for i := range p.Groups {
 		s, err := policy.New(p.Groups[i].Scheduler)
 		if err != nil {
@@ -38,6 +42,26 @@ func (g *Gateway) SetPlan(p *policy.Plan) error {
 	}
 	g.routing.Store(r)
 	return nil
+}
+
+// indexDown makes it quick to tell what becomes of the sessions of a rule.
+func (r *routing) indexDown() {
+	r.resets, r.down = r.OnUplinkDown == policy.ResetTCP, make(map[uint32]policy.OnUplinkDown)
+	for i := range r.Rules {
+		rule := &r.Rules[i]
+		if what := rule.Action.OnUplinkDown; rule.Number != 0 && what != "" {
+			r.down[rule.Number] = what
+			r.resets = r.resets || what == policy.ResetTCP
+		}
+	}
+}
+
+// onUplinkDown is what becomes of TCP sessions that a rule placed, by its number. Those of a rule that is gone are like all others.
+func (r *routing) onUplinkDown(rule uint32) policy.OnUplinkDown {
+	if what, own := r.down[rule]; own {
+		return what
+	}
+	return r.OnUplinkDown
 }
 
 // SetTime tells what time it is where the user is, for rules that depend on it.

@@ -7,21 +7,8 @@ import (
 	"tapgw/internal/craft"
 	"tapgw/internal/packet"
 	"tapgw/nat"
+	"tapgw/policy"
 	"tapgw/uplinks"
-)
-
-// OnUplinkDown says what becomes of TCP sessions whose uplink is down while another works. All other sessions are bound anew with
-// the next packet from inside.
-type OnUplinkDown uint8
-
-// The values of OnUplinkDown.
-const (
-	// ResetTCP resets connections towards the inside, so that applications connect again at once. Unanswered ones move.
-	ResetTCP OnUplinkDown = iota
-	// MoveUnanswered lets connections wait for their uplink, but those that nobody has answered move.
-	MoveUnanswered
-	// KeepTCP lets all wait.
-	KeepTCP
 )
 
 // severed are the uplinks whose TCP connections have been reset, while they are avoided.
@@ -30,9 +17,23 @@ type severed [uplinks.MaxUplinks]atomic.Bool
 // SetSevered begins or ends that segments of established connections on an uplink are answered with a reset.
 func (g *Gateway) SetSevered(uplink uint8, is bool) { g.severed[uplink].Store(is) }
 
-// isSevered reports whether a segment is one of a connection that is to be reset. A turned one never leaves by its uplink.
-func (g *Gateway) isSevered(p *packet.Packet, tr *nat.Translation) bool {
-	return p.Kind == packet.TCP && g.severed[tr.Uplink].Load() && !tr.Turned
+// isSevered reports whether a segment is one of a connection that is to be reset.
+func (g *Gateway) isSevered(p *packet.Packet, ref nat.Ref, tr *nat.Translation) bool {
+	return p.Kind == packet.TCP && g.severed[tr.Uplink].Load() && g.Severs(tr, g.table.Rule(ref))
+}
+
+// Severs reports whether a TCP session that a rule placed, 0 for none, is reset when its uplink is down. A turned one never leaves by
+// its uplink.
+func (g *Gateway) Severs(tr *nat.Translation, rule uint32) bool {
+	return !tr.Turned && g.routing.Load().onUplinkDown(rule) == policy.ResetTCP
+}
+
+// SeversAny reports whether there may be sessions that Severs is true of.
+func (g *Gateway) SeversAny() bool { return g.routing.Load().resets }
+
+// keeps reports whether a TCP session waits for its uplink in any case.
+func (g *Gateway) keeps(ref nat.Ref) bool {
+	return g.routing.Load().onUplinkDown(g.table.Rule(ref)) == policy.KeepTCP
 }
 
 // Resets calls deliver with the frames (virtio header and all, for the way to the LAN hop, 0 for the TAP) that tell the inside of

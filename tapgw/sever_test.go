@@ -5,6 +5,7 @@ import (
 
 	"tapgw/internal/packet"
 	"tapgw/nat"
+	"tapgw/policy"
 	"tapgw/uplinks"
 )
 
@@ -43,18 +44,70 @@ func TestSevered(t *testing.T) {
 	w.expect(w.out(data), Send, NoReason)
 }
 
+// onDown is a plan under which TCP fares so when its uplink is down.
+func onDown(what policy.OnUplinkDown) *policy.Plan {
+	p := policy.NewPlan("failover")
+	p.OnUplinkDown = what
+	return p
+}
+
 // TestTCPWaits: where all TCP is to wait, a SYN does too.
 func TestTCPWaits(t *testing.T) {
-	for what, by := range map[OnUplinkDown]uint8{ResetTCP: 2, MoveUnanswered: 2, KeepTCP: 1} {
+	for what, by := range map[policy.OnUplinkDown]uint8{policy.ResetTCP: 2, policy.MoveUnanswered: 2, policy.KeepTCP: 1} {
 		w := newWorld(t)
-		w.g.SetTCP(TCPOptions{UplinkDown: what})
+		must(t, w.g.SetPlan(onDown(what)))
 		syn := tcpFrame(t, inside, 4000, server, 80, packet.SYN, "")
 		w.sent(w.out(clone(syn)), clone(syn), 1)
 		w.ups[0].State = uplinks.Down
 		w.publish()
 		if res := w.out(syn); res.Verdict != Send || res.Uplink != by {
-			t.Errorf("under %d a SYN goes by %d, want %d", what, res.Uplink, by)
+			t.Errorf("under %s a SYN goes by %d, want %d", what, res.Uplink, by)
 		}
+	}
+}
+
+// ruledDown is a plan under which connections to a port fare in a way of their own when their uplink is down.
+func ruledDown(all policy.OnUplinkDown, port uint16, own policy.OnUplinkDown) *policy.Plan {
+	p := onDown(all)
+	p.Rules = []policy.Rule{{
+		Name: "own", Number: 7, Ports: []policy.PortRange{{First: port, Last: port}},
+		Action: policy.Action{Group: policy.Everything, Scheduler: "failover", WhenDown: policy.Refuse, OnUplinkDown: own},
+	}}
+	return p
+}
+
+// TestSeveredByRule: what a rule says counts for the connections that it placed, also once another plan is in force, as long as
+// that has the rule.
+func TestSeveredByRule(t *testing.T) {
+	for name, c := range map[string]struct {
+		later         *policy.Plan // nil for the same
+		ruled, others bool         // severed
+	}{
+		"the same":         {nil, false, true},
+		"another port":     {ruledDown(policy.ResetTCP, 81, policy.KeepTCP), false, true},
+		"says otherwise":   {ruledDown(policy.KeepTCP, 80, policy.ResetTCP), true, false},
+		"says nothing":     {ruledDown(policy.KeepTCP, 80, ""), false, false},
+		"the rule is gone": {onDown(policy.ResetTCP), true, true},
+	} {
+		w := newWorld(t)
+		must(t, w.g.SetPlan(ruledDown(policy.ResetTCP, 80, policy.MoveUnanswered)))
+		w.converseBy(4000, 1)
+		if c.later != nil {
+			must(t, w.g.SetPlan(c.later))
+		}
+		key := nat.Key{Inside: inside, Remote: server, InsidePort: 4000, RemotePort: 80, Proto: packet.ProtoTCP}
+		tr := w.table.Translation(w.table.FindOut(key))
+		if ruled, others := w.g.Severs(&tr, 7), w.g.Severs(&tr, 0); ruled != c.ruled || others != c.others || w.g.SeversAny() != (c.ruled || c.others) {
+			t.Errorf("%s: severed: %v of the rule, %v of others", name, ruled, others)
+		}
+		w.ups[0].State = uplinks.Down
+		w.publish()
+		w.g.SetSevered(1, true)
+		want, why := Send, NoReason
+		if c.ruled {
+			want, why = Drop, NotSYN
+		}
+		w.expect(w.out(tcpFrame(t, inside, 4000, server, 80, packet.ACK, "data")), want, why)
 	}
 }
 

@@ -200,6 +200,14 @@ func (a *app) printWhyUplinks(w api.Why) error {
 }
 
 func whyEnd(w api.Why) string {
+	text := whyOutcome(w)
+	if w.OnUplinkDown != "" {
+		text += "; should that be down: " + w.OnUplinkDown
+	}
+	return text
+}
+
+func whyOutcome(w api.Why) string {
 	switch w.Outcome {
 	case api.OutcomeRefused:
 		return "refused: " + w.Reason

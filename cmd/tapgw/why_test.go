@@ -18,7 +18,7 @@ func answering(w api.Why) *fakeDaemon { return &fakeDaemon{Daemon: apitest.Daemo
 func placedWhy() api.Why {
 	return api.Why{
 		Host: true, Outcome: api.OutcomePlaced, Uplink: "fiber", Reason: "only candidate of the preferred tier", Group: "work",
-		Rule: "video", Rules: []api.WhyRule{{Name: "vpn", Fails: "to"}, {Name: "video", Matches: true}}, Scheduler: "least-load", Stickiness: "site",
+		Rule: "video", Rules: []api.WhyRule{{Name: "vpn", Fails: "to"}, {Name: "video", Matches: true}}, Scheduler: "least-load", Stickiness: "site", OnUplinkDown: "keep",
 		Uplinks: []api.WhyUplink{
 			{Name: "fiber", State: "up", Candidate: true, ExpectBps: 42.1e6, Load: 0.61, Sessions: 128, RTTMs: 9.2, Chosen: true},
 			{Name: "lte", Tier: 1, State: "up", Candidate: true, ExpectBps: 12e6, Sessions: 2, RTTMs: 48},
@@ -32,6 +32,7 @@ func TestWhy(t *testing.T) {
 	next.AskedFirst, next.Rule, next.Rules[1] = "home", "", api.WhyRule{Name: "video", Fails: "times"}
 	refused := api.Why{Host: true, Outcome: api.OutcomeRefused, Reason: "no uplink of its group can be used, and no other group is to be asked", Group: "work", Uplinks: next.Uplinks[2:]}
 	direct := placedWhy()
+	direct.OnUplinkDown = ""
 	direct.Outcome, direct.Scheduler, direct.Reason = api.OutcomeDirect, "", "the first uplink of the lowest tier that works"
 	known := placedWhy()
 	known.Outcome, known.Reason, known.Rules, known.Rule = api.OutcomeSession, "chosen by the scheduler", nil, ""

@@ -20,6 +20,7 @@ const exemptRule = "nat.exempt"
 func (d *Daemon) plan(c *configs.Config) *policy.Plan {
 	p := policy.NewPlan(c.Policy.Scheduler)
 	p.Groups[policy.Everything].Stickiness = policy.Stickiness(c.Policy.Stickiness)
+	p.OnUplinkDown = policy.OnUplinkDown(c.Policy.OnUplinkDown)
 	for _, g := range c.Groups {
 		p.Groups = append(p.Groups, groupOf(c, g))
 	}
@@ -70,6 +71,7 @@ func actionOf(c *configs.Config, p *policy.Plan, r *configs.Rule) policy.Action 
 	a := policy.Action{Direct: r.Direct, Group: indexOf(c, cmp.Or(r.Use, configs.GroupAll))}
 	g := &p.Groups[a.Group]
 	a.Scheduler, a.Stickiness = cmp.Or(r.Scheduler, g.Scheduler), cmp.Or(policy.Stickiness(r.Stickiness), g.Stickiness)
+	a.OnUplinkDown = policy.OnUplinkDown(r.OnUplinkDown)
 	if a.WhenDown = g.WhenDown; r.WhenDown != "" {
 		a.WhenDown = whenDown(c, r.WhenDown)
 	}

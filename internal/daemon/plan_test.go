@@ -11,7 +11,7 @@ import (
 )
 
 const planned = `
-policy: {scheduler: weighted, stickiness: session}
+policy: {scheduler: weighted, stickiness: session, on_uplink_down: move-if-unanswered}
 nat: {exempt: [10.99.0.0/16]}
 groups:
   work: {uplinks: [fiber, lte=1], stickiness: client, when_down: backup}
@@ -19,7 +19,7 @@ groups:
 sets: {office: [10.8.0.0/16]}
 rules:
   - {name: a, to: [office, 10.9.0.1], protocols: [icmp, tcp], use: work}
-  - {name: b, ports: [443], use: backup, scheduler: least-load, stickiness: site, when_down: any}
+  - {name: b, ports: [443], use: backup, scheduler: least-load, stickiness: site, when_down: any, on_uplink_down: keep}
   - {name: c, times: mon 08:00-09:00, from: [10.0.0.9], direct: true}
 `
 
@@ -50,8 +50,11 @@ func TestPlan(t *testing.T) {
 	actions := []policy.Action{
 		{Group: 0, Direct: true, Scheduler: "weighted", Stickiness: policy.StickySession, WhenDown: policy.Refuse},
 		{Group: 1, Scheduler: "weighted", Stickiness: policy.StickyClient, WhenDown: 2},
-		{Group: 2, Scheduler: "least-load", Stickiness: policy.StickySite, WhenDown: policy.Everything},
+		{Group: 2, Scheduler: "least-load", Stickiness: policy.StickySite, WhenDown: policy.Everything, OnUplinkDown: policy.KeepTCP},
 		{Group: 0, Direct: true, Scheduler: "weighted", Stickiness: policy.StickySession, WhenDown: policy.Refuse},
+	}
+	if p.OnUplinkDown != policy.MoveUnanswered {
+		t.Errorf("what no rule placed: %s", p.OnUplinkDown)
 	}
 	for i, want := range actions {
 		if got := p.Rules[i].Action; got != want {

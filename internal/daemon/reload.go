@@ -46,6 +46,7 @@ func (d *Daemon) reload() error {
 		return fmt.Errorf("%w: %w", api.ErrBadConfig, err)
 	}
 	d.config.Store(loaded)
+	clear(d.dead) // connections on uplinks that are dead already may be reset now
 	d.tables.each(func(_ uplinks.Family, table *nat.Table) {
 		table.SetTimeouts(timeouts(&loaded.Config))
 		table.SetFiltering(filtering(&loaded.Config))

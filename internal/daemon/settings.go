@@ -84,11 +84,7 @@ func timeouts(c *configs.Config) nat.Timeouts {
 
 // tcpOptions is what the configuration says of TCP.
 func tcpOptions(c *configs.Config) tapgw.TCPOptions {
-	return tapgw.TCPOptions{ClampMSS: c.NAT.ClampMSS, Adopt: c.NAT.AdoptTCP, UplinkDown: onUplinkDown[c.Policy.OnUplinkDown]}
-}
-
-var onUplinkDown = map[configs.OnUplinkDown]tapgw.OnUplinkDown{
-	configs.DownReset: tapgw.ResetTCP, configs.DownMove: tapgw.MoveUnanswered, configs.DownKeep: tapgw.KeepTCP,
+	return tapgw.TCPOptions{ClampMSS: c.NAT.ClampMSS, Adopt: c.NAT.AdoptTCP}
 }
 
 // filtering is the configuration's filters in the words of package nat.

@@ -6,7 +6,6 @@ import (
 
 	"tapgw/internal/packet"
 	"tapgw/nat"
-	"tapgw/tapgw"
 	"tapgw/uplinks"
 )
 
@@ -49,10 +48,9 @@ func (d *Daemon) hear(v verdict) {
 // severDead resets, towards the inside and once, the TCP connections of uplinks that are down while others work. Where no other
 // works nothing is touched.
 func (d *Daemon) severDead(f uplinks.Family, s *uplinks.Snapshot) {
-	resets := onUplinkDown[d.cfg().Policy.OnUplinkDown] == tapgw.ResetTCP
 	for id := range uint8(uplinks.MaxUplinks) {
 		at, u := side{id, f}, s.ByID(id)
-		if u == nil || !resets || !isDead(u) || !d.gateway.For(f).Avoids(u) {
+		if u == nil || !d.gateway.For(f).SeversAny() || !isDead(u) || !d.gateway.For(f).Avoids(u) {
 			delete(d.dead, at)
 			d.gateway.For(f).SetSevered(id, false)
 			continue
@@ -116,11 +114,10 @@ func isRenewing(u *uplinks.Uplink) bool {
 // sever ends the connections of a side and tells their inside ends, while the control loop goes on.
 func (d *Daemon) sever(f uplinks.Family, u *uplinks.Uplink) {
 	d.readers.Go(func() {
-		leaves := func(tr *nat.Translation) bool { return !tr.Turned } // such a one never leaves by its uplink
 		var list []nat.Severed
 		n := 0
 		for first := uint32(1); first != 0; n += len(list) {
-			list, first = d.tables[f].Sever(u.ID, leaves, first, d.pumps.clock.tick(), list[:0])
+			list, first = d.tables[f].Sever(u.ID, d.gateway.For(f).Severs, first, d.pumps.clock.tick(), list[:0])
 			d.tellSevered(f, list)
 		}
 		if n > 0 {
@@ -146,12 +143,12 @@ func (d *Daemon) severLost(f uplinks.Family, old, s *uplinks.Snapshot) {
 }
 
 // lostBy tells which sessions of an uplink cannot go on as it is now, u, nil where it is gone. Nil where all can.
-func lostBy(before, u *uplinks.Uplink) func(*nat.Translation) bool {
+func lostBy(before, u *uplinks.Uplink) func(tr *nat.Translation, rule uint32) bool {
 	switch {
 	case u == nil:
-		return func(*nat.Translation) bool { return true }
+		return func(*nat.Translation, uint32) bool { return true }
 	case before.Generation != u.Generation:
-		return func(tr *nat.Translation) bool { return tr.Generation != u.Generation }
+		return func(tr *nat.Translation, _ uint32) bool { return tr.Generation != u.Generation }
 	case !u.Ready():
 		return nil // a retired address may come back
 	}
@@ -164,7 +161,7 @@ func lostBy(before, u *uplinks.Uplink) func(*nat.Translation) bool {
 	if gone == nil {
 		return nil
 	}
-	return func(tr *nat.Translation) bool { return slices.Contains(gone, tr.Outside) }
+	return func(tr *nat.Translation, _ uint32) bool { return slices.Contains(gone, tr.Outside) }
 }
 
 // tellSevered writes the resets of severed sessions to where their inside is.

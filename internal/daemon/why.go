@@ -74,6 +74,7 @@ func (b backend) keyOf(q api.Question, family uplinks.Family) (k nat.Key, err er
 func explained(e tapgw.Explanation, s *uplinks.Snapshot) api.Why {
 	w := api.Why{
 		Outcome: string(e.Outcome), Reason: reasonOf(e), Group: e.Plan.Groups[e.Group].Name, Scheduler: e.Scheduler, Stickiness: string(e.Stickiness),
+		OnUplinkDown: string(e.OnUplinkDown),
 	}
 	for i, field := range e.Fails {
 		w.Rules = append(w.Rules, api.WhyRule{Name: e.Plan.Rules[i].Name, Fails: string(field)})
