@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/cilium/ebpf"
+
 	"tapgw/uplinks/nft"
 )
 
@@ -56,8 +58,14 @@ func (d *Daemon) path() (p nft.Datapath, err error) {
 			p.Uplinks = append(p.Uplinks, u.Index)
 		}
 	}
-	if d.fast != nil {
-		p.Own, err = d.fast.IDs()
-	}
+	p.Own, err = d.ownPrograms()
 	return p, err
+}
+
+// ownPrograms are ours in the kernel, none in userspace.
+func (d *Daemon) ownPrograms() ([]ebpf.ProgramID, error) {
+	if d.fast == nil {
+		return nil, nil
+	}
+	return d.fast.IDs()
 }

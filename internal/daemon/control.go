@@ -141,7 +141,7 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 	missing, gone := d.checkRules(time.Now())
 	lost, unknown := d.verifyFastPath()
 	err = errors.Join(err, gone, unknown)
-	stale := d.shortcutIsStale()
+	stale := d.shortcutIsStale() || d.trackingIsStale()
 	if d.findServices() {
 		err = errors.Join(err, d.followPorts(d.snapshot.Load()))
 	}
@@ -172,7 +172,7 @@ func (d *Daemon) follow(ctx context.Context) error {
 	snapshot, events := d.tracker.Update(time.Now(), facts)
 	errs := []error{rerouted, d.followPorts(snapshot), d.hideGained(snapshot), d.publish(snapshot, events), d.followTAPAddress(snapshot, facts)}
 	errs = append(errs, d.checkTAP(snapshot), d.checkUpcall(), d.applyHost(snapshot, facts), d.followLAN(facts),
-		d.followTurned(facts), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
+		d.followTurned(facts), d.followUntracked(), d.applyRules(snapshot), d.applyRoutes(snapshot, facts))
 	d.keepNeighbours(snapshot)
 	d.prober.follow(ctx, snapshot, len(events) > 0)
 	return errors.Join(errs...)
@@ -245,7 +245,8 @@ func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 	w := nft.Wanted{
 		TAP: d.pumps.tap.Load().Name(), TAPIndex: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(),
 		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0,
-		Untracked: d.lan.sides[uplinks.IPv4].ports, UntrackedV6: d.lan.sides[uplinks.IPv6].ports,
+		Untracked: d.untracked.lan[uplinks.IPv4], UntrackedV6: d.untracked.lan[uplinks.IPv6],
+		UntrackedHost: d.untracked.host[uplinks.IPv4], UntrackedHostV6: d.untracked.host[uplinks.IPv6],
 		IPv6: d.capturesIPv6(), NoMasqueradeV6: d.ruleset.noMasqueradeV6, AddressesV6: addressesOn(d.tapAddresses),
 		Prefixes: d.prefixes(s),
 	}

@@ -55,33 +55,34 @@ type Daemon struct {
 	started time.Time
 	config  atomic.Pointer[configs.Loaded] // shared
 
-	kernel  *rtnl.Kernel
-	watcher *rtnl.Watcher // shared
-	shaken  *rtnl.Shaken
-	owners  *owner.Finder // nil where the kernel does not tell; shared
-	routes  *rtnl.Reconciler
-	rules   *nft.Rules
-	foreign *nft.Foreign
-	host    *hostconf.Guard
-	lock    *hostconf.InstanceLock
-	tracker *uplinks.Tracker
-	dns     *resolvers.Reader
-	prober  *prober
-	tables  tables             // shared
-	fast    *fastpath.Programs // nil while userspace carries all packets; shared
-	noFast  noFastPath         // why, fixed once everything is open
-	lan     lanPath
-	ruleset ruleset
-	turned  turned
-	bypass  bypass
-	used    *dataUse
-	gateway *tapgw.DualStack
-	numbers ruleNumbers // shared
-	hosts   *hosts      // shared
-	meters  tapgw.Meters
-	pumps   *pumps
-	journal *journal // shared
-	api     *apiserver.Server
+	kernel    *rtnl.Kernel
+	watcher   *rtnl.Watcher // shared
+	shaken    *rtnl.Shaken
+	owners    *owner.Finder // nil where the kernel does not tell; shared
+	routes    *rtnl.Reconciler
+	rules     *nft.Rules
+	foreign   *nft.Foreign
+	host      *hostconf.Guard
+	lock      *hostconf.InstanceLock
+	tracker   *uplinks.Tracker
+	dns       *resolvers.Reader
+	prober    *prober
+	tables    tables             // shared
+	fast      *fastpath.Programs // nil while userspace carries all packets; shared
+	noFast    noFastPath         // why, fixed once everything is open
+	lan       lanPath
+	untracked untracked
+	ruleset   ruleset
+	turned    turned
+	bypass    bypass
+	used      *dataUse
+	gateway   *tapgw.DualStack
+	numbers   ruleNumbers // shared
+	hosts     *hosts      // shared
+	meters    tapgw.Meters
+	pumps     *pumps
+	journal   *journal // shared
+	api       *apiserver.Server
 
 	pool     []nat.PortRange // outside ports
 	seed     uint64          // of the give-back addresses
@@ -164,7 +165,7 @@ func oneLine(errs ...error) error {
 
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
 	d := &Daemon{
-		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), journal: newJournal(o.Logger), used: newDataUse(o.Logger), seed: rand.Uint64(),
+		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), foreign: nft.NewForeign(), journal: newJournal(o.Logger), used: newDataUse(o.Logger), seed: rand.Uint64(),
 		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), heard: make(map[side]heard), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		suspicions: make(chan suspicion, 2*uplinks.MaxUplinks), waiting: make(chan struct{}, 1),
@@ -227,7 +228,6 @@ func (d *Daemon) open() (err error) {
 	if err := d.openDevices(largestMTU(snapshot)); err != nil {
 		return err
 	}
-	d.foreign = nft.NewForeign()
 	if d.rules, err = nft.Open(); err != nil {
 		return err
 	}
@@ -360,9 +360,7 @@ func (d *Daemon) close() error {
 	if d.rules != nil {
 		note(d.rules.Close())
 	}
-	if d.foreign != nil {
-		note(d.foreign.Close())
-	}
+	note(d.foreign.Close())
 	if d.owners != nil {
 		d.owners.Close()
 	}

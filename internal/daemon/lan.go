@@ -95,7 +95,7 @@ const unreadLimit = 2 * checkEvery
 
 // bypassed lists what of the host's acts on packets that the shortcut would take past it.
 func (d *Daemon) bypassed(f uplinks.Family, ports []int) ([]string, error) {
-	own, err := d.fast.IDs()
+	own, err := d.ownPrograms()
 	if err != nil {
 		return nil, err
 	}
@@ -124,11 +124,11 @@ func (d *Daemon) shortcutIsStale() bool {
 // followLAN makes the shortcut follow routes, devices and firewall rules. Packets of its sessions take the host's way, in
 // both directions, while it changes.
 func (d *Daemon) followLAN(facts uplinks.Facts) error {
+	links := d.lanPorts(facts)
+	d.lan.candidates = indexes(links)
 	if d.fast == nil {
 		return nil
 	}
-	links := d.lanPorts(facts)
-	d.lan.candidates = indexes(links)
 	var ports []int
 	var whys [len(uplinks.Families)]string
 	for _, f := range uplinks.Families {

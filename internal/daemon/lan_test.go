@@ -22,7 +22,6 @@ import (
 	"tapgw/tapgw/fastpath"
 	"tapgw/tapgw/tapdev"
 	"tapgw/uplinks"
-	"tapgw/uplinks/nft"
 )
 
 func TestHopsHaveTheMTUOfTheirLink(t *testing.T) {
@@ -78,7 +77,6 @@ func newLANHost(t *testing.T) *lanHost {
 		h.pumps.tap.Store(tap)
 		return err
 	}))
-	h.foreign = nft.NewForeign()
 	t.Cleanup(func() { labtest.Must(t, errors.Join(h.foreign.Close(), h.pumps.tap.Load().Close())) })
 	h.host, err = hostconf.Open(filepath.Join(t.TempDir(), "undo.json"))
 	labtest.Must(t, err)

@@ -45,7 +45,7 @@ func (d *Daemon) takeRules(ctx context.Context) error {
 		return err
 	}
 	missing, err := d.checkRules(begun)
-	stale := d.shortcutIsStale()
+	stale := d.shortcutIsStale() || d.trackingIsStale()
 	d.ruleset.next = begun.Add(min((rulesShare+1)*time.Since(begun), checkEvery))
 	if missing || stale {
 		err = errors.Join(err, d.converge(ctx))

@@ -95,11 +95,19 @@ func throughRules(tap int, from []expr.Any) [][]expr.Any {
 	if tap == 0 {
 		return nil
 	}
-	to := join(meta(expr.MetaKeyOIF), equal(native(uint32(tap))))
+	to := outBy(tap)
 	if from != nil {
 		to = join(to, meta(expr.MetaKeyIIFNAME), from)
 	}
 	return [][]expr.Any{join(to, accept()), join(meta(expr.MetaKeyIIF), equal(native(uint32(tap))), accept())}
+}
+
+// outBy matches what leaves by a device.
+func outBy(index int) []expr.Any { return join(meta(expr.MetaKeyOIF), equal(native(uint32(index)))) }
+
+// untrackedHostRule matches what comes to the host by the TAP.
+func untrackedHostRule(f family, tap int) []expr.Any {
+	return join(meta(expr.MetaKeyIIF), equal(native(uint32(tap))), f.routed(), f.to(), f.in(setOwn), notrack())
 }
 
 // untrackedRules match what goes from one of the ports to the TAP, and back.

@@ -18,8 +18,9 @@ import (
 var ErrRulesetChanges = errors.New("the ruleset keeps changing")
 
 // Foreign finds what other programs have put into the way of packets that BPF programs would take past it: of forwarded
-// packets, where a shortcut past the host's own forwarding would bypass it (Bypassed), and of all packets of known sessions
-// at the uplinks and the TAP (PastChains, PastQueues). Its methods are not for concurrent use.
+// packets, where a shortcut past the host's own forwarding would bypass it (Bypassed), of the host's own packets, which need no
+// connection tracking where nothing does (MetByHost), and of all packets of known sessions at the uplinks and the TAP (PastChains,
+// PastQueues). Its methods are not for concurrent use.
 //
 // It knows nftables, legacy iptables and ip6tables, IPsec policies, and tc and tcx. What need not be looked for as it still meets packets
 // that are redirected: tc and tcx filters and queues at the egress of uplinks and of the LAN, but not of the TAP; chains of
@@ -70,13 +71,15 @@ func (f *Foreign) bypassed(of family, tap int, ports []int, own []ebpf.ProgramID
 		return nil, err
 	}
 	list = f.rules.bypassed(of, ends[0], ends[1:])
-	for _, read := range []func(family) ([]string, error){legacyBypassed, ipsecBypassed} {
-		more, err := read(of)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, more...)
+	legacy, err := legacyChains(of, forwardHooks)
+	if err != nil {
+		return nil, err
 	}
+	ipsec, err := ipsecBypassed(of)
+	if err != nil {
+		return nil, err
+	}
+	list = slices.Concat(list, legacy, ipsec)
 	for _, d := range ends {
 		more, err := d.ingressBypassed(own)
 		if err != nil {
@@ -85,6 +88,24 @@ func (f *Foreign) bypassed(of family, tap int, ports []int, own []ebpf.ProgramID
 		list = append(list, more...)
 	}
 	return list, nil
+}
+
+// MetByHost lists likewise the chains that may act on IPv4 packets that this host itself sends or receives by tap.
+func (f *Foreign) MetByHost(tap int) ([]string, error) { return f.metByHost(ofIPv4, tap) }
+
+// MetByHostV6 is MetByHost for packets of IPv6.
+func (f *Foreign) MetByHostV6(tap int) ([]string, error) { return f.metByHost(ofIPv6, tap) }
+
+func (f *Foreign) metByHost(of family, tap int) ([]string, error) {
+	ends, err := findDevices([]int{tap})
+	if err != nil {
+		return nil, err
+	}
+	if err := f.refresh(); err != nil {
+		return nil, err
+	}
+	legacy, err := legacyChains(of, hostHooks)
+	return append(f.rules.metByHost(of, ends[0]), legacy...), err
 }
 
 // device is one end of the way.

@@ -290,3 +290,52 @@ func TestBypassedSets(t *testing.T) {
 		})
 	}
 }
+
+// TestMetByHost: the chains that the host's own packets meet at the TAP, and no others.
+func TestMetByHost(t *testing.T) {
+	h := newForeignHost(t)
+	drop := rules(drop())
+	h.add(
+		testChain{id: "inet f forward", hook: nftables.ChainHookForward, rules: drop},
+		testChain{id: "inet f lo", hook: nftables.ChainHookInput, rules: rules(join(from("lo"), count()))},
+		testChain{id: "inet f lan", hook: nftables.ChainHookOutput, rules: rules(join(to("lan0"), count()))},
+		testChain{id: "inet f open", hook: nftables.ChainHookInput, rules: rules(accept())},
+		testChain{id: "ip6 f in", hook: nftables.ChainHookInput, rules: drop},
+	)
+	h.expectMet(ofIPv4)
+	h.expectMet(ofIPv6, "ip6 f in"+has)
+	h.expectMissed("inet f lo", "inet f lan") // forwarded packets do not meet them
+	h.add(
+		testChain{id: "inet g in", hook: nftables.ChainHookInput, drops: true, rules: rules(join(established(), accept()))},
+		testChain{id: "inet g out", hook: nftables.ChainHookOutput, rules: rules(join(to("tapgw0"), count()))},
+		testChain{id: "ip g post", hook: nftables.ChainHookPostrouting, kind: "nat", rules: rules(masquerade())},
+		testChain{id: "ip g pre", hook: nftables.ChainHookPrerouting, kind: "nat", rules: rules(join(from("wan0"), count()))},
+	)
+	h.expectMet(ofIPv4, "inet g in drops by default", "inet g out"+has, "ip g post"+has, "ip g pre"+has)
+}
+
+// expectMet compares what the host's own packets of a family meet, and expectMissed tells what no forwarded packet does.
+func (h *foreignHost) expectMet(of family, want ...string) {
+	h.t.Helper()
+	var got []string
+	h.do(func() (err error) { got, err = h.foreign.metByHost(of, h.tap); return err })
+	for i := range want {
+		want[i] = "nftables: chain " + want[i]
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		h.t.Errorf("the host's own packets meet %q, want %q", got, want)
+	}
+}
+
+func (h *foreignHost) expectMissed(chains ...string) {
+	h.t.Helper()
+	var got []string
+	h.do(func() (err error) { got, err = h.foreign.Bypassed(h.tap, []int{h.lan}); return err })
+	for _, c := range chains {
+		if slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, c) }) {
+			h.t.Errorf("forwarded packets meet %q", got)
+		}
+	}
+}

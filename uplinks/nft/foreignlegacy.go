@@ -47,14 +47,23 @@ var (
 	ip6tables = legacy{"ip6tables", "/proc/thread-self/net/ip6_tables_names", unix.IPPROTO_IPV6, 168}
 )
 
-// forwardHooks are those that forwarded packets pass, under the names iptables has for them.
-var forwardHooks = []struct {
+// legacyHook is a hook under the name that iptables has for it.
+type legacyHook struct {
 	hook int
 	name string
-}{{unix.NF_INET_PRE_ROUTING, "PREROUTING"}, {unix.NF_INET_FORWARD, "FORWARD"}, {unix.NF_INET_POST_ROUTING, "POSTROUTING"}}
+}
 
-// legacyBypassed lists the chains of the family's program that may act on forwarded packets. Every rule counts.
-func legacyBypassed(of family) (list []string, err error) {
+// Those that forwarded packets pass, and those that the host's own do.
+var (
+	forwardHooks = []legacyHook{{unix.NF_INET_PRE_ROUTING, "PREROUTING"}, {unix.NF_INET_FORWARD, "FORWARD"}, {unix.NF_INET_POST_ROUTING, "POSTROUTING"}}
+	hostHooks    = []legacyHook{
+		{unix.NF_INET_PRE_ROUTING, "PREROUTING"}, {unix.NF_INET_LOCAL_IN, "INPUT"},
+		{unix.NF_INET_LOCAL_OUT, "OUTPUT"}, {unix.NF_INET_POST_ROUTING, "POSTROUTING"},
+	}
+)
+
+// legacyChains lists the chains of the family's program at these hooks that may act on packets. Every rule counts.
+func legacyChains(of family, hooks []legacyHook) (list []string, err error) {
 	l := of.legacy
 	names, err := os.ReadFile(l.names)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,7 +73,7 @@ func legacyBypassed(of family) (list []string, err error) {
 		return nil, fmt.Errorf("forwarding: read which %s tables there are: %w", l.program, err)
 	}
 	for _, table := range strings.Fields(string(names)) { // to ask for another one would make it
-		chains, err := l.read(of.domain, table)
+		chains, err := l.read(of.domain, table, hooks)
 		if err != nil {
 			return nil, fmt.Errorf("forwarding: read the %s table %s: %w", l.program, table, err)
 		}
@@ -73,7 +82,7 @@ func legacyBypassed(of family) (list []string, err error) {
 	return list, nil
 }
 
-func (l legacy) read(domain int, table string) (list []string, err error) {
+func (l legacy) read(domain int, table string, hooks []legacyHook) (list []string, err error) {
 	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
@@ -83,7 +92,7 @@ func (l legacy) read(domain int, table string) (list []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, h := range forwardHooks {
+	for _, h := range hooks {
 		if info.ValidHooks&(1<<h.hook) != 0 && info.HookEntry[h.hook] != info.Underflow[h.hook] {
 			list = append(list, line("%s: chain %s of table %s has rules", l.program, h.name, table))
 		}
@@ -91,7 +100,7 @@ func (l legacy) read(domain int, table string) (list []string, err error) {
 	if len(list) > 0 { // the policies would cost reading every rule and tell nothing new
 		return list, nil
 	}
-	return l.policies(fd, table, info)
+	return l.policies(fd, table, info, hooks)
 }
 
 func (l legacy) info(fd int, table string) (info iptInfo, err error) {
@@ -104,7 +113,7 @@ func (l legacy) info(fd int, table string) (info iptInfo, err error) {
 	return info, err
 }
 
-func (l legacy) policies(fd int, table string, info iptInfo) (list []string, err error) {
+func (l legacy) policies(fd int, table string, info iptInfo, hooks []legacyHook) (list []string, err error) {
 	const sizeOffset = len(info.Name)
 	data := make([]byte, iptEntriesHeader+int(info.Size))
 	copy(data[:sizeOffset-1], table)
@@ -112,7 +121,7 @@ func (l legacy) policies(fd int, table string, info iptInfo) (list []string, err
 	if err := getOption(fd, l.level, iptGetEntries, data); err != nil {
 		return nil, err
 	}
-	for _, h := range forwardHooks {
+	for _, h := range hooks {
 		if info.ValidHooks&(1<<h.hook) == 0 {
 			continue
 		}

@@ -3,7 +3,9 @@ package nft
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -55,6 +57,7 @@ func TestBypassedLegacy(t *testing.T) {
 					h.expectOf(of)
 				}
 				h.expectOf(families[1-i])
+				h.expectLegacyMet(of, hook)
 			}
 		})
 	}
@@ -119,4 +122,17 @@ func replaceLegacy(of family, starts, ends [unix.NF_INET_NUMHOOKS]uint32, count 
 	}
 	b = binary.NativeEndian.AppendUint64(b, uint64(uintptr(unsafe.Pointer(&counters[0]))))
 	return unix.SetsockoptString(fd, of.legacy.level, iptSetReplace, string(append(b, entries...)))
+}
+
+// expectLegacyMet compares what the host's own packets meet where the chain of a hook drops by default.
+func (h *foreignHost) expectLegacyMet(of family, hook int) {
+	h.t.Helper()
+	var got, want []string
+	if name := map[int]string{unix.NF_INET_LOCAL_IN: "INPUT", unix.NF_INET_LOCAL_OUT: "OUTPUT"}[hook]; name != "" {
+		want = []string{fmt.Sprintf("%s: chain %s of table filter drops by default", of.legacy.program, name)}
+	}
+	h.do(func() (err error) { got, err = h.foreign.metByHost(of, h.tap); return err })
+	if !slices.Equal(got, want) {
+		h.t.Errorf("%s: the host's own packets meet %q, want %q", of.legacy.program, got, want)
+	}
 }

@@ -13,7 +13,7 @@ import (
 
 // ruleset is what matters of the rules of others, as of one generation.
 type ruleset struct {
-	bases  []baseChain               // those that see forwarded packets
+	bases  []baseChain               // those that see packets of IP
 	chains map[chainID][]foreignRule // what they consist of and may jump to
 }
 
@@ -104,7 +104,7 @@ func (s *socket) readGeneration() (uint32, error) {
 	return attrs.number(unix.NFTA_GEN_ID), nil
 }
 
-// readRuleset reads the base chains that others put into the way of forwarded packets, and the rules of their tables.
+// readRuleset reads the base chains that others put into the way of packets of IP, and the rules of their tables.
 func (s *socket) readRuleset() (r ruleset, err error) {
 	all := table{}.message(unix.NFT_MSG_GETCHAIN, netlink.Dump)
 	all.about = "list of chains"
@@ -119,7 +119,7 @@ func (s *socket) readRuleset() (r ruleset, err error) {
 		if err != nil {
 			return ruleset{}, fmt.Errorf("nftables: decode a chain: %w", err)
 		}
-		if c == nil || c.ours() || !c.seesForwarded() {
+		if c == nil || c.ours() || !c.seesIP() {
 			continue
 		}
 		r.bases = append(r.bases, *c)
@@ -193,15 +193,9 @@ func (c baseChain) sees(of family) bool {
 	return c.family == of.proto || c.family == unix.NFPROTO_INET || c.family == unix.NFPROTO_NETDEV
 }
 
-// seesForwarded reports whether packets of IP that are forwarded may pass the hook.
-func (c baseChain) seesForwarded() bool {
-	switch c.family {
-	case unix.NFPROTO_INET, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6:
-		return c.hook != unix.NF_INET_LOCAL_IN && c.hook != unix.NF_INET_LOCAL_OUT
-	case unix.NFPROTO_NETDEV:
-		return true
-	}
-	return false // those of bridges see packets before the bridge itself does, or after
+// seesIP reports whether packets of IP may pass the hook. Those of bridges see packets before the bridge itself does, or after.
+func (c baseChain) seesIP() bool {
+	return c.family == unix.NFPROTO_INET || c.family == unix.NFPROTO_IPV4 || c.family == unix.NFPROTO_IPV6 || c.family == unix.NFPROTO_NETDEV
 }
 
 // decodeChain returns nil for what is not a base chain.

@@ -138,8 +138,18 @@ type passage struct{ in, out *device }
 
 // bypassed names the chains that may act on what of a family goes from one of the ports to tap or back.
 func (r ruleset) bypassed(of family, tap device, ports []device) (list []string) {
+	return r.acting(of, func(c baseChain) []passage { return c.passages(tap, ports) })
+}
+
+// metByHost names the chains that may act on what of a family the host itself sends or receives by tap.
+func (r ruleset) metByHost(of family, tap device) (list []string) {
+	return r.acting(of, func(c baseChain) []passage { return c.hostPassages(tap) })
+}
+
+// acting names the chains that may act on packets of a family at one of their passages.
+func (r ruleset) acting(of family, passages func(baseChain) []passage) (list []string) {
 	for _, c := range r.bases {
-		for _, p := range c.passages(tap, ports) {
+		for _, p := range passages(c) {
 			if what := r.effect(of, c, p); what != "" {
 				list = append(list, line("nftables: chain %s %s", c.chainID, what))
 				break
@@ -158,8 +168,11 @@ const (
 // inetIngress is NF_INET_INGRESS (Linux 5.10), which x/sys lacks.
 const inetIngress = 5
 
-// passages are the packets that a chain sees.
+// passages are the forwarded packets that a chain sees.
 func (c baseChain) passages(tap device, ports []device) (list []passage) {
+	if c.atHost() {
+		return nil
+	}
 	if c.atDevices() {
 		for _, d := range append([]device{tap}, ports...) {
 			if c.at(d.name) {
@@ -179,6 +192,26 @@ func (c baseChain) passages(tap device, ports []device) (list []passage) {
 		}
 	}
 	return list
+}
+
+// hostPassages are the packets of the host itself that a chain sees.
+func (c baseChain) hostPassages(tap device) []passage {
+	switch {
+	case c.atDevices() && c.at(tap.name):
+		return []passage{c.passageAt(tap)}
+	case c.atDevices(), c.hook == unix.NF_INET_FORWARD:
+		return nil
+	case c.nat && c.hook == unix.NF_INET_PRE_ROUTING:
+		return []passage{{}} // the host may answer what came in by any device and was sent to it
+	case c.hook == unix.NF_INET_PRE_ROUTING, c.hook == unix.NF_INET_LOCAL_IN:
+		return []passage{{in: &tap}}
+	}
+	return []passage{{out: &tap}}
+}
+
+// atHost tells the chains that see nothing but what the host itself sends or receives.
+func (c baseChain) atHost() bool {
+	return !c.atDevices() && (c.hook == unix.NF_INET_LOCAL_IN || c.hook == unix.NF_INET_LOCAL_OUT)
 }
 
 // atDevices tells the chains that see only packets of the devices they name.

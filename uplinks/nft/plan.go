@@ -212,26 +212,36 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 	p.output(w)
 }
 
-// untracked keeps packets out of conntrack that it would see but some of.
+// untracked keeps packets out of conntrack that it would see but some of, or that nobody asks it about: our fallback alone has the
+// kernel track everything, which costs a twentieth of all time.
 func (p *plan) untracked(w Wanted) {
 	if w.TAPIndex == 0 {
 		return
 	}
-	rules := append(untrackedRules(ofIPv4, w.TAPIndex, w.Untracked), untrackedRules(ofIPv6, w.TAPIndex, w.UntrackedV6)...)
-	if len(rules) > 0 {
-		p.chains = append(p.chains, chain{
-			table: ownedInet, name: "prerouting", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, priority: priorityRaw,
-			rules: rules, needs: "nft_ct and nft_fib_inet",
-		})
+	var in, out [][]expr.Any
+	for _, f := range families {
+		ports, host := w.untracked(f)
+		if host && len(w.own(f).keys) > 0 {
+			in, out = append(in, untrackedHostRule(f, w.TAPIndex)), append(out, join(outBy(w.TAPIndex), f.routed(), notrack()))
+		}
+		in = append(in, untrackedRules(f, w.TAPIndex, ports)...)
 	}
+	raw := func(name string, hook uint32, rules [][]expr.Any) {
+		if len(rules) > 0 {
+			p.chains = append(p.chains, chain{
+				table: ownedInet, name: name, kind: "filter", hook: hook, priority: priorityRaw, rules: rules, needs: "nft_ct and nft_fib_inet",
+			})
+		}
+	}
+	raw("prerouting", unix.NF_INET_PRE_ROUTING, in)
+	raw("output_untracked", unix.NF_INET_LOCAL_OUT, out)
 }
 
 // output refuses what would leave by an uplink with an address on the TAP.
 func (p *plan) output(w Wanted) {
 	var rules [][]expr.Any
 	for _, f := range families {
-		own := addressSet(ownedInet, f, setOwn, append(slices.Clone(w.AddressesV6), w.Address))
-		if len(own.keys) > 0 {
+		if own := w.own(f); len(own.keys) > 0 {
 			p.sets = append(p.sets, own)
 			rules = append(rules, untranslatedRule(f))
 		}

@@ -53,6 +53,40 @@ func TestUntracked(t *testing.T) {
 	}
 }
 
+// TestUntrackedHost: with it no connection of the host by the TAP is in the kernel's table, and all others still are.
+func TestUntrackedHost(t *testing.T) {
+	const tap, internet = "198.18.73.1", "192.0.2.80" // behind the TAP, by the default route
+	w := newWorld(t)
+	w.addAddress(w.sink, internet)
+	w.route(w.host, sinkAddr)
+	wanted := w.wanted()
+	wanted.UntrackedHost, wanted.Address = true, netip.MustParseAddr(tap)
+	r := w.apply(wanted)
+	exchanges := []struct {
+		from, to *lab.Namespace
+		addr     string
+		tracked  bool
+	}{
+		{w.host, w.sink, internet, false}, {w.sink, w.host, tap, false}, {w.lan, w.sink, internet, true},
+		{w.lan, w.host, tap, true}, {w.host, w.isp1, isp1Addr, true}, {w.isp1, w.host, hostOnISP1, true}, {w.host, w.host, tap, true},
+	}
+	for i, e := range exchanges {
+		w.thereAndBack(e.from, e.to, e.addr, otherPort+i)
+	}
+	tracked := w.connections(unix.AF_INET)
+	for i, e := range exchanges {
+		if got := tracked[otherPort+i]; got != e.tracked {
+			t.Errorf("from %s to %s: tracked %v, want %v", e.from.Name(), e.addr, got, e.tracked)
+		}
+	}
+	wanted.UntrackedHost = false
+	w.must(r.Apply(wanted))
+	w.thereAndBack(w.host, w.sink, internet, poolPort)
+	if !w.connections(unix.AF_INET)[poolPort] {
+		t.Error("not tracked although it is wanted again")
+	}
+}
+
 // TestTurnedPacketsAreUntracked: those that come from the TAP with an address of an uplink, and no others.
 func TestTurnedPacketsAreUntracked(t *testing.T) {
 	for name, n := range uplinkCounts {

@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"tapgw/configs"
+	"tapgw/uplinks"
+)
+
+// untracked is whose packets by the TAP stay out of the kernel's connection tracking, as nobody's rules meet them.
+type untracked struct {
+	host [len(uplinks.Families)]bool
+	lan  [len(uplinks.Families)][]int // interface indexes
+}
+
+func (u *untracked) equal(o *untracked) bool {
+	return u.host == o.host && slices.EqualFunc(u.lan[:], o.lan[:], slices.Equal[[]int])
+}
+
+// findUntracked looks whose packets nobody's rules meet; what cannot be read is tracked.
+func (d *Daemon) findUntracked() (u untracked, err error) {
+	for _, f := range uplinks.Families {
+		if d.tables[f] == nil {
+			continue
+		}
+		host, hostErr := d.isUnmet(f)
+		lan, lanErr := d.untrackedPorts(f)
+		u.host[f], u.lan[f], err = host, lan, errors.Join(err, hostErr, lanErr)
+	}
+	return u, err
+}
+
+// untrackedPorts are those of the LAN that the shortcut leads by; in userspace those that it could.
+func (d *Daemon) untrackedPorts(f uplinks.Family) ([]int, error) {
+	switch {
+	case d.fast != nil:
+		return d.lan.sides[f].ports, nil
+	case len(d.lan.candidates) == 0, d.cfg().Datapath.LANShortcut == configs.LANShortcutOff:
+		return nil, nil
+	}
+	bypassed, err := d.bypassed(f, d.lan.candidates)
+	if err != nil || len(bypassed) > 0 {
+		return nil, err
+	}
+	return d.lan.candidates, nil
+}
+
+// isUnmet reports whether nobody's rules meet what this host itself sends and receives by the TAP.
+func (d *Daemon) isUnmet(f uplinks.Family) (bool, error) {
+	look := d.foreign.MetByHost
+	if f == uplinks.IPv6 {
+		look = d.foreign.MetByHostV6
+	}
+	chains, err := look(d.pumps.tap.Load().Index())
+	if err != nil {
+		return false, fmt.Errorf("look for rules that the host's packets meet: %w", err)
+	}
+	return len(chains) == 0, nil
+}
+
+// followUntracked makes applyRules follow what others have.
+func (d *Daemon) followUntracked() (err error) {
+	d.untracked, err = d.findUntracked()
+	return err
+}
+
+// trackingIsStale reports whether others' rules want another answer than followUntracked found. Rules that cannot be read just now
+// are looked at again soon.
+func (d *Daemon) trackingIsStale() bool {
+	u, err := d.findUntracked()
+	return err == nil && !u.equal(&d.untracked)
+}
