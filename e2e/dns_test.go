@@ -29,11 +29,12 @@ type resolver struct {
 	asked map[netip.Addr]int // questions by client
 }
 
-// serveNames starts the resolver of an uplink's provider, which everybody can reach.
-func (w world) serveNames(u *lab.Uplink) *resolver {
+// serveNames starts the resolver of an uplink's provider, which everybody can reach unless it is the provider's end of the link.
+func (w world) serveNames(u *lab.Uplink, a netip.Addr) *resolver {
 	w.t.Helper()
-	a := resolverOf(u)
-	labtest.Must(w.t, u.AddService(a))
+	if a != u.NextHop() {
+		labtest.Must(w.t, u.AddService(a))
+	}
 	r := &resolver{asked: make(map[netip.Addr]int)}
 	conn, err := listenUDP(u.ISP, netip.AddrPortFrom(a, 53))
 	labtest.Must(w.t, err)
@@ -105,12 +106,12 @@ func lookUp(t testing.TB, ns *lab.Namespace, resolvConf string) (time.Duration, 
 }
 
 // resolvConf is a file that names the resolvers of all providers, the last one's first.
-func (w world) resolvConf() string {
+func (w world) resolvConf(of func(*lab.Uplink) netip.Addr) string {
 	w.t.Helper()
 	file := filepath.Join(w.t.TempDir(), "resolv.conf")
 	var text strings.Builder
 	for i := range w.Uplinks {
-		fmt.Fprintf(&text, "nameserver %s\n", resolverOf(w.Uplinks[len(w.Uplinks)-1-i]))
+		fmt.Fprintf(&text, "nameserver %s\n", of(w.Uplinks[len(w.Uplinks)-1-i]))
 	}
 	labtest.Must(w.t, os.WriteFile(file, []byte(text.String()), 0o644))
 	return file
@@ -121,27 +122,51 @@ const answeredSoon = 2 * time.Second
 
 // TestHostResolversOfISPs: names are resolved by the providers' resolvers, each of which is asked by its own uplink alone, and not at
 // all while that is dead, wherever it stands in resolv.conf. It makes no difference whether the configuration names them or a DHCP
-// client has told resolvconf.
+// client has told resolvconf, nor whether they are behind the providers' routers or those themselves.
 func TestHostResolversOfISPs(t *testing.T) {
+	silence := (*lab.Uplink).Silence
 	t.Run("configured", func(t *testing.T) {
 		t.Parallel()
-		topology := labtest.Build(t, lab.Options{})
-		labtest.Servers(t, topology)
-		g := start(t, topology.Gateway, inTurn+fmt.Sprintf("uplinks: [{interface: wan1, dns: [%s]}, {interface: wan2, dns: [%s]}]\n",
-			resolverOf(topology.Uplinks[0]), resolverOf(topology.Uplinks[1])))
-		testResolvers(t, g, topology)
+		topology, config := resolving(t, lab.Options{}, resolverOf)
+		testResolvers(t, start(t, topology.Gateway, config), topology, resolverOf, silence)
 	})
 	t.Run("learned", func(t *testing.T) {
 		t.Parallel()
-		topology := labtest.Build(t, lab.Options{})
-		labtest.Servers(t, topology)
+		topology, _ := resolving(t, lab.Options{}, resolverOf)
 		g := newGateway(t, topology.Gateway, datapath(t))
 		g.write(inTurn)
 		g.execWithLeases(topology)
 		t.Cleanup(g.stop)
 		g.await()
-		testResolvers(t, g, topology)
+		testResolvers(t, g, topology, resolverOf, silence)
 	})
+	for name, fail := range map[string]func(*lab.Uplink, bool) error{"dead router": silence, "router that answers": blackhole} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			topology, config := resolving(t, lab.Options{}, (*lab.Uplink).NextHop)
+			testResolvers(t, start(t, topology.Gateway, config), topology, (*lab.Uplink).NextHop, fail)
+		})
+	}
+}
+
+// blackhole has a provider forward nothing, while its router answers.
+func blackhole(u *lab.Uplink, on bool) error {
+	if on {
+		return u.SetFaults(lab.Blackhole)
+	}
+	return u.SetFaults()
+}
+
+// resolving is a topology, and a configuration that names the resolver of each provider.
+func resolving(t testing.TB, o lab.Options, of func(*lab.Uplink) netip.Addr) (topology *lab.Topology, config string) {
+	t.Helper()
+	topology = labtest.Build(t, o)
+	labtest.Servers(t, topology)
+	config = inTurn + "uplinks:\n"
+	for _, u := range topology.Uplinks {
+		config += fmt.Sprintf("  - {interface: %s, dns: [%s]}\n", u.Device, of(u))
+	}
+	return topology, config
 }
 
 // execWithLeases starts the process with a /run of its own, where a DHCP client has told resolvconf of the resolvers.
@@ -160,41 +185,86 @@ func (g *gateway) execWithLeases(topology *lab.Topology) {
 	labtest.Must(g.t, err)
 }
 
-func testResolvers(t *testing.T, g *gateway, topology *lab.Topology) {
+func testResolvers(t *testing.T, g *gateway, topology *lab.Topology, of func(*lab.Uplink) netip.Addr, fail func(*lab.Uplink, bool) error) {
 	g.awaitUp(topology)
 	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
 	w.meetLAN()
-	first, second := w.serveNames(w.Uplinks[0]), w.serveNames(w.Uplinks[1])
-	file := w.resolvConf()
-	resolve := func(when string) {
-		t.Helper()
-		for range 3 {
-			for _, ns := range []*lab.Namespace{w.lan, w.Gateway} {
-				if took, err := lookUp(t, ns, file); err != nil || took > answeredSoon {
-					t.Errorf("%s, %s: %s (%v)", ns.Name(), when, took, err)
-				}
-			}
-		}
-	}
-	resolve("with all uplinks")
+	first, second := w.serveNames(w.Uplinks[0], of(w.Uplinks[0])), w.serveNames(w.Uplinks[1], of(w.Uplinks[1]))
+	file := w.resolvConf(of)
+	w.resolves("with all uplinks", file)
 	begun := time.Now()
-	labtest.Must(t, w.Uplinks[1].Silence(true))
+	labtest.Must(t, fail(w.Uplinks[1], true))
 	w.events.state("wan2", api.StateDown, begun)
 	took, err := lookUp(t, w.lan, file)
 	t.Logf("right after the first resolver's uplink is seen to be dead a lookup takes %s (%v)", took, err)
-	resolve("with the first resolver's uplink dead")
-	labtest.Must(t, w.Uplinks[1].Silence(false))
+	before := second.askedBy(w.Uplinks[1].Addr())
+	w.resolves("with the first resolver's uplink dead", file)
+	if second.askedBy(w.Uplinks[1].Addr()) != before {
+		t.Error("the resolver of a dead uplink is asked")
+	}
+	w.events.none(0, begun, isRepair)
+	labtest.Must(t, fail(w.Uplinks[1], false))
 	healed := time.Now()
 	w.events.state("wan2", api.StateUp, healed)
-	before := second.askedBy(w.Uplinks[1].Addr())
-	resolve("with all uplinks again")
-	if second.askedBy(w.Uplinks[1].Addr()) == before {
-		t.Error("the first resolver is not asked any more")
-	}
+	eventually(t, "the first resolver being asked again", func() bool { // the status names the new state before the rules follow
+		w.resolves("with all uplinks again", file)
+		return second.askedBy(w.Uplinks[1].Addr()) > before
+	})
 	if n, m := first.askedBy(w.Uplinks[1].Addr()), second.askedBy(w.Uplinks[0].Addr()); n+m > 0 {
 		t.Errorf("a provider's resolver was asked by the other's uplink %d times", n+m)
 	}
 	if first.askedBy(w.Uplinks[0].Addr()) == 0 {
 		t.Error("the other resolver was never asked")
+	}
+}
+
+// TestHostResolverOfTwins: where both providers' routers have the same address, that of the uplink which works is asked, and once the
+// daemon is dead the one that is asked without it. Sockets that are bound to an uplink ask by it, dead or not.
+func TestHostResolverOfTwins(t *testing.T) {
+	t.Parallel()
+	topology, config := resolving(t, lab.Options{Uplinks: []lab.UplinkOptions{{}, {Twin: 1}}}, (*lab.Uplink).NextHop)
+	g := start(t, topology.Gateway, config)
+	g.awaitUp(topology)
+	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
+	w.meetLAN()
+	one, other := w.Uplinks[0], w.Uplinks[1]
+	first, second := w.serveNames(one, one.NextHop()), w.serveNames(other, other.NextHop())
+	file := w.resolvConf((*lab.Uplink).NextHop)
+	begun := time.Now()
+	labtest.Must(t, blackhole(one, true))
+	w.events.state("wan1", api.StateDown, begun)
+	eventually(t, "the other resolver being asked", func() bool { // the status names the new state before the rules follow
+		w.resolves("with one uplink dead", file)
+		return second.askedBy(other.Addr()) > 0
+	})
+	before := first.askedBy(one.Addr())
+	w.resolves("with one uplink dead", file)
+	if first.askedBy(one.Addr()) != before {
+		t.Error("the resolver of a dead uplink is asked")
+	}
+	asked := func() bool { return first.askedBy(one.Addr()) > before }
+	conn, err := w.Gateway.DialWith(labtest.Context(t), &net.Dialer{Control: boundTo("wan1")}, "udp4", netip.AddrPortFrom(one.NextHop(), 53).String())
+	labtest.Must(t, err)
+	defer conn.Close()
+	_, err = conn.Write([]byte("a probe"))
+	labtest.Must(t, err)
+	eventually(t, "a question of a bound socket", asked)
+	before = first.askedBy(one.Addr())
+	w.kill()
+	w.resolves("without the daemon", file)
+	if !asked() {
+		t.Error("what the daemon led elsewhere is still led there")
+	}
+}
+
+// resolves fails the test unless host and LAN find addresses soon.
+func (w world) resolves(when, resolvConf string) {
+	w.t.Helper()
+	for range 3 {
+		for _, ns := range []*lab.Namespace{w.lan, w.Gateway} {
+			if took, err := lookUp(w.t, ns, resolvConf); err != nil || took > answeredSoon {
+				w.t.Errorf("%s, %s: %s (%v)", ns.Name(), when, took, err)
+			}
+		}
 	}
 }

@@ -59,7 +59,7 @@ func removeRoutes(table int) func(*netlink.Handle) error {
 func removeRules(h *netlink.Handle) error {
 	rules, err := h.RuleList(netlink.FAMILY_V4)
 	for i := range rules {
-		if p := rules[i].Priority; p >= uplinks.SuppressRule && p <= uplinks.RuleLast {
+		if p := rules[i].Priority; p >= uplinks.ResolverRule && p <= uplinks.RuleLast {
 			err = errors.Join(err, h.RuleDel(&rules[i]))
 		}
 	}

@@ -9,10 +9,12 @@ import (
 // Numbers that mark what is ours in the kernel, so that cleaning up finds exactly that.
 const (
 	Protocol        = 73   // of every route we add
+	ResolverRule    = 5098 // priority of the rules that lead questions to resolvers into the TAP, the first of ours
 	SuppressRule    = 5099 // priority of the rule that keeps main's specific routes in front of ours
 	RuleBase        = 5100 // priority of an uplink's rules, plus its ID; up to RuleLast
 	RuleLast        = 5199
-	TableBase       = 7300 // table of an uplink, plus its ID
+	TableBase       = 7300                   // table of an uplink, plus its ID
+	ResolverTable   = TableBase + MaxUplinks // of what ResolverRule leads into the TAP, the last of ours
 	TableMain       = 254
 	CaptureMetric   = 75 // of the default route through the TAP when nothing is lower
 	giveBackSuffix  = "u"

@@ -79,11 +79,13 @@ type Neighbour struct {
 	State int // NUD_* bits
 }
 
-// Rule is one policy routing rule: traffic from Source looks up Table.
+// Rule is one policy routing rule: traffic from Source looks up Table, or what is sent to a port of a Destination.
 type Rule struct {
-	Priority int
-	Source   netip.Prefix // 0.0.0.0/0 or ::/0 for everything of a family
-	Table    int
+	Priority    int
+	Source      netip.Prefix // 0.0.0.0/0 or ::/0 for everything of a family
+	Destination netip.Addr   // invalid for all
+	Port        uint16       // 0 for all
+	Table       int
 	// SuppressDefault makes the rule skip default routes of its table (suppress_prefixlength 0).
 	SuppressDefault bool
 }

@@ -60,6 +60,7 @@ func Plan(s *Snapshot, f Facts, c Capture) Wanted {
 	w.Routes = append(w.Routes, Route{Table: TableMain, Dst: everywhere, Gateway: c.TapGateway, Source: c.TapAddress,
 		Index: c.TapIndex, Metric: capture.metric, Protocol: Protocol})
 	w.Demote = capture.demote
+	w.captureQuestions(v, s, IPv4, Route{Gateway: c.TapGateway, Source: c.TapAddress, Index: c.TapIndex})
 	if c.TapAddressV6.IsValid() && slices.ContainsFunc(s.Uplinks, (*Uplink).hasIPv6) {
 		w.captureIPv6(s, f.Of(IPv6), c)
 	}
@@ -70,10 +71,12 @@ func Plan(s *Snapshot, f Facts, c Capture) Wanted {
 // by (RFC 6724 rule 5), and another where that one is deprecated. Multicast needs no route of ours: the kernel has one for each
 // device, in a table before main.
 func (w *Wanted) captureIPv6(s *Snapshot, f Facts, c Capture) {
-	capture := planCapture(f, newView(f), s)
+	v := newView(f)
+	capture := planCapture(f, v, s)
 	w.Routes = append(w.Routes, Route{Table: TableMain, Dst: everywhereV6, Gateway: c.TapGatewayV6, Index: c.TapIndex,
 		Metric: capture.metric, Protocol: Protocol})
 	w.Demote = append(w.Demote, capture.demote...)
+	w.captureQuestions(v, s, IPv6, Route{Gateway: c.TapGatewayV6, Index: c.TapIndex, Metric: metricV6})
 }
 
 // steers reports whether what has an uplink's own address of a family comes out of the TAP, and is sent on in the kernel.

@@ -3,6 +3,7 @@ package uplinks
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -216,4 +217,39 @@ func steeredWithoutDefault(t *testing.T, w *world) (*Snapshot, Facts) {
 		{Name: "wan1"}, {Name: "wan2", Gateway: addr("198.51.100.1")},
 	}}).Update(t0, w.Facts)
 	return s, w.Facts
+}
+
+// TestQuestionsToDeadLinks: what is asked of a resolver on the link of a dead uplink comes to the TAP, if another uplink has any.
+func TestQuestionsToDeadLinks(t *testing.T) {
+	w := new(world).eth(2, "wan1").addr(2, "192.0.2.10/24").via(2, "192.0.2.1", 100).arp(2, "192.0.2.1", 1, 0x02).
+		eth(3, "wan2").addr(3, "198.51.100.20/24").via(3, "198.51.100.1", 200).arp(3, "198.51.100.1", 2, 0x02)
+	onLink, far, other := addr("192.0.2.1"), addr("203.0.113.53"), addr("198.51.100.1")
+	for name, c := range map[string]struct {
+		resolvers map[int][]netip.Addr
+		dead      int
+		want      []Rule
+	}{
+		"dead": {map[int][]netip.Addr{2: {onLink, far}, 3: {other}}, 2, []Rule{
+			{Priority: 5098, Source: everywhere, Destination: onLink, Port: 53, Table: 7332},
+			{Priority: 5098, Source: everywhere, Destination: onLink, Port: 853, Table: 7332},
+		}},
+		"none is dead":  {map[int][]netip.Addr{2: {onLink}, 3: {other}}, 0, nil},
+		"the only ones": {map[int][]netip.Addr{2: {onLink}}, 2, nil},
+	} {
+		f := w.Facts
+		f.Resolvers = c.resolvers
+		s, _ := NewTracker(healthy()).Update(t0, f)
+		for _, u := range s.Uplinks {
+			if u.Index == c.dead {
+				u.State = Down
+			}
+		}
+		got := Plan(s, f, tap)
+		rules := slices.DeleteFunc(got.Rules, func(r Rule) bool { return r.Table != ResolverTable })
+		routes := slices.DeleteFunc(got.Routes, func(r Route) bool { return r.Table != ResolverTable })
+		route := Route{Table: 7332, Dst: everywhere, Gateway: tap.TapGateway, Source: tap.TapAddress, Index: 9, Protocol: 73}
+		if !slices.Equal(rules, c.want) || len(routes) != min(1, len(c.want)) || len(routes) == 1 && routes[0] != route {
+			t.Errorf("%s: rules %+v, routes %+v", name, rules, routes)
+		}
+	}
 }

@@ -26,6 +26,43 @@ func addresses(list ...string) (all []netip.Addr) {
 	return all
 }
 
+// questionPorts are where resolvers are asked: in the clear, and by TLS or QUIC.
+var questionPorts = [...]uint16{53, 853}
+
+// captureQuestions leads into the TAP what is asked of resolvers on the link of an uplink that does not work, which else never comes
+// there, so that the gateway refuses it or has another uplink ask. Sockets that are bound to the link still find it, and so does
+// everybody once the TAP is gone.
+func (w *Wanted) captureQuestions(v *view, s *Snapshot, f Family, into Route) {
+	dead := v.deadResolvers(s, f)
+	for _, a := range dead {
+		for _, port := range questionPorts {
+			w.Rules = append(w.Rules, Rule{Priority: ResolverRule, Source: f.everywhere(), Destination: a, Port: port, Table: ResolverTable})
+		}
+	}
+	if len(dead) > 0 {
+		into.Table, into.Dst, into.Protocol = ResolverTable, f.everywhere(), Protocol
+		w.Routes = append(w.Routes, into)
+	}
+}
+
+// deadResolvers are those on the links of uplinks that do not work, if one that does has any.
+func (v *view) deadResolvers(s *Snapshot, f Family) (list []netip.Addr) {
+	answered := false
+	for _, u := range s.Uplinks {
+		on := u.On(f)
+		answered = answered || on.State.Usable() && len(on.Resolvers) > 0
+		for _, a := range on.Resolvers {
+			if !on.State.Usable() && v.covered(u.Index, a) && !slices.Contains(list, a) {
+				list = append(list, a)
+			}
+		}
+	}
+	if !answered {
+		return nil
+	}
+	return list
+}
+
 // ownResolvers are the resolvers of an uplink's ISP in a family: those that the configuration names, else those found out that are not
 // everybody's.
 func ownResolvers(configured, learned []netip.Addr, f Family) (list []netip.Addr) {

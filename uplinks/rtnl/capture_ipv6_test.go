@@ -3,7 +3,9 @@ package rtnl
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -93,4 +95,32 @@ func TestDemotionOfIPv6(t *testing.T) {
 	w.undo(rec, append(report.Demoted, second.Demoted...))
 	w.must(w.h.RouteDel(first))
 	w.sameObjects(before)
+}
+
+// TestCaptureOfQuestions: of both families, what is asked of a resolver on a dead link is led elsewhere, once, and nothing is left.
+func TestCaptureOfQuestions(t *testing.T) {
+	w, tr, c := dualCapture(t)
+	rec := NewReconciler(w.k)
+	w.apply(rec, tr, c)
+	before := w.objects()
+	f := w.read()
+	f.Resolvers = map[int][]netip.Addr{
+		w.link("wan0").Attrs().Index: {netip.MustParseAddr("192.0.1.1"), netip.MustParseAddr("2001:db8:1::77")},
+		w.link("wan1").Attrs().Index: {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8:2::77")},
+	}
+	s, _ := tr.Update(time.Now(), f)
+	for i, state := range []uplinks.State{uplinks.Down, uplinks.Up} {
+		s.Uplinks[i].State, s.Uplinks[i].V6.State = state, state
+	}
+	for i, added := range []int{4, 0} {
+		report, err := rec.Apply(uplinks.Plan(s, f, c))
+		w.must(err)
+		if len(report.Rules) != added || len(report.RemovedRules) > 0 {
+			t.Errorf("Apply %d: %+v", i+1, report)
+		}
+	}
+	w.apply(rec, tr, c)
+	if after := w.objects(); !slices.Equal(before, after) {
+		t.Errorf("%v became %v", before, after)
+	}
 }

@@ -1,7 +1,9 @@
 package rtnl
 
 import (
+	"net"
 	"net/netip"
+	"reflect"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -39,6 +41,12 @@ func toRule(r uplinks.Rule) *netlink.Rule {
 	if r.Source.Bits() > 0 {
 		out.Src = toIPNet(r.Source)
 	}
+	if r.Destination.IsValid() {
+		out.Dst = toIPNet(netip.PrefixFrom(r.Destination, r.Destination.BitLen()))
+	}
+	if r.Port != 0 {
+		out.Dport = netlink.NewRulePortRange(r.Port, r.Port)
+	}
 	if r.SuppressDefault {
 		out.SuppressPrefixlen = 0
 	}
@@ -47,14 +55,20 @@ func toRule(r uplinks.Rule) *netlink.Rule {
 
 // sameRule reports whether h is r and selects by nothing else.
 func sameRule(h netlink.Rule, r uplinks.Rule) bool {
-	source := everything(h.Family)
-	if h.Src != nil {
-		source = toPrefix(h.Src)
-	}
-	narrowed := h.Mark != 0 || h.Dst != nil || h.IifName != "" || h.OifName != "" || h.Tos != 0 || h.Invert ||
-		h.IPProto != 0 || h.Sport != nil || h.Dport != nil || h.UIDRange != nil || h.Goto > 0
-	return !narrowed && h.Priority == r.Priority && h.Table == r.Table && source == r.Source &&
+	want := toRule(r)
+	narrowed := h.Mark != 0 || h.IifName != "" || h.OifName != "" || h.Tos != 0 || h.Invert ||
+		h.IPProto != 0 || h.Sport != nil || h.UIDRange != nil || h.Goto > 0
+	return !narrowed && h.Family == want.Family && h.Priority == r.Priority && h.Table == r.Table &&
+		samePrefix(h.Src, want.Src) && samePrefix(h.Dst, want.Dst) && reflect.DeepEqual(h.Dport, want.Dport) &&
 		(h.SuppressPrefixlen == 0) == r.SuppressDefault
+}
+
+// samePrefix compares what rules select by, nil for everything.
+func samePrefix(a, b *net.IPNet) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return toPrefix(a) == toPrefix(b)
 }
 
 // familyOf is the number of an address's family.

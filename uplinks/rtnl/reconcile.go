@@ -65,12 +65,12 @@ func (k *Kernel) present() (present, error) {
 
 // ourRule keeps rules of others in our range of priorities out.
 func ourRule(r netlink.Rule) bool {
-	inRange := r.Priority >= uplinks.SuppressRule && r.Priority <= uplinks.RuleLast
+	inRange := r.Priority >= uplinks.ResolverRule && r.Priority <= uplinks.RuleLast
 	return inRange && (r.Protocol == uplinks.Protocol || ourTable(r.Table))
 }
 
 func ourTable(table int) bool {
-	return table >= uplinks.TableBase && table < uplinks.TableBase+uplinks.MaxUplinks
+	return table >= uplinks.TableBase && table <= uplinks.ResolverTable
 }
 
 // Apply makes the kernel equal to w: first additions in the order of w, then demotions, then removals in reverse. A single
@@ -117,7 +117,7 @@ func (r *Reconciler) addRules(wanted []uplinks.Rule, have present, report *Repor
 			continue
 		}
 		if err := r.k.h.RuleAdd(toRule(rule)); err != nil && !errors.Is(err, unix.EEXIST) {
-			errs = append(errs, fmt.Errorf("add rule %d from %s to table %d: %w", rule.Priority, rule.Source, rule.Table, err))
+			errs = append(errs, fmt.Errorf("add rule %d for table %d: %w", rule.Priority, rule.Table, err))
 			continue
 		}
 		report.Rules = append(report.Rules, rule)
