@@ -70,15 +70,22 @@ func writes(c net.Conn) error {
 	}
 }
 
+const httpHost = "HTTP/1.1\r\nHost: server\r\n"
+
+// download begins one that does not end by itself.
+func (w world) download(ns *lab.Namespace, server netip.Addr) *doomed {
+	w.t.Helper()
+	return w.doom(fmt.Sprintf("download, %s, %s", ns.Name(), server), ns, server, lab.PortHTTP, "GET /bytes?n=1099511627776 "+httpHost+"\r\n", reads)
+}
+
 // doomAll opens connections that do nothing, download and upload.
 func (w world) doomAll(ns *lab.Namespace, server netip.Addr) []*doomed {
 	w.t.Helper()
-	host := "HTTP/1.1\r\nHost: server\r\n"
 	name := func(what string) string { return fmt.Sprintf("%s, %s, %s", what, ns.Name(), server) }
 	return []*doomed{
 		w.doom(name("idle"), ns, server, lab.PortTCPEcho, "hello", reads),
-		w.doom(name("download"), ns, server, lab.PortHTTP, "GET /bytes?n=1099511627776 "+host+"\r\n", reads),
-		w.doom(name("upload"), ns, server, lab.PortHTTP, "POST /upload "+host+"Content-Length: 1099511627776\r\n\r\n", writes),
+		w.download(ns, server),
+		w.doom(name("upload"), ns, server, lab.PortHTTP, "POST /upload "+httpHost+"Content-Length: 1099511627776\r\n\r\n", writes),
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"tapgw/api"
 	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
 )
 
 // family is what tests of traffic need to know of IPv4 or IPv6.
@@ -61,6 +62,35 @@ func familyOf(a netip.Addr) *family {
 		return overIPv6
 	}
 	return overIPv4
+}
+
+// eachFamily runs a test over IPv4 and over IPv6 at the same time.
+func eachFamily(t *testing.T, test func(t *testing.T, f *family)) {
+	for _, f := range []*family{overIPv4, overIPv6} {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, f)
+		})
+	}
+}
+
+// beginOver is begin for a test of one family.
+func beginOver(t testing.TB, f *family, o lab.Options, config string) world {
+	t.Helper()
+	if f == overIPv6 {
+		return beginV6(t, o, config)
+	}
+	return begin(t, o, config)
+}
+
+// blackhole has nothing of a family get through an uplink any more.
+func blackhole(t testing.TB, f *family, u *lab.Uplink) {
+	t.Helper()
+	if f == overIPv6 {
+		withoutIPv6(t, u, true)
+		return
+	}
+	labtest.Must(t, u.SetFaults(lab.Blackhole))
 }
 
 // beginV6 is begin for a test of IPv6: all uplinks have it, and so has the LAN host.

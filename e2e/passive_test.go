@@ -27,33 +27,38 @@ const (
 // TestFault02_03_04_UnansweredConnectionsMove: a provider that dies in silence is not noticed by applications: every connection is
 // made, the first ones a little later, and those that follow avoid the uplink long before a probe could tell.
 func TestFault02_03_04_UnansweredConnectionsMove(t *testing.T) {
-	for name, faults := range map[string][]lab.Fault{
-		"upstream": {lab.Blackhole},
-		"outbound": {{From: lab.DeviceCustomer, Loss: 1}},
-		"inbound":  {{To: lab.DeviceCustomer, Loss: 1}},
+	eachFamily(t, func(t *testing.T, f *family) {
+		testUnansweredConnections(t, f, func(u *lab.Uplink) { blackhole(t, f, u) })
+	})
+	for name, fault := range map[string]lab.Fault{
+		"outbound": {From: lab.DeviceCustomer, Loss: 1},
+		"inbound":  {To: lab.DeviceCustomer, Loss: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := begin(t, lab.Options{}, seldom+preferFirst)
-			first := w.Uplinks[0]
-			w.connect(w.lan, "wan1")
-			begun := time.Now()
-			labtest.Must(t, first.SetFaults(faults...))
-			var took []time.Duration
-			for n := range 40 {
-				took = append(took, w.dial([]*lab.Namespace{w.lan, w.Gateway}[n%2], lab.ServerAddrs[n%3%2]))
-			}
-			suspected := w.events.await("suspicion", begun, func(e api.Event) bool {
-				return e.Kind == api.EventSuspicion && e.Uplink == "wan1"
-			})
-			t.Logf("%s after %s; connections took %s", suspected.Message, suspected.Time.Sub(begun).Round(time.Millisecond), took[:8])
-			if worst := slices.Max(took); worst > moveBound {
-				t.Errorf("a connection took %s", worst)
-			}
-			if worst := slices.Max(took[20:]); worst > avoidBound {
-				t.Errorf("a late connection took %s", worst)
-			}
+			testUnansweredConnections(t, overIPv4, func(u *lab.Uplink) { labtest.Must(t, u.SetFaults(fault)) })
 		})
+	}
+}
+
+func testUnansweredConnections(t *testing.T, f *family, die func(*lab.Uplink)) {
+	w := beginOver(t, f, lab.Options{}, seldom+preferFirst)
+	w.connect(w.lan, "wan1")
+	begun := time.Now()
+	die(w.Uplinks[0])
+	var took []time.Duration
+	for n := range 40 {
+		took = append(took, w.dial([]*lab.Namespace{w.lan, w.Gateway}[n%2], f.servers[n%3%2]))
+	}
+	suspected := w.events.await("suspicion", begun, func(e api.Event) bool {
+		return e.Kind == api.EventSuspicion && e.Uplink == "wan1" && e.Family == f.name
+	})
+	t.Logf("%s after %s; connections took %s", suspected.Message, suspected.Time.Sub(begun).Round(time.Millisecond), took[:8])
+	if worst := slices.Max(took); worst > moveBound {
+		t.Errorf("a connection took %s", worst)
+	}
+	if worst := slices.Max(took[20:]); worst > avoidBound {
+		t.Errorf("a late connection took %s", worst)
 	}
 }
 
@@ -116,17 +121,18 @@ func TestFault02_UnansweredWebRequests(t *testing.T) {
 }
 
 // TestFault02_UnansweredDatagrams: the next datagram of a client goes by another uplink, in both datapaths.
-func TestFault02_UnansweredDatagrams(t *testing.T) {
-	t.Parallel()
-	w := begin(t, lab.Options{}, seldom+preferFirst)
-	labtest.Must(t, w.Uplinks[0].SetFaults(lab.Blackhole))
-	conn, err := w.lan.ListenPacket("udp4", "0.0.0.0:0")
+func TestFault02_UnansweredDatagrams(t *testing.T) { eachFamily(t, testUnansweredDatagrams) }
+
+func testUnansweredDatagrams(t *testing.T, f *family) {
+	w := beginOver(t, f, lab.Options{}, seldom+preferFirst)
+	blackhole(t, f, w.Uplinks[0])
+	conn, err := w.lan.ListenPacket(f.udp, f.any)
 	labtest.Must(t, err)
 	defer conn.Close()
 	ask := func(limit time.Duration) (netip.Addr, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
-		outside, err := lab.AskUDP(ctx, conn, lab.ServerAddrs[0], "hello")
+		outside, err := lab.AskUDP(ctx, conn, f.servers[0], "hello")
 		return outside.Addr(), err
 	}
 	if by, err := ask(700 * time.Millisecond); err == nil {
@@ -137,10 +143,32 @@ func TestFault02_UnansweredDatagrams(t *testing.T) {
 		return err == nil
 	})
 	for range 3 {
-		if by, err := ask(patience); err != nil || by != w.Uplinks[1].Addr() {
+		if by, err := ask(patience); err != nil || by != f.own(w.Uplinks[1]) {
 			t.Errorf("the next datagram went by %s (%v)", by, err)
 		}
 	}
+}
+
+// stallBound is how soon a download that stalls is to be found out; promised is 1 s.
+const stallBound = 3 * time.Second
+
+// TestFault02_StalledDownload: an uplink that falls silent in the middle of a download is found out although nobody begins anything
+// and nobody probes, and the client is told instead of waiting.
+func TestFault02_StalledDownload(t *testing.T) { eachFamily(t, testStalledDownload) }
+
+func testStalledDownload(t *testing.T, f *family) {
+	w := beginOver(t, f, lab.Options{Uplinks: slow}, seldom+preferFirst)
+	download := w.download(w.lan, f.servers[0])
+	eventually(t, "a fast download", func() bool { return w.uplink("wan1").RxBps > 10e6 })
+	begun := time.Now()
+	blackhole(t, f, w.Uplinks[0])
+	down := w.downIn(f.name, "wan1", begun)
+	if took := down.Time.Sub(begun); took > stallBound {
+		t.Errorf("seen after %s", took)
+	} else {
+		t.Logf("seen after %s: %s", took, down.Message)
+	}
+	w.expectReset(download, down.Time)
 }
 
 // TestFault02_UnansweredQUIC: a handshake whose first packets are lost goes on by another uplink.
