@@ -83,8 +83,17 @@ func beginOver(t testing.TB, f *family, o lab.Options, config string) world {
 	return begin(t, o, config)
 }
 
-// blackhole has nothing of a family get through an uplink any more.
-func blackhole(t testing.TB, f *family, u *lab.Uplink) {
+// beginSeldom is beginOver with uplinks in tiers that are probed seldom: that only begins once all are up, as probes that are brought
+// forward have a stock, which every change of a state takes from.
+func beginSeldom(t testing.TB, f *family, o lab.Options) world {
+	t.Helper()
+	w := beginOver(t, f, o, preferFirst)
+	w.use(seldom + preferFirst)
+	return w
+}
+
+// cutOff has nothing of a family get through an uplink any more.
+func cutOff(t testing.TB, f *family, u *lab.Uplink) {
 	t.Helper()
 	if f == overIPv6 {
 		withoutIPv6(t, u, true)

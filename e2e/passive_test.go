@@ -28,7 +28,7 @@ const (
 // made, the first ones a little later, and those that follow avoid the uplink long before a probe could tell.
 func TestFault02_03_04_UnansweredConnectionsMove(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *family) {
-		testUnansweredConnections(t, f, func(u *lab.Uplink) { blackhole(t, f, u) })
+		testUnansweredConnections(t, f, func(u *lab.Uplink) { cutOff(t, f, u) })
 	})
 	for name, fault := range map[string]lab.Fault{
 		"outbound": {From: lab.DeviceCustomer, Loss: 1},
@@ -124,8 +124,8 @@ func TestFault02_UnansweredWebRequests(t *testing.T) {
 func TestFault02_UnansweredDatagrams(t *testing.T) { eachFamily(t, testUnansweredDatagrams) }
 
 func testUnansweredDatagrams(t *testing.T, f *family) {
-	w := beginOver(t, f, lab.Options{}, seldom+preferFirst)
-	blackhole(t, f, w.Uplinks[0])
+	w := beginSeldom(t, f, lab.Options{})
+	cutOff(t, f, w.Uplinks[0])
 	conn, err := w.lan.ListenPacket(f.udp, f.any)
 	labtest.Must(t, err)
 	defer conn.Close()
@@ -157,11 +157,11 @@ const stallBound = 3 * time.Second
 func TestFault02_StalledDownload(t *testing.T) { eachFamily(t, testStalledDownload) }
 
 func testStalledDownload(t *testing.T, f *family) {
-	w := beginOver(t, f, lab.Options{Uplinks: slow}, seldom+preferFirst)
+	w := beginSeldom(t, f, lab.Options{Uplinks: slow})
 	download := w.download(w.lan, f.servers[0])
 	eventually(t, "a fast download", func() bool { return w.uplink("wan1").RxBps > 10e6 })
 	begun := time.Now()
-	blackhole(t, f, w.Uplinks[0])
+	cutOff(t, f, w.Uplinks[0])
 	down := w.downIn(f.name, "wan1", begun)
 	if took := down.Time.Sub(begun); took > stallBound {
 		t.Errorf("seen after %s", took)
