@@ -134,9 +134,7 @@ func (t *Table) write(r uint32, k Key, b Binding, m uint32, s State, now Tick) {
 	if b.Turned {
 		own |= ownTurned
 	}
-	if t.rules[r].Load() != b.Rule { // so that memory which is never needed stays untouched
-		t.rules[r].Store(b.Rule)
-	}
+	t.setRule(r, b.Rule)
 	id.own.Store(own)
 	if r > t.used.Load() {
 		t.used.Store(r)

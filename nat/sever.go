@@ -24,7 +24,7 @@ func (t *Table) Sever(uplink uint8, match func(tr *Translation, rule uint32) boo
 		if uint8(ports) != uplink || uint8(ports>>8) != protoTCP || !t.isAnswered(r) {
 			continue
 		}
-		if tr := t.translation(r); match(&tr, t.rules[r].Load()) {
+		if tr := t.translation(r); match(&tr, t.Rule(Ref(r))) {
 			list = append(list, Severed{tr.Key, tr.Hop, t.counts[outbound][r].ack.Load(), t.counts[inbound][r].seqEnd.Load()})
 			t.hide(r)
 			t.finish(r, now, abandoned)

@@ -124,6 +124,6 @@ func (t *Table) info(r uint32) (Info, bool) {
 		Created:     seen - Tick(max(0, ownSince(own, seen))), Seen: seen,
 		BytesOut: out.bytes.Load() & bytesMask, BytesIn: in.bytes.Load() & bytesMask,
 		PacketsOut: out.packets.Load(), PacketsIn: in.packets.Load(),
-		Rule: t.rules[r].Load(),
+		Rule: t.Rule(Ref(r)),
 	}, true
 }

@@ -57,8 +57,8 @@ type Table struct {
 	freeMap    uint32 // list of free mappings
 	usedMap    uint32
 	peers      peers
-	pairs      []uint32        // sessions, by a hash of inside host and remote
-	rules      []atomic.Uint32 // of each record, Binding.Rule; beside the records, as no program needs it
+	pairs      []uint32 // sessions, by a hash of inside host and remote
+	rules      rules
 }
 
 // New makes an empty table and reserves the memory of its sessions.
@@ -69,7 +69,7 @@ func New(cfg Config) (*Table, error) {
 	t := &Table{
 		cfg: cfg, ports: portList(cfg.Ports), endpoints: newIndex(min(cfg.MaxSessions, fewEndpoints)),
 		mappings: []*[mappingChunk]mapping{new([mappingChunk]mapping)}, hosts: make(map[packet.Addr]usage), limits: cfg.Limits,
-		pairs: make([]uint32, min(cfg.MaxSessions, maxPairs)), rules: make([]atomic.Uint32, cfg.MaxSessions+1),
+		pairs: make([]uint32, min(cfg.MaxSessions, maxPairs)),
 	}
 	if err := t.place(cfg.Memory); err != nil {
 		return nil, fmt.Errorf("make session table: %w", err)
@@ -99,9 +99,6 @@ func (t *Table) FindIn(k InKey) Ref {
 	n, _ := t.in.find(t.hash(w), func(n uint32) bool { return t.matchesIn(n, &w) })
 	return Ref(n)
 }
-
-// Rule returns what Binding.Rule was of the session r.
-func (t *Table) Rule(r Ref) uint32 { return t.rules[r].Load() }
 
 // Translation returns the session r by value.
 func (t *Table) Translation(r Ref) Translation { return t.translation(uint32(r)) }
