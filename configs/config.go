@@ -205,6 +205,8 @@ type Probe struct {
 type Degraded struct {
 	Loss    float64       // 0–1 of the probes
 	Latency time.Duration // of their answers
+	// Flapping is in which time the memory of its falls fades to half.
+	Flapping time.Duration
 }
 
 // The methods of a Target.
@@ -270,7 +272,7 @@ func Default() Config {
 				dnsTarget("2001:4860:4860::8888", "dns.google"),
 				{Method: HTTP, Name: "cp.cloudflare.com", Port: portHTTP, Path: "/generate_204", Expect: noContent},
 			},
-			Degraded: Degraded{Loss: 0.2, Latency: time.Second},
+			Degraded: Degraded{Loss: 0.2, Latency: time.Second, Flapping: time.Minute},
 			Quorum:   1, Fall: 4, Rise: 2,
 		},
 		API:     API{Socket: "/run/tapgw/tapgw.sock"},

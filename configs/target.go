@@ -194,15 +194,18 @@ func formatPercent(share float64) string {
 	return strconv.FormatFloat(share*100, 'g', 6, 64) + "%"
 }
 
-// parseLatency reads a duration, or off.
-func parseLatency(s string) (time.Duration, error) {
-	if s == "off" {
-		return 0, nil
+// lastingOrOff reads a duration, or off.
+func lastingOrOff(low, high time.Duration) func(string) (time.Duration, error) {
+	bounded := lasting(low, high)
+	return func(s string) (time.Duration, error) {
+		if s == "off" {
+			return 0, nil
+		}
+		return bounded(s)
 	}
-	return lasting(10*time.Millisecond, time.Minute)(s)
 }
 
-func formatLatency(d time.Duration) string {
+func formatOrOff(d time.Duration) string {
 	if d == 0 {
 		return "off"
 	}

@@ -69,6 +69,7 @@ type side struct {
 	source      netip.Addr // that the default route prefers, or invalid
 	health      Health
 	proven      bool // a probe succeeded under this generation
+	damping     damping
 
 	state  State // "" until published
 	reason string

@@ -38,6 +38,9 @@ type TrackerConfig struct {
 	AssumeHealthy bool
 	// AssumeHealthyV6 is the same for IPv6.
 	AssumeHealthyV6 bool
+	// Flapping is in which time the memory of an uplink's falls fades to half: one that goes down a third time in about that time is
+	// degraded until it has stayed up for twice to four times as long. 0 is never.
+	Flapping time.Duration
 	// Busy reports whether an uplink still carries sessions: one that Specs no longer name then stays, without new ones,
 	// until they have ended. Nil means that none does.
 	Busy func(id uint8) bool

@@ -33,7 +33,8 @@ func upcallName(tap string) string { return tap + "u" }
 func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
 	t := uplinks.TrackerConfig{
 		TapName: c.TAP.Name, AssumeHealthy: len(c.Probe.Targets) == 0, AssumeHealthyV6: len(probePlan(c).Of(true).Targets) == 0,
-		Busy: func(id uint8) bool { return d.tables.on(id) > 0 },
+		Flapping: c.Probe.Degraded.Flapping,
+		Busy:     func(id uint8) bool { return d.tables.on(id) > 0 },
 	}
 	for _, u := range c.Uplinks {
 		var static []uplinks.Static

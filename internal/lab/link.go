@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -74,6 +75,19 @@ func (l *Link) Cut() error { return l.cable.carrier(l, false) }
 
 // Mend undoes Cut.
 func (l *Link) Mend() error { return l.cable.carrier(l, true) }
+
+// ErrCannotDelay is returned for a cable that the kernel alone is.
+var ErrCannotDelay = errors.New("only a cable of TUN devices can delay packets")
+
+// SetDelay has packets arrive so much later, in either direction; those under way are not concerned.
+func (l *Link) SetDelay(d time.Duration) error {
+	pair, ok := l.cable.(*tunPair)
+	if !ok {
+		return ErrCannotDelay
+	}
+	pair.delay.Store(int64(d))
+	return nil
+}
 
 // Renumber replaces the addresses of both ends.
 func (l *Link) Renumber(near, far netip.Prefix) error {

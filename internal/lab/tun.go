@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +17,16 @@ import (
 type tunPair struct {
 	near, far *os.File
 	copiers   sync.WaitGroup
+	delay     atomic.Int64 // nanoseconds, of each direction
+}
+
+// onTheWay is how many packets of a direction may be delayed at a time; more are lost.
+const onTheWay = 1 << 12
+
+// delayed is a packet on its way.
+type delayed struct {
+	packet []byte
+	due    time.Time
 }
 
 func (t *tunPair) plug(l *Link) (err error) {
@@ -24,9 +37,24 @@ func (t *tunPair) plug(l *Link) (err error) {
 		return errors.Join(err, t.unplug(l))
 	}
 	near, far := t.near, t.far
-	t.copiers.Go(func() { copyPackets(far, near) })
-	t.copiers.Go(func() { copyPackets(near, far) })
+	t.carry(far, near)
+	t.carry(near, far)
 	return nil
+}
+
+// carry copies one direction until a descriptor is closed.
+func (t *tunPair) carry(to, from *os.File) {
+	late := make(chan delayed, onTheWay)
+	t.copiers.Go(func() {
+		defer close(late)
+		t.copyPackets(to, from, late)
+	})
+	t.copiers.Go(func() {
+		for p := range late {
+			time.Sleep(time.Until(p.due))
+			_, _ = to.Write(p.packet) // lost on a device that is closed or full
+		}
+	})
 }
 
 // unplug closes the descriptors, with which the devices go.
@@ -95,7 +123,7 @@ func openTUN(e End, mtu int) (f *os.File, err error) {
 
 // copyPackets carries whole packets until a descriptor is closed. A device that is down refuses with EIO, a full one with
 // ENOBUFS: the packet is lost, as on a real line.
-func copyPackets(to, from *os.File) {
+func (t *tunPair) copyPackets(to, from *os.File, late chan<- delayed) {
 	buf := make([]byte, maxPacket)
 	for {
 		n, err := from.Read(buf)
@@ -105,6 +133,13 @@ func copyPackets(to, from *os.File) {
 		if err != nil {
 			if errors.Is(err, unix.EBADFD) { // the device is gone with its namespace
 				return
+			}
+			continue
+		}
+		if wait := time.Duration(t.delay.Load()); wait > 0 {
+			select {
+			case late <- delayed{slices.Clone(buf[:n]), time.Now().Add(wait)}:
+			default:
 			}
 			continue
 		}

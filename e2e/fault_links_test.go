@@ -1,0 +1,143 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"tapgw/api"
+	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
+)
+
+// onlyBy fails the test if a session of a time was not by an outside address, or there was none at all.
+func (v *visits) onlyBy(u *lab.Uplink, begun, ended time.Time) {
+	v.t.Helper()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	n := 0
+	for _, one := range v.list {
+		if one.err != nil || !one.begun.After(begun) || !one.begun.Before(ended) {
+			continue
+		}
+		n++
+		if one.outside != u.Addr() {
+			v.t.Errorf("a session begun %s after went by %s", one.begun.Sub(begun), one.outside)
+		}
+	}
+	if n == 0 {
+		v.t.Errorf("no session within %s", ended.Sub(begun))
+	}
+}
+
+// pull takes an uplink's carrier away for a moment, and returns the state in which it comes back.
+func (w world) pull(u *lab.Uplink) heard {
+	w.t.Helper()
+	cut := time.Now()
+	labtest.Must(w.t, u.Link.Cut())
+	w.events.state(u.Device, api.StateDown, cut)
+	mended := time.Now()
+	labtest.Must(w.t, u.Link.Mend())
+	return w.events.await(u.Device+" back", mended, func(e api.Event) bool { return e.Uplink == u.Device && e.From == api.StateDown })
+}
+
+// TestFault07_Flapping: an uplink that goes down again and again is avoided by new sessions, but for when there is no other, until it
+// has stayed up for a while. Nothing of the other uplink is disturbed.
+func TestFault07_Flapping(t *testing.T) {
+	t.Parallel()
+	w := begin(t, lab.Options{}, inTurn+"probe: {degraded: {flapping: 3s}}\n")
+	first, second := w.Uplinks[0], w.Uplinks[1]
+	onSecond := w.connect(w.lan, second.Device)
+	visits := keepVisiting(t, w.lan)
+	var back heard
+	for falls := 1; back.To != api.StateDegraded; falls++ {
+		back = w.pull(first)
+		labtest.Must(t, onSecond.talk())
+		if early := back.To == api.StateDegraded && falls < 3; early || falls > 10 {
+			t.Fatalf("%s after %d falls", back.To, falls)
+		}
+	}
+	t.Log(back.Message)
+	if s, ok := w.session("tcp", portOf(onSecond)); !ok || s.Uplink != second.Device {
+		t.Errorf("the connection by the other uplink: %+v", s)
+	}
+	w.showsDegraded(first, "again and again")
+	visits.by(second.Addr(), back.at.Add(10*visitPace))
+	visits.onlyBy(second, back.at, time.Now())
+
+	labtest.Must(t, second.Link.Cut())
+	visits.by(first.Addr(), time.Now())
+	labtest.Must(t, second.Link.Mend())
+	mended := w.events.state(second.Device, api.StateUp, back.at)
+	up := w.events.state(first.Device, api.StateUp, back.Time)
+	visits.onlyBy(second, mended.at, up.at)
+	visits.by(first.Addr(), up.at)
+	t.Logf("up %s after the last fall", up.Time.Sub(back.Time))
+}
+
+// showsDegraded fails the test unless both what people and what programs read say that an uplink is degraded, and why.
+func (w world) showsDegraded(u *lab.Uplink, why string) {
+	w.t.Helper()
+	text, _ := w.tapgw("status")
+	if !contains(text, api.StateDegraded) || !contains(text, why) {
+		w.t.Errorf("the status does not say %q:\n%s", why, text)
+	}
+	out, _ := w.tapgw("status", "--json")
+	var s api.Status
+	labtest.Must(w.t, json.Unmarshal([]byte(out), &s))
+	i := slices.IndexFunc(s.Uplinks, func(one api.Uplink) bool { return one.Name == u.Device })
+	if s.Uplinks[i].State != api.StateDegraded || !contains(s.Uplinks[i].Reason, why) {
+		w.t.Errorf("%+v", s.Uplinks[i])
+	}
+}
+
+// often are probes that find out soon what takes many of them.
+const often = "probe: {interval: 50ms, timeout: 200ms}\n"
+
+// TestFault05_LossyUplink: an uplink that loses a lot in both directions is avoided but not called down; 5 % are nothing.
+func TestFault05_LossyUplink(t *testing.T) {
+	for _, percent := range []float64{5, 20, 50} {
+		t.Run(fmt.Sprintf("%g%%", percent), func(t *testing.T) {
+			t.Parallel()
+			w := begin(t, lab.Options{}, inTurn+often)
+			begun := time.Now()
+			labtest.Must(t, w.Uplinks[0].SetFaults(lab.RandomLoss(percent/100)))
+			visits := keepVisiting(t, w.lan)
+			if percent > 5 {
+				w.avoided(visits, begun, "lost")
+				return
+			}
+			w.events.none(4*time.Second, begun, leaves(api.StateUp))
+			visits.by(w.Uplinks[0].Addr(), begun.Add(3*time.Second))
+		})
+	}
+}
+
+// avoided waits until the first uplink is degraded for a reason, and fails the test if it is called down, or if new sessions do not go
+// by the second.
+func (w world) avoided(visits *visits, begun time.Time, why string) {
+	w.t.Helper()
+	degraded := w.events.await("degraded", begun, func(e api.Event) bool { return e.Uplink == "wan1" && e.From == api.StateUp })
+	w.t.Logf("after %s: %s", degraded.Time.Sub(begun), degraded.Message)
+	visits.by(w.Uplinks[1].Addr(), degraded.at.Add(20*visitPace))
+	visits.onlyBy(w.Uplinks[1], degraded.at, time.Now())
+	w.showsDegraded(w.Uplinks[0], why)
+	w.events.none(0, begun, func(e api.Event) bool { return e.To == api.StateDown })
+}
+
+// TestFault06_SlowUplink: an uplink whose answers take two seconds is avoided but not called down, and up again when they are fast.
+func TestFault06_SlowUplink(t *testing.T) {
+	t.Parallel()
+	w := begin(t, lab.Options{Uplinks: []lab.UplinkOptions{{HeaderLess: true}, {}}}, inTurn)
+	established := w.connect(w.lan, "wan1")
+	begun := time.Now()
+	labtest.Must(t, w.Uplinks[0].Link.SetDelay(time.Second)) // in each direction
+	visits := keepVisiting(t, w.lan)
+	w.avoided(visits, begun, "answers take")
+	labtest.Must(t, established.talk())
+	labtest.Must(t, w.Uplinks[0].Link.SetDelay(0))
+	up := w.events.state("wan1", api.StateUp, begun)
+	visits.by(w.Uplinks[0].Addr(), up.at)
+}
