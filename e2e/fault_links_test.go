@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,17 +130,71 @@ func (w world) avoided(visits *visits, begun time.Time, why string) {
 	w.events.none(0, begun, func(e api.Event) bool { return e.To == api.StateDown })
 }
 
-// TestFault06_SlowUplink: an uplink whose answers take two seconds is avoided but not called down, and up again when they are fast.
+// TestFault06_SlowUplink: an uplink whose answers come to take two seconds, as somebody else fills it, is avoided but not called down,
+// and up again when they are fast.
 func TestFault06_SlowUplink(t *testing.T) {
 	t.Parallel()
-	w := begin(t, lab.Options{Uplinks: []lab.UplinkOptions{{HeaderLess: true}, {}}}, inTurn)
+	w := begin(t, lab.Options{Uplinks: []lab.UplinkOptions{{HeaderLess: true}, {}}},
+		inTurn+"probe: {interval: 300ms, degraded: {loss: off}}\n") // what is so late counts as lost too
 	established := w.connect(w.lan, "wan1")
 	begun := time.Now()
-	labtest.Must(t, w.Uplinks[0].Link.SetDelay(time.Second)) // in each direction
 	visits := keepVisiting(t, w.lan)
+	pace := time.NewTicker(100 * time.Millisecond)
+	defer pace.Stop()
+	for delay := time.Duration(0); delay < time.Second; <-pace.C { // in each direction
+		delay += 20 * time.Millisecond
+		labtest.Must(t, w.Uplinks[0].Link.SetDelay(delay))
+	}
 	w.avoided(visits, begun, "answers take")
 	labtest.Must(t, established.talk())
 	labtest.Must(t, w.Uplinks[0].Link.SetDelay(0))
 	up := w.events.state("wan1", api.StateUp, begun)
 	visits.by(w.Uplinks[0].Addr(), up.at)
+}
+
+// TestFault06_OurOwnQueues: what we fill ourselves, in both directions, with queues that grow to seconds, is neither degraded nor down, nor
+// suspect, whether its capacity is known or not.
+func TestFault06_OurOwnQueues(t *testing.T) {
+	deep := shaped(10)
+	deep.Queue = 2 * time.Second
+	for name, config := range map[string]string{"configured": capacities([2]int{10, 10}, [2]int{10, 10}), "learned": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := begin(t, lab.Options{Uplinks: []lab.UplinkOptions{deep, deep}}, inTurn+config)
+			for _, ns := range []*lab.Namespace{w.lan, w.Internet} {
+				labtest.Must(t, ns.Sysctl("net/ipv4/tcp_congestion_control", "reno")) // fills whatever queue there is
+			}
+			begun := time.Now()
+			w.fill(8 * time.Second)
+			w.events.none(0, begun, func(e api.Event) bool { return leaves(api.StateUp)(e) || e.Kind == api.EventSuspicion })
+		})
+	}
+}
+
+// fill has both uplinks carry all that they can in both directions for some time, until they must queue for a second.
+func (w world) fill(d time.Duration) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), d)
+	defer cancel()
+	var running sync.WaitGroup
+	for i := range uint64(8) {
+		transfer := []func(context.Context, netip.Addr, uint64, uint64) (lab.Transfer, error){w.lan.BulkDownload, w.lan.BulkUpload}[i/2%2]
+		running.Go(func() {
+			if _, err := transfer(ctx, lab.ServerAddrs[0], i, 1<<40); ctx.Err() == nil {
+				w.t.Errorf("a transfer: %v", err)
+			}
+		})
+	}
+	var longest [2]float64
+	for ctx.Err() == nil {
+		for i, u := range w.status().Uplinks {
+			longest[i] = max(longest[i], u.RTTMs)
+		}
+		time.Sleep(100 * time.Millisecond) // no event tells of round trips
+	}
+	running.Wait()
+	w.t.Logf("round trips of %.0f and %.0f ms", longest[0], longest[1])
+	if min(longest[0], longest[1]) < 1000 {
+		w.t.Errorf("the queues were not full: %v ms", longest)
+	}
 }

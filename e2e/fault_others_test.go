@@ -22,18 +22,12 @@ var spoofedMAC = net.HardwareAddr{2, 0x66, 0x66, 0x66, 0x66, 0x66}
 // spoof has somebody on the uplink's link claim to be its gateway, until stopped.
 func (w world) spoof(u *lab.Uplink) (stop func()) {
 	w.t.Helper()
-	broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	buf := gopacket.NewSerializeBuffer()
-	labtest.Must(w.t, gopacket.SerializeLayers(buf, gopacket.SerializeOptions{},
-		&layers.Ethernet{SrcMAC: spoofedMAC, DstMAC: broadcast, EthernetType: layers.EthernetTypeARP},
-		&layers.ARP{AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
-			Operation: layers.ARPReply, SourceHwAddress: spoofedMAC, SourceProtAddress: u.NextHop().AsSlice(),
-			DstHwAddress: broadcast, DstProtAddress: u.NextHop().AsSlice()}))
+	claim := claimOf(w.t, u.NextHop(), spoofedMAC)
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
 		for pace := time.NewTicker(200 * time.Millisecond); ; {
-			inject(w.t, u.ISP, lab.DeviceCustomer, buf.Bytes())
+			inject(w.t, u.ISP, lab.DeviceCustomer, claim)
 			select {
 			case <-done:
 				pace.Stop()
@@ -43,6 +37,18 @@ func (w world) spoof(u *lab.Uplink) (stop func()) {
 		}
 	}()
 	return func() { close(done); <-ended }
+}
+
+// claimOf is the frame by which somebody tells all that an address is his (RFC 5227 §3).
+func claimOf(t testing.TB, a netip.Addr, mac net.HardwareAddr) []byte {
+	t.Helper()
+	broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	buf := gopacket.NewSerializeBuffer()
+	labtest.Must(t, gopacket.SerializeLayers(buf, gopacket.SerializeOptions{},
+		&layers.Ethernet{SrcMAC: mac, DstMAC: broadcast, EthernetType: layers.EthernetTypeARP},
+		&layers.ARP{AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
+			Operation: layers.ARPReply, SourceHwAddress: mac, SourceProtAddress: a.AsSlice(), DstHwAddress: broadcast, DstProtAddress: a.AsSlice()}))
+	return buf.Bytes()
 }
 
 // TestFault25_SpoofedARP: somebody who claims to be the gateway is told of by name, costs no more than that uplink, and only as long as

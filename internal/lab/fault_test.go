@@ -128,3 +128,24 @@ func expectPing(t *testing.T, n *lab.Namespace, addr netip.Addr, want bool) {
 		t.Errorf("ping %s: %v, want a timeout", addr, err)
 	}
 }
+
+func TestDelay(t *testing.T) {
+	const delay = 150 * time.Millisecond
+	topo := masqueraded(t, lab.Options{Uplinks: []lab.UplinkOptions{{HeaderLess: true}}})
+	rtt := func() time.Duration {
+		begun := time.Now()
+		expectPing(t, topo.Hosts[0].Namespace, server, true)
+		return time.Since(begun)
+	}
+	labtest.Must(t, topo.Uplinks[0].Link.SetDelay(delay))
+	if took := rtt(); took < 2*delay {
+		t.Errorf("delayed by %s each way, a ping took %s", delay, took)
+	}
+	labtest.Must(t, topo.Uplinks[0].Link.SetDelay(0))
+	if took := rtt(); took >= 2*delay {
+		t.Errorf("without delay, a ping took %s", took)
+	}
+	if err := masqueraded(t, lab.Options{}).Uplinks[0].Link.SetDelay(delay); !errors.Is(err, lab.ErrCannotDelay) {
+		t.Errorf("a veth pair: %v", err)
+	}
+}

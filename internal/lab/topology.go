@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -44,10 +45,11 @@ type Options struct {
 
 // UplinkOptions describe one uplink.
 type UplinkOptions struct {
-	Down, Up   uint64 // capacity in bits per second, 0 for unlimited
-	MTU        int    // bytes, 0 for 1500
-	HeaderLess bool   // a TUN pair instead of Ethernet, as PPP and WWAN look
-	Twin       int    // number of the uplink whose subnet and gateway address this one has too; 0 for its own
+	Down, Up   uint64        // capacity in bits per second, 0 for unlimited
+	Queue      time.Duration // of a limited direction, 0 for 50 ms
+	MTU        int           // bytes, 0 for 1500
+	HeaderLess bool          // a TUN pair instead of Ethernet, as PPP and WWAN look
+	Twin       int           // number of the uplink whose subnet and gateway address this one has too; 0 for its own
 }
 
 // Host is an end system.

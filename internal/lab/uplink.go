@@ -107,7 +107,7 @@ func (u *Uplink) configure() error {
 // provider's own addresses is not limited upwards.
 func (u *Uplink) SetCapacity(down, up uint64) error {
 	u.options.Down, u.options.Up = down, up
-	return errors.Join(u.ISP.Shape(DeviceCustomer, down), u.ISP.Shape(DeviceBackbone, up))
+	return errors.Join(u.ISP.Shape(DeviceCustomer, down, u.options.Queue), u.ISP.Shape(DeviceBackbone, up, u.options.Queue))
 }
 
 // AddRoutes sets the gateway's default route by the uplink and the Internet's route back, as a DHCP client and a provider
