@@ -26,8 +26,8 @@ type Outlook struct {
 	Heard   [uplinks.MaxUplinks]time.Duration // by Config.Clock: since then each uplink has received something
 	Send    func(uplink uint8, frame []byte)  // transmits a buffer before it returns
 	Suspect func(Suspicion)
-	// Doubt is called for an uplink by which nothing has come back since something left that may want no answer: only probes can
-	// tell.
+	// Doubt is called for an uplink by which nothing has come back since something left that may want no answer, or a query of DNS was
+	// not answered: only probes can tell.
 	Doubt func(uplink uint8)
 }
 
@@ -104,6 +104,9 @@ func (g *Gateway) examine(v *view, o *Outlook, s *pending, at time.Duration) {
 		w.doubts |= 1 << s.uplink
 	default:
 		s.missed = true
+		if s.kind == firstQuery { // names alone may be what is dead
+			w.doubts |= 1 << s.uplink
+		}
 		e.missed(miss{remote: s.key.Remote, sent: s.sent, syn: s.kind == firstSYN, quiet: quiet}, at)
 	}
 	// What streams to one who never answers stays, unless the uplink is in doubt: its receiver may know it by its address.

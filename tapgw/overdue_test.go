@@ -3,6 +3,7 @@ package tapgw
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ type patient struct {
 	again    bool // Overdue is to be called
 	resent   []resent
 	suspects []Suspicion
+	doubts   []uint8 // uplinks
 }
 
 type resent struct {
@@ -34,6 +36,7 @@ func newPatient(t testing.TB) *patient {
 	p.g.watch.wake = p.g.cfg.Wake
 	p.outlook.Send = func(uplink uint8, b []byte) { p.resent = append(p.resent, resent{uplink, clone(b)}) }
 	p.outlook.Suspect = func(s Suspicion) { p.suspects = append(p.suspects, s) }
+	p.outlook.Doubt = func(uplink uint8) { p.doubts = append(p.doubts, uplink) }
 	return p
 }
 
@@ -349,9 +352,12 @@ func TestUnansweredUDP(t *testing.T) {
 	if uplink := query(); uplink != 1 {
 		t.Fatalf("uplink %d", uplink)
 	}
-	p.pass(time.Second)
+	p.pass(time.Second, 1) // other things come in
 	if len(p.resent) != 0 {
 		t.Fatal("duplicated")
+	}
+	if !slices.Equal(p.doubts, []uint8{1}) {
+		t.Errorf("doubts about %d", p.doubts)
 	}
 	if uplink := query(); uplink != 2 {
 		t.Errorf("the next packet goes by uplink %d", uplink)
