@@ -15,8 +15,14 @@ import (
 	"tapgw/internal/lab/labtest"
 )
 
-// onlyBy fails the test if a session of a time was not by an outside address, or there was none at all.
+// onlyBy fails the test if a session begun in a time did not go by an uplink, or there was none at all.
 func (v *visits) onlyBy(u *lab.Uplink, begun, ended time.Time) {
+	v.t.Helper()
+	v.only(begun, ended, func(a netip.Addr) bool { return a == u.Addr() })
+}
+
+// only is onlyBy for outside addresses that fit.
+func (v *visits) only(begun, ended time.Time, fits func(netip.Addr) bool) {
 	v.t.Helper()
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -26,7 +32,7 @@ func (v *visits) onlyBy(u *lab.Uplink, begun, ended time.Time) {
 			continue
 		}
 		n++
-		if one.outside != u.Addr() {
+		if !fits(one.outside) {
 			v.t.Errorf("a session begun %s after went by %s", one.begun.Sub(begun), one.outside)
 		}
 	}

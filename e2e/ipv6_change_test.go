@@ -125,10 +125,8 @@ func TestFault27_RouterAdvertisements(t *testing.T) {
 		labtest.Must(t, lan.talk())
 	}
 
-	link, err := w.Gateway.Handle().LinkByName(u.Device)
-	labtest.Must(t, err)
 	begun := time.Now()
-	labtest.Must(t, w.Gateway.Handle().AddrDel(link, &netlink.Addr{IPNet: &net.IPNet{IP: first.AsSlice(), Mask: net.CIDRMask(64, 128)}}))
+	changeAddress(t, w.Gateway, u.Device, netip.PrefixFrom(first, 64), (*netlink.Handle).AddrDel)
 	for name, c := range map[string]talker{"host": host, "lan": lan} {
 		var err error
 		eventually(t, "the end of a connection of the "+name, func() bool { err = c.talk(); return err != nil })
