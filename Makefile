@@ -49,11 +49,14 @@ USERSPACE := $(USERSPACE)|CarrierLoss|Blackhole|SessionsOf|FlowsOf|AllUplinksDow
 USERSPACE := $(USERSPACE)|Static|Host|OtherProtocols|IPv6|OwnIPv6|NPTv6|Renumbered|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW|Rules|Differential|Fault|Failover
 
 # Programs of others that the tests talk to the gateway with: a program and its Debian package; and one in Go.
-PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl dnsmasq=dnsmasq-base busybox=busybox
+PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl busybox=busybox
+# One that would take over the machine's own resolv.conf if it were installed.
+RESOLVED := systemd-resolved libsystemd-shared
 STUN  := github.com/pion/stun/v3/cmd/stun-nat-behaviour
 
 peers: ## programs of others that the tests use
 	@tools/peers $(PEERS) -- $(SUDO)
+	@tools/unpack bin/resolved $(RESOLVED) -- $(SUDO)
 	$(GO) build -o bin/$(notdir $(STUN)) $(STUN)
 
 e2e: build peers ## the daemon on real packets, with the kernel's datapath and with its own

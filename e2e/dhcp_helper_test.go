@@ -65,7 +65,7 @@ func lease(t testing.TB, w *lab.Topology, u *lab.Uplink, addr netip.Addr) *lease
 	script := filepath.Join(l.dir, "script")
 	labtest.Must(t, os.WriteFile(script, fmt.Appendf(nil, clientScript, u.Metric()), 0o755))
 	l.client = l.start(w.Gateway, "udhcpc", "-f", "-i", u.Device, "-s", script, "-t", "3", "-T", "1", "-A", "1", "-O", "staticroutes")
-	t.Cleanup(func() { l.end(&l.client) })
+	t.Cleanup(func() { endPeer(&l.client) })
 	l.await("bound", addr)
 	return l
 }
@@ -88,9 +88,10 @@ func (l *leased) serve(addr netip.Addr, options ...string) {
 }
 
 // silence ends the server.
-func (l *leased) silence() { l.end(&l.server) }
+func (l *leased) silence() { endPeer(&l.server) }
 
-func (l *leased) end(c **lab.Cmd) {
+// endPeer ends what startPeer started, if it runs.
+func endPeer(c **lab.Cmd) {
 	if *c == nil {
 		return
 	}
@@ -99,14 +100,20 @@ func (l *leased) end(c **lab.Cmd) {
 	*c = nil
 }
 
+// startPeer runs a program of others, whose output is in the test's log under a name.
+func startPeer(t testing.TB, ns *lab.Namespace, as, program string, args ...string) *lab.Cmd {
+	t.Helper()
+	c := ns.Command(t.Context(), program, args...)
+	out := &testLog{t: t, name: as}
+	c.Stdout, c.Stderr = out, out
+	t.Cleanup(out.close)
+	labtest.Must(t, c.Start())
+	return c
+}
+
 func (l *leased) start(ns *lab.Namespace, applet string, args ...string) *lab.Cmd {
 	l.t.Helper()
-	c := ns.Command(l.t.Context(), "busybox", append([]string{applet}, args...)...)
-	out := &testLog{t: l.t, name: applet}
-	c.Stdout, c.Stderr = out, out
-	l.t.Cleanup(out.close)
-	labtest.Must(l.t, c.Start())
-	return c
+	return startPeer(l.t, ns, applet, "busybox", append([]string{applet}, args...)...)
 }
 
 // renew has the client renew its lease now.

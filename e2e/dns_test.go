@@ -133,11 +133,11 @@ func TestHostResolversOfISPs(t *testing.T) {
 	t.Run("learned", func(t *testing.T) {
 		t.Parallel()
 		topology, _ := resolving(t, lab.Options{}, resolverOf)
-		g := newGateway(t, topology.Gateway, datapath(t))
-		g.write(inTurn)
-		g.execWithLeases(topology)
-		t.Cleanup(g.stop)
-		g.await()
+		run := t.TempDir()
+		for _, u := range topology.Uplinks {
+			writeBelow(t, run, "resolvconf/interface/"+u.Device+".dhclient", fmt.Sprintf("nameserver %s\n", resolverOf(u)))
+		}
+		g := startWithRun(t, topology.Gateway, run)
 		testResolvers(t, g, topology, resolverOf, silence)
 	})
 	for name, fail := range map[string]func(*lab.Uplink, bool) error{"dead router": silence, "router that answers": blackhole} {
@@ -169,14 +169,30 @@ func resolving(t testing.TB, o lab.Options, of func(*lab.Uplink) netip.Addr) (to
 	return topology, config
 }
 
-// execWithLeases starts the process with a /run of its own, where a DHCP client has told resolvconf of the resolvers.
-func (g *gateway) execWithLeases(topology *lab.Topology) {
+// writeBelow writes a file in a folder below another.
+func writeBelow(t testing.TB, dir, name, text string) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	labtest.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	labtest.Must(t, os.WriteFile(path, []byte(text), 0o644))
+}
+
+// startWithRun is start, uplinks taking turns, with a folder in the place of /run. What is there of links by their number counts, as
+// the daemon does not see that the first process of the system has others.
+func startWithRun(t testing.TB, ns *lab.Namespace, run string) *gateway {
+	t.Helper()
+	g := newGateway(t, ns, datapath(t))
+	g.write(inTurn)
+	g.execIn(fmt.Sprintf("mount --bind %s /run && mount -t tmpfs none /proc/1", run))
+	t.Cleanup(g.stop)
+	g.await()
+	return g
+}
+
+// execIn starts the process with mounts of its own, which a shell makes.
+func (g *gateway) execIn(mounts string) {
 	g.t.Helper()
-	script := "mount -t tmpfs none /run && mkdir -p /run/resolvconf/interface\n"
-	for _, u := range topology.Uplinks {
-		script += fmt.Sprintf("echo nameserver %s >/run/resolvconf/interface/%s.dhclient\n", resolverOf(u), u.Device)
-	}
-	script += fmt.Sprintf("exec %s run --socket %s --config %s", binary(g.t), g.socket(), g.file())
+	script := fmt.Sprintf("%s\nexec %s run --socket %s --config %s", mounts, binary(g.t), g.socket(), g.file())
 	if g.datapath == api.DatapathUserspace {
 		script += " --datapath " + g.datapath
 	}
@@ -191,14 +207,14 @@ func testResolvers(t *testing.T, g *gateway, topology *lab.Topology, of func(*la
 	w.meetLAN()
 	first, second := w.serveNames(w.Uplinks[0], of(w.Uplinks[0])), w.serveNames(w.Uplinks[1], of(w.Uplinks[1]))
 	file := w.resolvConf(of)
-	w.resolves("with all uplinks", file)
+	w.resolves("with all uplinks", file, w.lan, w.Gateway)
 	begun := time.Now()
 	labtest.Must(t, fail(w.Uplinks[1], true))
 	w.events.state("wan2", api.StateDown, begun)
 	took, err := lookUp(t, w.lan, file)
 	t.Logf("right after the first resolver's uplink is seen to be dead a lookup takes %s (%v)", took, err)
 	before := second.askedBy(w.Uplinks[1].Addr())
-	w.resolves("with the first resolver's uplink dead", file)
+	w.resolves("with the first resolver's uplink dead", file, w.lan, w.Gateway)
 	if second.askedBy(w.Uplinks[1].Addr()) != before {
 		t.Error("the resolver of a dead uplink is asked")
 	}
@@ -207,7 +223,7 @@ func testResolvers(t *testing.T, g *gateway, topology *lab.Topology, of func(*la
 	healed := time.Now()
 	w.events.state("wan2", api.StateUp, healed)
 	eventually(t, "the first resolver being asked again", func() bool { // the status names the new state before the rules follow
-		w.resolves("with all uplinks again", file)
+		w.resolves("with all uplinks again", file, w.lan, w.Gateway)
 		return second.askedBy(w.Uplinks[1].Addr()) > before
 	})
 	if n, m := first.askedBy(w.Uplinks[1].Addr()), second.askedBy(w.Uplinks[0].Addr()); n+m > 0 {
@@ -234,11 +250,11 @@ func TestHostResolverOfTwins(t *testing.T) {
 	labtest.Must(t, blackhole(one, true))
 	w.events.state("wan1", api.StateDown, begun)
 	eventually(t, "the other resolver being asked", func() bool { // the status names the new state before the rules follow
-		w.resolves("with one uplink dead", file)
+		w.resolves("with one uplink dead", file, w.lan, w.Gateway)
 		return second.askedBy(other.Addr()) > 0
 	})
 	before := first.askedBy(one.Addr())
-	w.resolves("with one uplink dead", file)
+	w.resolves("with one uplink dead", file, w.lan, w.Gateway)
 	if first.askedBy(one.Addr()) != before {
 		t.Error("the resolver of a dead uplink is asked")
 	}
@@ -251,17 +267,17 @@ func TestHostResolverOfTwins(t *testing.T) {
 	eventually(t, "a question of a bound socket", asked)
 	before = first.askedBy(one.Addr())
 	w.kill()
-	w.resolves("without the daemon", file)
+	w.resolves("without the daemon", file, w.lan, w.Gateway)
 	if !asked() {
 		t.Error("what the daemon led elsewhere is still led there")
 	}
 }
 
-// resolves fails the test unless host and LAN find addresses soon.
-func (w world) resolves(when, resolvConf string) {
+// resolves fails the test unless these find addresses soon.
+func (w world) resolves(when, resolvConf string, from ...*lab.Namespace) {
 	w.t.Helper()
 	for range 3 {
-		for _, ns := range []*lab.Namespace{w.lan, w.Gateway} {
+		for _, ns := range from {
 			if took, err := lookUp(w.t, ns, resolvConf); err != nil || took > answeredSoon {
 				w.t.Errorf("%s, %s: %s (%v)", ns.Name(), when, took, err)
 			}
