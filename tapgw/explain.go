@@ -78,12 +78,17 @@ func (g *Gateway) Explain(key nat.Key, dscp uint8, now nat.Tick) (e Explanation)
 // weigh is place without opening anything. g.mu is held.
 func (e *Explanation) weigh(g *Gateway, o *opening) {
 	direct := o.action.Direct && !o.session.Own
+	asked, refused, resolves := g.byResolver(o)
 	id, mapped := g.mapped(o)
 	u := g.announced(o)
 	e.Refused = g.consider(o)
 	e.Group, e.Candidates = o.group, append(e.Candidates, g.candidates...)
 	e.Scheduler, e.Stickiness = o.scheduler(o.group).Name(), o.stickiness()
 	switch {
+	case resolves && refused != NoReason:
+		e.Outcome, e.Refused = Refused, refused
+	case resolves:
+		e.Outcome, e.Uplink, e.Reason, e.Refused = Placed, o.v.ByID(asked), policy.ReasonResolver, NoReason
 	case direct && e.Refused == NoReason:
 		e.Outcome, e.Uplink = Direct, g.first(o.v)
 	case mapped && !direct:

@@ -24,9 +24,10 @@ func TestExplainAgrees(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	outcomes := map[Outcome]int{}
 	for _, whenDown := range []int{policy.Refuse, 1, policy.Everything} {
-		w := newWorld(t)
+		w := newResolving(t)
 		w.ups[1].Tier = 0
 		w.publish()
+		remotes := []packet.Addr{server, resolver1, resolver2}
 		p := grouped(whenDown)
 		p.Groups[0].Scheduler, p.Groups[2].Members = "round-robin", append(p.Groups[2].Members, policy.Member{Name: "wan1", Tier: 1})
 		p.Rules = append(p.Rules, policy.Rule{
@@ -42,9 +43,10 @@ func TestExplainAgrees(t *testing.T) {
 				}
 			}
 			port, to := 4000+uint16(random.IntN(200)), uint16(50+random.IntN(60))
-			frame := udpFrame(t, inside, port, server, to, "x")
+			remote := remotes[random.IntN(len(remotes))]
+			frame := udpFrame(t, inside, port, remote, to, "x")
 			if random.IntN(2) == 0 {
-				frame = tcpFrame(t, inside, port, server, to, syn, "")
+				frame = tcpFrame(t, inside, port, remote, to, syn, "")
 			}
 			e := w.g.Explain(keyOf(frame), 0, start)
 			outcomes[e.Outcome]++

@@ -128,5 +128,6 @@ func reasonOf(e tapgw.Explanation) string {
 // refusedTexts are the refusals that Explain can give.
 var refusedTexts = map[tapgw.Reason]string{
 	tapgw.NoUplink: "no uplink can be used", tapgw.GroupDown: "no uplink of its group can be used, and no other group is to be asked",
-	tapgw.BadAddress: "no host beyond the uplinks has this address",
+	tapgw.ResolverDown: "the uplink of the ISP whose resolver it is cannot be used, and others have resolvers",
+	tapgw.BadAddress:   "no host beyond the uplinks has this address",
 }
