@@ -45,6 +45,7 @@ type Uplink struct {
 	StandsIn  string       `json:"stands_in,omitempty"` // the uplink of a lower tier that works again, while sessions are still here
 	RTTMs     float64      `json:"rtt_ms"`              // milliseconds, 0 while not measured
 	Loss      float64      `json:"loss"`                // 0–1 of the probes
+	Suspect   bool         `json:"suspect,omitempty"`   // new sessions avoid it at the moment, as remotes do not answer by it
 	Reason    string       `json:"reason"`              // why State is not StateUp, else ""
 	Since     time.Time    `json:"since"`               // of State
 	PortalURL string       `json:"portal_url"`          // where somebody must sign in, "" for nowhere
@@ -67,6 +68,7 @@ type IPv6 struct {
 	Gateway   netip.Addr   `json:"gateway"`
 	RTTMs     float64      `json:"rtt_ms"`
 	Loss      float64      `json:"loss"`
+	Suspect   bool         `json:"suspect,omitempty"`
 	Reason    string       `json:"reason"`
 	Since     time.Time    `json:"since"`
 	PortalURL string       `json:"portal_url"`

@@ -97,6 +97,9 @@ func (w *watch) count(e WatchEvent) { w.counts[e].Add(1) }
 // isSuspect reports whether new sessions had better avoid an uplink.
 func (w *watch) isSuspect(uplink uint8) bool { return w.suspects.Load()&(1<<uplink) != 0 }
 
+// IsSuspect reports whether new sessions avoid an uplink, as remotes do not answer by it.
+func (g *Gateway) IsSuspect(uplink uint8) bool { return g.watch.isSuspect(uplink) }
+
 // kindOf tells what the first packet of a session is; false for one that nobody is to wait for.
 func kindOf(frame []byte, p *packet.Packet) (first, bool) {
 	const quicPort, dnsPort = 443, 53

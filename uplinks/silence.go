@@ -15,6 +15,8 @@ const (
 	// busyBytes received in each of busyReadings in a row are traffic whose end is worth a question.
 	busyBytes    = 4 << 10
 	busyReadings = 4
+	// mostBusy are counted, so that stragglers do not hide that traffic has ended.
+	mostBusy = 2 * busyReadings
 	// talkReadings of a silence must have had something sent for it to be one of remotes that should answer.
 	talkReadings = 2
 
@@ -30,7 +32,7 @@ type Silence struct {
 	last  Counters
 	at    time.Time // of the last reading
 	heard time.Time // when something was received last; zero for never
-	busy  int       // readings in a row with traffic, as of then
+	busy  int       // readings with traffic, less those with little, as of then
 	talks int       // readings since then in which something was sent
 	asked bool      // about this silence
 
@@ -75,7 +77,7 @@ func (s *Silence) hear(now time.Time, bytes uint64) {
 		s.busy = 0
 	}
 	if bytes >= busyBytes {
-		s.busy = min(s.busy+1, busyReadings)
+		s.busy = min(s.busy+1, mostBusy)
 	} else {
 		s.busy = max(s.busy-1, 0)
 	}

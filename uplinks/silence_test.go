@@ -42,6 +42,7 @@ func TestSilence(t *testing.T) {
 		"nothing ever":                       {newSilenceRig().carry(10*s, 0, 0), 0},
 		"only sending":                       {newSilenceRig().carry(10*s, 0, 5000), 0},
 		"a download stops":                   {newSilenceRig().carry(2*s, 50000, 1000).carry(5*s, 0, 0), 1},
+		"a download stops with stragglers":   {newSilenceRig().carry(2*s, 50000, 1000).carry(3*s/8, 300, 0).carry(5*s, 0, 0), 1},
 		"an upload is not acknowledged":      {newSilenceRig().carry(2*s, 500, 50000).carry(s/2, 0, 50000).carry(4*s, 0, 0), 1},
 		"chatter ends":                       {newSilenceRig().carry(2*s, 500, 500).carry(5*s, 0, 0), 0},
 		"a stream out after a question":      {newSilenceRig().carry(s/4, 300, 100).carry(10*s, 0, 9000), 1},

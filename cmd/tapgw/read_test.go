@@ -32,6 +32,8 @@ func TestReadingCommands(t *testing.T) {
 		{"status-slow", slow(), "status", 0},
 		{"status-partial", partial(), "status", 4},
 		{"status-partial.json", partial(), "status --json", 4},
+		{"status-suspect", suspected(), "status", 0},
+		{"status-suspect.json", suspected(), "status --json", 0},
 		{"status-portals", behindPortals(), "status", 4},
 		{"status-offline", offline(), "status", 5},
 		{"status-none", &fakeDaemon{}, "status", 5},

@@ -81,6 +81,9 @@ func (a *app) printStatus(s api.Status) error {
 	if err := t.print(a.Stdout); err != nil {
 		return err
 	}
+	if err := printSuspects(a.Stdout, s); err != nil {
+		return err
+	}
 	if err := printStandIns(a.Stdout, s); err != nil {
 		return err
 	}

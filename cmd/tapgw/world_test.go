@@ -99,6 +99,13 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// suspected is a daemon with two uplinks that new sessions avoid, one of them those of IPv6 alone.
+func suspected() *fakeDaemon {
+	d := healthy()
+	d.State.Uplinks[0].IPv6.Suspect, d.State.Uplinks[1].Suspect = true, true
+	return d
+}
+
 func healthy() *fakeDaemon {
 	addr := netip.MustParseAddr
 	d := &fakeDaemon{Daemon: apitest.Daemon{

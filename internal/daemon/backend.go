@@ -46,7 +46,7 @@ func (b backend) datapath() string {
 func (b backend) uplink(u *uplinks.Uplink) api.Uplink {
 	rx, tx := b.meters[u.ID].Rates()
 	return api.Uplink{
-		IPv6: ipv6(&u.V6), Metered: u.Metered, Usage: b.usageOf(u),
+		IPv6: b.ipv6(u), Suspect: b.isSuspect(u, uplinks.IPv4), Metered: u.Metered, Usage: b.usageOf(u),
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Addresses: u.Addresses, Gateway: u.Gateway,
 		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.tables.on(u.ID), StandsIn: b.standsIn(u),
 		Capacity: capacity(b.meters[u.ID].Estimate()),
@@ -58,9 +58,17 @@ func capacity(e uplinks.Estimate) api.Capacity {
 	return api.Capacity{DownBps: float64(e.Down), UpBps: float64(e.Up), Confidence: e.Confidence}
 }
 
-func ipv6(s *uplinks.Side) api.IPv6 {
+// isSuspect is false of a side that takes no new sessions anyway.
+func (b backend) isSuspect(u *uplinks.Uplink, f uplinks.Family) bool {
+	g := b.gateway.For(f)
+	return g != nil && u.On(f).State.Usable() && g.IsSuspect(u.ID)
+}
+
+func (b backend) ipv6(u *uplinks.Uplink) api.IPv6 {
+	s := &u.V6
 	return api.IPv6{
-		State: string(s.State), Addresses: s.Addresses, Gateway: s.Gateway, RTTMs: milliseconds(s.Health.RTT), Loss: s.Health.Loss,
+		Suspect: b.isSuspect(u, uplinks.IPv6),
+		State:   string(s.State), Addresses: s.Addresses, Gateway: s.Gateway, RTTMs: milliseconds(s.Health.RTT), Loss: s.Health.Loss,
 		Reason: s.Reason, Since: s.Since, PortalURL: s.Health.Portal,
 	}
 }
