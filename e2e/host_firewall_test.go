@@ -227,6 +227,7 @@ func testFirewall(t *testing.T, w world, f firewall) {
 	if datapath(t) == api.DatapathKernel {
 		w.awaitShortcut(false)
 	}
+	awaitServices(t, w)
 	before := judgedInvalid(t, w.Gateway)
 	for name, ns := range map[string]*lab.Namespace{"host": w.Gateway, "lan": w.lan} {
 		t.Run(name, func(t *testing.T) {
@@ -236,10 +237,6 @@ func testFirewall(t *testing.T, w world, f firewall) {
 	}
 	t.Run("let in", func(t *testing.T) {
 		for _, port := range []uint16{portSSH, portAllowed} {
-			service := netip.AddrPortFrom(w.Uplinks[0].Addr(), port)
-			eventually(t, "an answer of a new service", func() bool { // the daemon lists sockets twice a second
-				return approach(t, w.Internet, "udp4", service, 200*time.Millisecond) == nil
-			})
 			expectServed(t, w, port)
 		}
 	})
@@ -261,6 +258,18 @@ func testFirewall(t *testing.T, w world, f firewall) {
 		t.Errorf("%d packets were taken for invalid", n)
 	}
 	testPings(t, w)
+}
+
+// awaitServices returns when the daemon knows the sockets, which it lists twice a second. Until then an answer has another port, and
+// whoever asked refuses it by ICMP.
+func awaitServices(t *testing.T, w world) {
+	t.Helper()
+	for _, port := range []uint16{portSSH, portAllowed} {
+		service := netip.AddrPortFrom(w.Uplinks[0].Addr(), port)
+		eventually(t, "an answer of a new service", func() bool {
+			return approach(t, w.Internet, "udp4", service, 200*time.Millisecond) == nil
+		})
+	}
 }
 
 // testPings sends ICMP, of which the host's stack gets a copy that it may judge as it likes where userspace carries packets.
