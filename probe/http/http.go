@@ -105,7 +105,7 @@ func judge(page *url.URL, expect string, a answer) error {
 	switch {
 	case a.status >= 300 && a.status < 400:
 		to, err := page.Parse(a.location)
-		if err != nil || a.location == "" || to.Scheme != "http" && to.Scheme != "https" || to.Hostname() == "" {
+		if err != nil || a.location == "" || !leadsSomewhere(to) {
 			return errors.New("a redirection to nowhere")
 		}
 		if strings.EqualFold(to.Hostname(), page.Hostname()) {
@@ -116,6 +116,12 @@ func judge(page *url.URL, expect string, a answer) error {
 		return &probe.WrongError{What: "another page came instead", Portal: clean(page)}
 	}
 	return fmt.Errorf("HTTP status %d", a.status)
+}
+
+// leadsSomewhere reports whether a browser can go to a URL as it is shown. Some are read that cannot be read again.
+func leadsSomewhere(u *url.URL) bool {
+	shown, err := url.Parse(clean(u))
+	return err == nil && (shown.Scheme == "http" || shown.Scheme == "https") && shown.Hostname() != ""
 }
 
 // clean is a URL as it can be shown: without secrets in it, control characters or great length.

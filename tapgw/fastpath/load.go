@@ -36,7 +36,7 @@ const (
 // Programs are the loaded programs and the memory they share with Go. Methods may be called from any goroutine.
 type Programs struct {
 	spec                *ebpf.CollectionSpec // with the constants
-	types               *btf.Spec            // in place of the kernel's, where it has none: what needs them is dead code then
+	types               *btf.Spec            // of the kernel, nil for reading them when they are needed
 	maps                map[string]*ebpf.Map // shared by all programs
 	shared              mapped
 	egress, lan, upcall *ebpf.Program
@@ -67,13 +67,24 @@ func Load(cfg Config) (*Programs, error) {
 		return nil, fmt.Errorf("fastpath: read the programs: %w", err)
 	}
 	p := &Programs{spec: spec, maps: map[string]*ebpf.Map{}, ingresses: map[variant]*ebpf.Program{}, attached: map[place]attached{}}
-	if _, err := btf.LoadKernelSpec(); errors.Is(err, ebpf.ErrNotSupported) {
-		p.types = spec.Types
-	}
+	forget := p.readTypes()
+	defer forget()
 	if err := p.load(); err != nil {
 		return nil, errors.Join(explain(err), p.Close(), p.shared.unmap())
 	}
 	return p, nil
+}
+
+// readTypes reads the kernel's types once for all programs, as there are many, until forget is called. Where the kernel has none,
+// what needs them is dead code, and any will do.
+func (p *Programs) readTypes() (forget func()) {
+	types, err := btf.LoadKernelSpec()
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		p.types = p.spec.Types
+		return func() {}
+	}
+	p.types = types
+	return func() { p.types = nil }
 }
 
 // prepare sets the sizes and constants of the programs.
