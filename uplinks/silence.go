@@ -15,8 +15,10 @@ const (
 	// busyBytes received in each of busyReadings in a row are traffic whose end is worth a question.
 	busyBytes    = 4 << 10
 	busyReadings = 4
-	// mostBusy are counted, so that stragglers do not hide that traffic has ended.
-	mostBusy = 2 * busyReadings
+	// mostBusy of them are counted, less those since with fewer than stragglerBytes, so that two stragglers do not hide that traffic
+	// has ended.
+	mostBusy       = busyReadings + 2
+	stragglerBytes = 512
 	// talkReadings of a silence must have had something sent for it to be one of remotes that should answer.
 	talkReadings = 2
 
@@ -52,8 +54,10 @@ func (s *Silence) Observe(now time.Time, c Counters) bool {
 		s.heard, s.busy, s.talks, s.asked = time.Time{}, 0, 0, false
 		return false
 	case rx > noiseBytes:
-		s.hear(now, rx)
-		return false
+		if !s.straggles(rx) {
+			s.hear(now, rx)
+			return false
+		}
 	case tx > 0:
 		s.talks++
 	}
@@ -62,6 +66,15 @@ func (s *Silence) Observe(now time.Time, c Counters) bool {
 	}
 	s.asked = s.busy >= busyReadings || s.talks >= talkReadings && now.Sub(s.heard) < livelyFor
 	return s.asked
+}
+
+// straggles reports whether so few bytes came after traffic that they do not continue it; of many such the later ones do.
+func (s *Silence) straggles(bytes uint64) bool {
+	if bytes >= stragglerBytes || s.busy < busyReadings {
+		return false
+	}
+	s.busy--
+	return true
 }
 
 // hear notes that something was received. What was asked about meant nothing, or is over.
