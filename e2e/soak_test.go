@@ -93,7 +93,7 @@ func TestSoak(t *testing.T) {
 	topology := labtest.Build(t, lab.Options{RPFilter: 1})
 	labtest.Servers(t, topology)
 	before := labtest.Snapshot(t, topology.Gateway)
-	g := start(t, topology.Gateway, "policy: {scheduler: least-load}\n")
+	g := start(t, topology.Gateway, "probe: {degraded: {flapping: 1s}}\n") // all is to be forgiven in the end
 	g.awaitUp(topology)
 	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
 	w.meetLAN()
