@@ -41,15 +41,18 @@ func (v *visits) only(begun, ended time.Time, fits func(netip.Addr) bool) {
 	}
 }
 
-// pull takes an uplink's carrier away for a moment, and returns the state in which it comes back.
-func (w world) pull(u *lab.Uplink) heard {
+// pull takes the first uplink's carrier away until others are used, and returns how it comes back.
+func (w world) pull(visits *visits) heard {
 	w.t.Helper()
-	cut := time.Now()
+	u, cut := w.Uplinks[0], time.Now()
 	labtest.Must(w.t, u.Link.Cut())
-	w.events.state(u.Device, api.StateDown, cut)
+	down := w.events.state(u.Device, api.StateDown, cut)
+	visits.by(w.Uplinks[1].Addr(), down.at.Add(10*visitPace))
 	mended := time.Now()
 	labtest.Must(w.t, u.Link.Mend())
-	return w.events.await(u.Device+" back", mended, func(e api.Event) bool { return e.Uplink == u.Device && e.From == api.StateDown })
+	return w.events.await(u.Device+" back", mended, func(e api.Event) bool {
+		return e.Uplink == u.Device && (e.To == api.StateUp || e.To == api.StateDegraded)
+	})
 }
 
 // TestFault07_Flapping: an uplink that goes down again and again is avoided by new sessions, but for when there is no other, until it
@@ -62,7 +65,7 @@ func TestFault07_Flapping(t *testing.T) {
 	visits := keepVisiting(t, w.lan)
 	var back heard
 	for falls := 1; back.To != api.StateDegraded; falls++ {
-		back = w.pull(first)
+		back = w.pull(visits)
 		labtest.Must(t, onSecond.talk())
 		if early := back.To == api.StateDegraded && falls < 3; early || falls > 10 {
 			t.Fatalf("%s after %d falls", back.To, falls)

@@ -11,13 +11,29 @@ const (
 	avoidedAbove = 2    // so that one must go down a third time in quick succession
 	reusedBelow  = 0.75 // so that two half-lives of being up end the doubt that three falls made
 	maxFalls     = 12   // which take four half-lives
+	// stumble is how long a side may be down for that not to count: a lease that is renewed the rude way takes less.
+	stumble = 100 * time.Millisecond
 )
 
 // damping remembers how often a side has gone down: a count that halves in each half-life.
 type damping struct {
 	falls   float64
 	at      time.Time // that falls is of
+	fell    time.Time // when it went down, zero while it is not
 	avoided bool
+}
+
+// follow takes a change of state.
+func (d *damping) follow(now time.Time, from, to State, halfLife time.Duration) {
+	switch {
+	case from.Usable() && to == Down:
+		d.fell = now
+	case to.Usable() && !d.fell.IsZero():
+		if now.Sub(d.fell) >= stumble {
+			d.fall(now, halfLife)
+		}
+		d.fell = time.Time{}
+	}
 }
 
 // fall counts one. Without a half-life nothing is counted.

@@ -76,6 +76,15 @@ func TestFlappingFor(t *testing.T) {
 	f.expect(30*time.Second, Up)
 }
 
+// TestStumbles: what is back at once has not fallen.
+func TestStumbles(t *testing.T) {
+	f := newFlapper(t, time.Minute)
+	for range 20 {
+		f.pull(20 * time.Millisecond)
+		f.expect(time.Second, Up)
+	}
+}
+
 // TestSeldomFalls are no flapping, nor is anything where that is switched off.
 func TestSeldomFalls(t *testing.T) {
 	f := newFlapper(t, time.Minute)

@@ -47,6 +47,9 @@ type Link struct {
 	Kind         string // rtnl link kind ("veth", "tun", "bridge", ...), "" for plain hardware
 }
 
+// cut reports whether a device that exists passes nothing.
+func (l *Link) cut() bool { return l.Index != 0 && !(l.Up && l.Carrier) }
+
 // Address is one address of a device, of global scope (the edge leaves out the others), primary ones before secondary.
 type Address struct {
 	Index  int // of the link

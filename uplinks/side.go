@@ -34,6 +34,7 @@ type Side struct {
 	Since  time.Time // of State
 	// Unproven: the link lacks nothing, but no probe has succeeded under these addresses yet.
 	Unproven bool
+	Cut      bool // the device passes nothing, so nobody need be asked
 
 	Addresses  []netip.Addr // never empty while usable; those of Static come late, Retired last
 	Static     []Static     // inside hosts that have one of Addresses for themselves
@@ -95,6 +96,9 @@ func (s *side) refresh(u *tracked, v *view) {
 	s.addRetired(v.addresses[u.link.Index])
 	s.addNPTv6(u.spec.NPTv6)
 	s.compareAddresses(u)
+	if u.link.cut() {
+		s.health = Health{} // what comes back may be something else, and what was asked meanwhile says nothing of it
+	}
 	s.resolvers = ownResolvers(u.spec.Resolvers, v.resolvers[u.link.Index], s.family)
 }
 
@@ -200,7 +204,7 @@ func (s *side) lacks(u *tracked) string {
 // publish returns what is seen of s.
 func (s *side) publish(u *tracked) Side {
 	return Side{
-		State: s.state, Reason: s.reason, Since: s.since, Unproven: !s.proven && s.lacks(u) == "",
+		State: s.state, Reason: s.reason, Since: s.since, Unproven: !s.proven && s.lacks(u) == "", Cut: u.link.cut(),
 		Addresses: slices.Clone(s.addresses), Retired: slices.Clone(s.retired),
 		Static: slices.Clone(s.static), NPTv6: slices.Clone(s.nptv6),
 		Gateway: s.gateway, Resolvers: s.resolvers, GatewayMAC: s.gatewayMAC, Pinned: s.pinned, Generation: s.generation, Health: s.health,

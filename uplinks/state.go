@@ -44,9 +44,10 @@ func (t *Tracker) refresh(now time.Time, u *tracked) (events []Event) {
 		old := *s
 		s.refresh(u, t.views[f])
 		t.generations[f][u.id] = s.generation
-		state, reason := t.judge(now, u, s)
-		if s.state.Usable() && state == Down {
-			s.damping.fall(now, t.cfg.Flapping)
+		state, reason := t.judge(u, s)
+		s.damping.follow(now, s.state, state, t.cfg.Flapping)
+		if doubt := s.damping.doubt(now, t.cfg.Flapping); state == Up && doubt != "" {
+			state, reason = Degraded, doubt
 		}
 		if state != s.state {
 			s.since = now
@@ -57,8 +58,8 @@ func (t *Tracker) refresh(now time.Time, u *tracked) (events []Event) {
 	return events
 }
 
-// judge computes the state: what the user wants, then what the link lacks, then what the prober says, then what was before.
-func (t *Tracker) judge(now time.Time, u *tracked, s *side) (State, string) {
+// judge computes the state: what the user wants, then what the link lacks, then what the prober says.
+func (t *Tracker) judge(u *tracked, s *side) (State, string) {
 	switch {
 	case s.family == IPv6 && s.held == nil:
 		return "", ""
@@ -93,9 +94,6 @@ func (t *Tracker) judge(now time.Time, u *tracked, s *side) (State, string) {
 		return Portal, h.Reason
 	case h.Known && h.Degraded:
 		return Degraded, h.Reason
-	}
-	if doubt := s.damping.doubt(now, t.cfg.Flapping); doubt != "" {
-		return Degraded, doubt
 	}
 	return Up, ""
 }

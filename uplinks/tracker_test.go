@@ -93,6 +93,28 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// TestCarrierVoidsTheVerdict: what was found out before the carrier was lost, or meanwhile, does not count when it is back.
+func TestCarrierVoidsTheVerdict(t *testing.T) {
+	tr, w := NewTracker(TrackerConfig{}), twoISPs()
+	tr.Update(t0, w.Facts)
+	expect := func(when string, state State, cut bool) {
+		t.Helper()
+		if s, _ := tr.Update(t0, w.Facts); s.ByID(0).State != state || s.ByID(0).Cut != cut {
+			t.Errorf("%s: %s, cut %t", when, s.ByID(0).State, s.ByID(0).Cut)
+		}
+	}
+	for _, h := range []Health{{Known: true, Usable: true}, {Known: true, Reason: "no reply"}} {
+		w.link(2).Carrier = false
+		expect("cut", Down, true)
+		w.link(2).Carrier = true
+		expect("back", Probing, false)
+		if err := tr.SetHealth(0, IPv4, h); err != nil {
+			t.Fatal(err)
+		}
+		expect("probed", map[bool]State{true: Up, false: Down}[h.Usable], false)
+	}
+}
+
 // An uplink is unproven until a probe succeeds, and again under other addresses; never when the link lacks something.
 func TestUnproven(t *testing.T) {
 	tr, w := NewTracker(TrackerConfig{}), twoISPs()

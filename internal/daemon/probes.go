@@ -44,7 +44,7 @@ func (p *prober) follow(ctx context.Context, s *uplinks.Snapshot, kick bool) {
 	for _, u := range s.Uplinks {
 		sparing[u.ID] = u.Metered
 		for _, f := range uplinks.Families {
-			if on := u.On(f); on.State != uplinks.Disabled && u.Index != 0 && len(on.Addresses) > 0 {
+			if on := u.On(f); on.State != uplinks.Disabled && u.Index != 0 && !on.Cut && len(on.Addresses) > 0 {
 				wanted[side{u.ID, f}] = probeLink(u, on)
 			}
 		}
