@@ -260,6 +260,11 @@ func TestFailover_TenThousandReset(t *testing.T) {
 	}
 }
 
+// recovering is a configuration that says what becomes of sessions on the second uplink when the first one is back.
+func recovering(how string) string {
+	return strings.TrimSuffix(preferFirst, "}]\n") + ", on_recover: " + how + "}]\n"
+}
+
 // TestFailover_Failback: what becomes of sessions on an uplink that stood in, when the better one works again.
 func TestFailover_Failback(t *testing.T) {
 	for _, how := range []string{"keep", "drain", "move"} {
@@ -271,7 +276,7 @@ func TestFailover_Failback(t *testing.T) {
 }
 
 func testFailback(t *testing.T, how string) {
-	w := begin(t, lab.Options{}, preferFirst[:len(preferFirst)-len("}]\n")]+", on_recover: "+how+"}]\n")
+	w := begin(t, lab.Options{}, recovering(how))
 	first, second := w.Uplinks[0].Addr(), w.Uplinks[1].Addr()
 	key, peer := newKey(t), newKey(t)
 	server := openInternetServer(t, w.Internet, peer, key.PublicKey(), "10.99.0.2/32")

@@ -14,6 +14,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 
+	"tapgw/api"
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
 )
@@ -174,6 +175,37 @@ func TestOtherProtocols_OneRemote(t *testing.T) {
 		}, func() error { tell(t, conns[2], lab.ServerAddrs[0], "third"); return nil })
 		labtest.Must(t, err)
 	}
+}
+
+// TestFailover_OtherProtocols: what has no ports goes on by another uplink with the next packet when its own is dead.
+func TestFailover_OtherProtocols(t *testing.T) {
+	t.Parallel()
+	w := beginV6(t, lab.Options{}, preferFirst)
+	type tunnel struct {
+		*family
+		net.PacketConn
+	}
+	var tunnels []tunnel
+	for _, f := range []*family{overIPv4, overIPv6} {
+		for _, proto := range []int{protoGRE, protoESP} {
+			servePortless(t, w.Internet, proto, f.servers[0])
+			tunnels = append(tunnels, tunnel{f, openPortless(t, w.lan, proto, netip.MustParseAddr(f.anyIP))})
+		}
+	}
+	expect := func(u *lab.Uplink) {
+		t.Helper()
+		for _, c := range tunnels {
+			if seen := ask(t, c, c.servers[0], "tunnelled"); seen != c.own(u) {
+				t.Errorf("%s over %s: seen as %s, not by %s", c.LocalAddr(), c.name, seen, u.Device)
+			}
+		}
+	}
+	expect(w.Uplinks[0])
+	begun := time.Now()
+	labtest.Must(t, w.Uplinks[0].Silence(true))
+	w.downIn(api.FamilyIPv4, "wan1", begun)
+	w.downIn(api.FamilyIPv6, "wan1", begun)
+	expect(w.Uplinks[1])
 }
 
 func unreachable(code uint8) layers.ICMPv4TypeCode {

@@ -112,3 +112,40 @@ func TestRFC9000_QUICSurvivesFailover(t *testing.T) {
 		})
 	}
 }
+
+// TestFailover_QUICAtFailback: a long connection that went on by the second uplink returns to the first when that is back, without the
+// application noticing, or stays, as on_recover says.
+func TestFailover_QUICAtFailback(t *testing.T) {
+	for _, how := range []string{"keep", "move"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			testQUICAtFailback(t, how)
+		})
+	}
+}
+
+func testQUICAtFailback(t *testing.T, how string) {
+	w := begin(t, lab.Options{}, recovering(how))
+	first, second := w.Uplinks[0], w.Uplinks[1]
+	stream, server := connectQUIC(t, w, w.lan)
+	seenBy := func(u *lab.Uplink) bool {
+		echoQUIC(t, stream, 64<<10)
+		return addrPortOf(server.RemoteAddr()).Addr().Unmap() == u.Addr()
+	}
+	begun := time.Now()
+	labtest.Must(t, first.SetFaults(lab.Blackhole))
+	w.events.state(first.Device, api.StateDown, begun)
+	eventually(t, "the connection going on by the second uplink", func() bool { return seenBy(second) })
+	healed := time.Now()
+	labtest.Must(t, first.SetFaults())
+	up := w.events.state(first.Device, api.StateUp, healed)
+	if how == "move" {
+		eventually(t, "the connection returning", func() bool { return seenBy(first) })
+		return
+	}
+	for time.Since(up.at) < 2*time.Second { // long enough to be told to leave
+		if !seenBy(second) {
+			t.Fatal("the connection has left")
+		}
+	}
+}
