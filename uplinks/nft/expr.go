@@ -105,11 +105,6 @@ func throughRules(tap int, from []expr.Any) [][]expr.Any {
 // outBy matches what leaves by a device.
 func outBy(index int) []expr.Any { return join(meta(expr.MetaKeyOIF), equal(native(uint32(index)))) }
 
-// untrackedHostRule matches what comes to the host by the TAP.
-func untrackedHostRule(f family, tap int) []expr.Any {
-	return join(meta(expr.MetaKeyIIF), equal(native(uint32(tap))), f.routed(), f.to(), f.in(setOwn), notrack())
-}
-
 // untrackedRules match what goes from one of the ports to the TAP, and back.
 func untrackedRules(f family, tap int, ports []int) (rules [][]expr.Any) {
 	for _, port := range ports {

@@ -31,7 +31,8 @@ type Wanted struct {
 	// Untracked are the indexes of devices whose connections by the TAP stay out of conntrack, as it would see but some of
 	// their packets; UntrackedV6 of IPv6.
 	Untracked, UntrackedV6 []int
-	// UntrackedHost: what this host itself sends and receives by the TAP stays out of conntrack, as nobody's rules meet it.
+	// UntrackedHost: what this host itself sends and receives by the TAP stays out of conntrack where there is a LAN, for which the
+	// kernel tracks it, as nobody's rules meet it.
 	UntrackedHost, UntrackedHostV6 bool
 	// Exempt are the remotes that hosts behind this one speak to untranslated: what they send is let in.
 	Exempt []netip.Prefix
@@ -69,12 +70,12 @@ func (w Wanted) masquerades(f family) bool {
 	return f.proto == unix.NFPROTO_IPV4 || w.IPv6 && !w.NoMasqueradeV6
 }
 
-// untracked are the devices of the LAN whose connections of a family stay out of conntrack, and whether the host's own do.
-func (w Wanted) untracked(f family) (ports []int, host bool) {
+// untracksHost reports whether the host's own packets of a family stay out of conntrack.
+func (w Wanted) untracksHost(f family) bool {
 	if f.proto == unix.NFPROTO_IPV6 {
-		return w.UntrackedV6, w.UntrackedHostV6
+		return w.UntrackedHostV6
 	}
-	return w.Untracked, w.UntrackedHost
+	return w.UntrackedHost
 }
 
 // own are the host's addresses of a family on the TAP.

@@ -212,29 +212,40 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 	p.output(w)
 }
 
-// untracked keeps packets out of conntrack that it would see but some of, or that nobody asks it about: our fallback alone has the
-// kernel track everything, which costs a twentieth of all time.
+// untracked keeps packets out of conntrack that it would see but some of.
 func (p *plan) untracked(w Wanted) {
 	if w.TAPIndex == 0 {
 		return
 	}
-	var in, out [][]expr.Any
+	rules := append(untrackedRules(ofIPv4, w.TAPIndex, w.Untracked), untrackedRules(ofIPv6, w.TAPIndex, w.UntrackedV6)...)
+	if len(rules) > 0 {
+		p.chains = append(p.chains, chain{
+			table: ownedInet, name: "prerouting", kind: "filter", hook: unix.NF_INET_PRE_ROUTING, priority: priorityRaw,
+			rules: rules, needs: "nft_ct and nft_fib_inet",
+		})
+	}
+}
+
+// untrackedHost keeps the host's own packets by the TAP out of conntrack, of which our fallback alone has the kernel track everything.
+// It returns the rules for what comes in, which are at the device where others do not meet them.
+func (p *plan) untrackedHost(w Wanted) (in [][]expr.Any) {
+	var out [][]expr.Any
 	for _, f := range families {
-		ports, host := w.untracked(f)
-		if host && len(w.own(f).keys) > 0 {
-			in, out = append(in, untrackedHostRule(f, w.TAPIndex)), append(out, join(outBy(w.TAPIndex), f.routed(), notrack()))
+		if !w.untracksHost(f) {
+			continue
 		}
-		in = append(in, untrackedRules(f, w.TAPIndex, ports)...)
-	}
-	raw := func(name string, hook uint32, rules [][]expr.Any) {
-		if len(rules) > 0 {
-			p.chains = append(p.chains, chain{
-				table: ownedInet, name: name, kind: "filter", hook: hook, priority: priorityRaw, rules: rules, needs: "nft_ct and nft_fib_inet",
-			})
+		for _, k := range w.own(f).keys {
+			in = append(in, join(f.packets(), f.to(), equal(k.data), notrack(), accept()))
 		}
+		out = append(out, join(outBy(w.TAPIndex), f.routed(), notrack()))
 	}
-	raw("prerouting", unix.NF_INET_PRE_ROUTING, in)
-	raw("output_untracked", unix.NF_INET_LOCAL_OUT, out)
+	if len(out) > 0 {
+		p.chains = append(p.chains, chain{
+			table: ownedInet, name: "output_untracked", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, priority: priorityRaw,
+			rules: out, needs: "nft_ct",
+		})
+	}
+	return in
 }
 
 // output refuses what would leave by an uplink with an address on the TAP.

@@ -44,7 +44,7 @@ func (p *plan) turn(w Wanted, uplinks []Uplink, ports []PortRange) {
 	p.netdev(ownedTurn, ports, sets...)
 	p.chains = append(p.chains, chain{
 		table: ownedTurn, name: "untracked", kind: "filter", hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: w.TAP,
-		rules: append(strangersBy(family.from, uplinks), notrack()), needs: "nft_ct and nf_tables with CONFIG_NF_TABLES_NETDEV",
+		rules: append(append(p.untrackedHost(w), strangersBy(family.from, uplinks)...), notrack()), needs: "nft_ct and nf_tables with CONFIG_NF_TABLES_NETDEV",
 	})
 	for _, d := range w.Turned {
 		p.chains = append(p.chains, chain{

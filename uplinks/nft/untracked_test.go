@@ -60,7 +60,7 @@ func TestUntrackedHost(t *testing.T) {
 	w.addAddress(w.sink, internet)
 	w.route(w.host, sinkAddr)
 	wanted := w.wanted()
-	wanted.UntrackedHost, wanted.Address = true, netip.MustParseAddr(tap)
+	wanted.UntrackedHost, wanted.Address, wanted.Turned = true, netip.MustParseAddr(tap), w.turning().Turned
 	r := w.apply(wanted)
 	exchanges := []struct {
 		from, to *lab.Namespace
