@@ -128,12 +128,26 @@ func leadsSomewhere(u *url.URL) bool {
 func clean(u *url.URL) string {
 	shown := *u
 	shown.User, shown.Fragment, shown.RawFragment = nil, "", ""
-	s := shown.String() // escapes what is not printable
+	shown.RawQuery = escape(shown.RawQuery)
+	s := shown.String() // escapes what is not printable anywhere else
 	if len(s) > maxURL {
 		shown.RawQuery, shown.Path, shown.RawPath = "", "/", ""
 		s = shown.String()
 	}
 	return s[:min(len(s), maxURL)]
+}
+
+// escape escapes what is not printable in a query.
+func escape(query string) string {
+	var b strings.Builder
+	for _, c := range []byte(query) {
+		if c > ' ' && c <= '~' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }
 
 // cause drops what net puts around an errno, and what the transport puts around the errors of resolving.
