@@ -99,7 +99,7 @@ func (w world) expectReset(d *doomed, then time.Time) {
 		return
 	}
 	w.t.Logf("%s: %v after %s", d.what, d.err, d.at.Sub(then).Round(time.Millisecond))
-	if !errors.Is(d.err, syscall.ECONNRESET) && !errors.Is(d.err, syscall.EPIPE) || d.at.Before(then.Add(-carrierBound)) {
+	if !errors.Is(d.err, syscall.ECONNRESET) && !errors.Is(d.err, syscall.EPIPE) || d.at.Before(then.Add(-carrierBound)) || d.at.After(then.Add(resetPatience)) {
 		w.t.Errorf("%s ended by %v %s after its uplink", d.what, d.err, d.at.Sub(then))
 	}
 }
