@@ -15,6 +15,26 @@ import (
 	"tapgw/internal/lab"
 )
 
+// exchange is a datagram there and one back, and whether the host's kernel tracks them.
+type exchange struct {
+	from, to *lab.Namespace
+	addr     string
+	tracked  bool
+}
+
+func (w *world) expectTracked(exchanges []exchange) {
+	w.t.Helper()
+	for i, e := range exchanges {
+		w.thereAndBack(e.from, e.to, e.addr, otherPort+i)
+	}
+	tracked := w.connections(unix.AF_INET)
+	for i, e := range exchanges {
+		if got := tracked[otherPort+i]; got != e.tracked {
+			w.t.Errorf("from %s to %s: tracked %v, want %v", e.from.Name(), e.addr, got, e.tracked)
+		}
+	}
+}
+
 // TestUntracked: with it no connection between the LAN and the TAP is in the kernel's table, and all others still are.
 func TestUntracked(t *testing.T) {
 	const internet = "192.0.2.80" // behind the TAP, by the default route
@@ -30,25 +50,13 @@ func TestUntracked(t *testing.T) {
 				wanted.Untracked = []int{port}
 			}
 			w.apply(wanted)
-			exchanges := []struct {
-				from, to *lab.Namespace
-				addr     string
-				tracked  bool
-			}{
+			exchanges := []exchange{
 				{w.lan, w.sink, internet, !untracked}, {w.lan, w.sink, sinkAddr, !untracked}, {w.sink, w.lan, lanAddr, !untracked},
 				{w.host, w.sink, internet, true}, {w.sink, w.host, "198.18.73.1", true}, {w.lan, w.host, "192.168.7.1", true},
 				{w.lan, w.isp1, isp1Addr, true}, {w.host, w.isp1, isp1Addr, true}, {w.isp1, w.host, hostOnISP1, true},
 				{w.host, w.host, "198.18.73.1", true}, {w.lan, w.host, hostOnISP1, true},
 			}
-			for i, e := range exchanges {
-				w.thereAndBack(e.from, e.to, e.addr, otherPort+i)
-			}
-			tracked := w.connections(unix.AF_INET)
-			for i, e := range exchanges {
-				if got := tracked[otherPort+i]; got != e.tracked {
-					t.Errorf("from %s to %s: tracked %v, want %v", e.from.Name(), e.addr, got, e.tracked)
-				}
-			}
+			w.expectTracked(exchanges)
 		})
 	}
 }
@@ -62,23 +70,11 @@ func TestUntrackedHost(t *testing.T) {
 	wanted := w.wanted()
 	wanted.UntrackedHost, wanted.Address, wanted.Turned = true, netip.MustParseAddr(tap), w.turning().Turned
 	r := w.apply(wanted)
-	exchanges := []struct {
-		from, to *lab.Namespace
-		addr     string
-		tracked  bool
-	}{
+	exchanges := []exchange{
 		{w.host, w.sink, internet, false}, {w.sink, w.host, tap, false}, {w.lan, w.sink, internet, true},
 		{w.lan, w.host, tap, true}, {w.host, w.isp1, isp1Addr, true}, {w.isp1, w.host, hostOnISP1, true}, {w.host, w.host, tap, true},
 	}
-	for i, e := range exchanges {
-		w.thereAndBack(e.from, e.to, e.addr, otherPort+i)
-	}
-	tracked := w.connections(unix.AF_INET)
-	for i, e := range exchanges {
-		if got := tracked[otherPort+i]; got != e.tracked {
-			t.Errorf("from %s to %s: tracked %v, want %v", e.from.Name(), e.addr, got, e.tracked)
-		}
-	}
+	w.expectTracked(exchanges)
 	wanted.UntrackedHost = false
 	w.must(r.Apply(wanted))
 	w.thereAndBack(w.host, w.sink, internet, poolPort)
