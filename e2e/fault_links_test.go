@@ -166,7 +166,10 @@ func TestFault06_SlowUplink(t *testing.T) {
 func TestFault06_OurOwnQueues(t *testing.T) {
 	deep := shaped(10)
 	deep.Queue = 2 * time.Second
-	for name, config := range map[string]string{"configured": capacities([2]int{10, 10}, [2]int{10, 10}), "learned": ""} {
+	for name, config := range map[string]string{
+		"configured": capacities([2]int{10, 10}, [2]int{10, 10}) + "probe: {interval: 250ms}\n", // finds what is slow in seconds
+		"learned":    "",
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := begin(t, lab.Options{Uplinks: []lab.UplinkOptions{deep, deep}}, inTurn+config)

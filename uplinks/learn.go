@@ -34,6 +34,7 @@ type Learner struct {
 	usual    time.Duration // round trip
 	full     int           // readings in a row that queued
 	provedAt time.Time
+	fullAt   time.Time
 	received float64 // bits per second, at the latest reading
 }
 
@@ -64,14 +65,22 @@ func (l *Learner) Observe(now time.Time, c Counters, p Path) {
 	l.down.see(l.received)
 	l.up.see(float64(c.TxBytes-l.last.TxBytes) * 8 / elapsed.Seconds())
 	l.last, l.lastAt = c, now
-	switch d := l.fuller(); {
-	case l.queues(p) && d.isSteady():
+	l.conclude(now, elapsed, l.queues(p))
+}
+
+// conclude learns from the latest rates. Bursts in one direction may hide which of the two is full, and so how much that carries, but not
+// that one is.
+func (l *Learner) conclude(now time.Time, elapsed time.Duration, queues bool) {
+	if queues && (l.down.isSteady() || l.up.isSteady()) {
+		l.fullAt = now
+	}
+	if d := l.fuller(); queues && d.isSteady() {
 		d.settle()
 		l.provedAt = now
-	default:
-		l.down.fade(elapsed)
-		l.up.fade(elapsed)
+		return
 	}
+	l.down.fade(elapsed)
+	l.up.fade(elapsed)
 }
 
 // Receives reports whether sessions were answered at the latest reading, be it with acknowledgements alone.
@@ -79,7 +88,7 @@ func (l *Learner) Receives() bool { return l.received >= leastAnswers }
 
 // Full reports whether the uplink was full just now: what waits or is lost there then is for what it carries.
 func (l *Learner) Full(now time.Time) bool {
-	return !l.provedAt.IsZero() && now.Sub(l.provedAt) < fullFor
+	return !l.fullAt.IsZero() && now.Sub(l.fullAt) < fullFor
 }
 
 // Estimate is what is known now.

@@ -144,3 +144,16 @@ func TestLearnerTellsWhatProbesMustKnow(t *testing.T) {
 		t.Error("full for ever")
 	}
 }
+
+// TestFullBehindBursts: a download that fills the link shows that, although what is sent in bursts hides what the link carries.
+func TestFullBehindBursts(t *testing.T) {
+	l := learn(100 * mbit)
+	l.carry(time.Second, 0, 0, quiet)
+	for range 10 {
+		l.carry(250*time.Millisecond, 10*mbit, 40*mbit, bloated)
+		l.carry(750*time.Millisecond, 10*mbit, mbit, bloated)
+	}
+	if e := l.Estimate(l.now); !l.Full(l.now) || e.Confidence > 0 || e.Down != 100*mbit {
+		t.Errorf("full %t, %+v", l.Full(l.now), e)
+	}
+}
