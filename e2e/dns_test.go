@@ -35,12 +35,17 @@ func (w world) serveNames(u *lab.Uplink, a netip.Addr) *resolver {
 	if a != u.NextHop() {
 		labtest.Must(w.t, u.AddService(a))
 	}
-	r := &resolver{asked: make(map[netip.Addr]int)}
-	conn, err := listenUDP(u.ISP, netip.AddrPortFrom(a, 53))
+	return w.serveNamesTo(u.Link.Near.Prefix.Masked(), u.ISP, a)
+}
+
+// serveNamesTo starts a resolver that answers some clients.
+func (w world) serveNamesTo(clients netip.Prefix, ns *lab.Namespace, a netip.Addr) *resolver {
+	w.t.Helper()
+	conn, err := listenUDP(ns, netip.AddrPortFrom(a, 53))
 	labtest.Must(w.t, err)
 	w.t.Cleanup(func() { conn.Close() })
-	r.conn = conn
-	go r.serve(u.Link.Near.Prefix.Masked())
+	r := &resolver{conn: conn, asked: make(map[netip.Addr]int)}
+	go r.serve(clients)
 	return r
 }
 

@@ -2,9 +2,12 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -300,5 +303,29 @@ func TestFault02_DataInSYN(t *testing.T) {
 	defer cancel()
 	if p, err := second.Await(ctx, isSYN); err == nil {
 		t.Errorf("sent again: %s", p)
+	}
+}
+
+// TestFault02_UnansweredNames: the C library's first question is lost with its uplink, and its second, from another socket to another
+// resolver, is answered, although nobody else says anything and nobody probes.
+func TestFault02_UnansweredNames(t *testing.T) {
+	t.Parallel()
+	const each = 2 * time.Second // for a resolver
+	w := beginSeldom(t, overIPv4, lab.Options{})
+	resolvConf := fmt.Sprintf("options timeout:%d\n", each/time.Second)
+	for _, a := range lab.ServerAddrs[:2] {
+		w.serveNamesTo(netip.MustParsePrefix("0.0.0.0/0"), w.Internet, a)
+		resolvConf += fmt.Sprintf("nameserver %s\n", a)
+	}
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	labtest.Must(t, os.WriteFile(file, []byte(resolvConf), 0o644))
+	if took, err := lookUp(t, w.lan, file); err != nil || took > each {
+		t.Fatalf("answered after %s (%v)", took, err)
+	}
+	cutOff(t, overIPv4, w.Uplinks[0])
+	took, err := lookUp(t, w.lan, file)
+	t.Logf("answered after %s", took)
+	if err != nil || took > 2*each {
+		t.Errorf("answered after %s (%v)", took, err)
 	}
 }
