@@ -311,7 +311,7 @@ func TestFault02_DataInSYN(t *testing.T) {
 func TestFault02_UnansweredNames(t *testing.T) {
 	t.Parallel()
 	const each = 2 * time.Second // for a resolver
-	w := beginSeldom(t, overIPv4, lab.Options{})
+	w := begin(t, lab.Options{}, seldom+preferFirst)
 	resolvConf := fmt.Sprintf("options timeout:%d\n", each/time.Second)
 	for _, a := range lab.ServerAddrs[:2] {
 		w.serveNamesTo(netip.MustParsePrefix("0.0.0.0/0"), w.Internet, a)
