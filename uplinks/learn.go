@@ -17,10 +17,12 @@ const (
 	peakReadings = 4                     // that a rate must last to prove a capacity
 	leastQueue   = 15 * time.Millisecond // more of a round trip, and half as much again, is what only a queue adds
 	routeChange  = 1.0 / 512             // part of a longer round trip that becomes the usual one with each reading
+	limitChange  = routeChange / 12      // that of an uplink at its limit, where a queue may stand for long
 	confidence   = time.Hour             // time constant of what is left of it
 	fullFor      = 2 * time.Second       // after a queue was seen
 	leastAnswers = 16_000                // bits per second that come in; probes alone are less
 	steadiness   = 0.5                   // of the highest rate of a full uplink is the lowest one: chatter comes and goes
+	nearLimit    = 0.9                   // of its capacity is carried by an uplink at its limit
 	leastProof   = 256_000               // bits per second; less says nothing, however steady
 	fading       = 15 * time.Minute      // time constant with which what was learned goes back to what is assumed
 )
@@ -109,8 +111,11 @@ func (l *Learner) queues(p Path) bool {
 	if l.usual == 0 || p.RTT < l.usual {
 		l.usual = p.RTT
 	}
-	extra := p.RTT - l.usual
-	l.usual += time.Duration(float64(extra) * routeChange)
+	extra, change := p.RTT-l.usual, routeChange
+	if l.down.isAtLimit() || l.up.isAtLimit() {
+		change = limitChange
+	}
+	l.usual += time.Duration(float64(extra) * change)
 	if extra < leastQueue || extra < l.usual/2 {
 		l.full = 0
 		return false
@@ -149,9 +154,13 @@ func (d *direction) isSteady() bool {
 	return highest >= leastProof && slices.Min(d.recent[:]) >= steadiness*highest
 }
 
-// fade moves the capacity towards what is assumed: what was learned may be wrong, and an uplink that nobody uses learns nothing.
+// isAtLimit reports whether all that the uplink can carry is carried, as far as is known.
+func (d *direction) isAtLimit() bool { return d.used() >= nearLimit && d.isSteady() }
+
+// fade moves the capacity towards what is assumed: what was learned may be wrong, and an uplink that nobody uses learns nothing. While no
+// more is carried than was learned it is right.
 func (d *direction) fade(elapsed time.Duration) {
-	if d.bits < d.assumed && d.bits > 0 {
+	if d.bits < d.assumed && d.bits > 0 && !d.isAtLimit() {
 		d.bits *= math.Pow(d.assumed/d.bits, float64(elapsed)/float64(fading))
 	}
 }

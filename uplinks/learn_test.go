@@ -104,6 +104,22 @@ func TestConfidence(t *testing.T) {
 	}
 }
 
+// TestFullForHours: an uplink that is full for long without a pause is still known to be.
+func TestFullForHours(t *testing.T) {
+	l := learn(100 * mbit)
+	l.carry(time.Second, 0, 0, quiet)
+	l.carry(3*time.Hour, 50*mbit, mbit, bloated)
+	if got := l.Estimate(l.now); !near(got.Down, 50*mbit) {
+		t.Errorf("%+v, want 50 Mbit/s", got)
+	}
+	l.carry(time.Second, 0, 0, quiet)
+	l.carry(10*time.Minute, 50*mbit, mbit, bloated)
+	l.carry(10*time.Second, 25*mbit, mbit, bloated)
+	if got := l.Estimate(l.now); !near(got.Down, 25*mbit) {
+		t.Errorf("%+v once it has halved, want 25 Mbit/s", got)
+	}
+}
+
 // A route that becomes longer is no queue for ever.
 func TestLongerRouteIsNoQueue(t *testing.T) {
 	l := learn(100 * mbit)
