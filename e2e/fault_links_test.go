@@ -84,7 +84,7 @@ func TestFault07_Flapping(t *testing.T) {
 	labtest.Must(t, second.Link.Mend())
 	mended := w.events.state(second.Device, api.StateUp, back.at)
 	up := w.events.state(first.Device, api.StateUp, back.Time)
-	visits.onlyBy(second, mended.at, up.at)
+	visits.onlyBy(second, mended.at, up.Time)
 	visits.by(first.Addr(), up.at)
 	t.Logf("up %s after the last fall", up.Time.Sub(back.Time))
 }
