@@ -8,8 +8,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -200,7 +202,9 @@ func keepVisitingOver(f *family, t testing.TB, ns *lab.Namespace) *visits {
 		pace := time.NewTicker(visitPace)
 		defer pace.Stop()
 		for n := 0; ; n++ {
-			running.Go(func() { v.end(visitFor(ns, f.servers[n%len(f.servers)], visitPatience)) })
+			running.Go(func() {
+				v.end(visitFrom(uint16(firstVisit+n%numVisits), ns, f.servers[n%len(f.servers)], visitPatience))
+			})
 			select {
 			case <-ctx.Done():
 				return
@@ -219,9 +223,20 @@ func (v *visits) end(one visit) {
 	v.fresh = make(chan struct{})
 }
 
-func visitFor(ns *lab.Namespace, server netip.Addr, limit time.Duration) (v visit) {
+// Ports of visits in a row, below those that the kernel chooses: who used one before might be bound to where that was.
+const firstVisit, numVisits = 10_000, 22_000
+
+func visitFor(ns *lab.Namespace, server netip.Addr, limit time.Duration) visit {
+	return visitFrom(0, ns, server, limit)
+}
+
+// visitFrom is visitFor from a port; from any where somebody has it.
+func visitFrom(port uint16, ns *lab.Namespace, server netip.Addr, limit time.Duration) (v visit) {
 	f := familyOf(server)
-	conn, err := ns.ListenPacket(f.udp, f.any)
+	conn, err := ns.ListenPacket(f.udp, strings.TrimSuffix(f.any, "0")+strconv.Itoa(int(port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		conn, err = ns.ListenPacket(f.udp, f.any)
+	}
 	v.begun = time.Now()
 	if err != nil {
 		v.err = err
