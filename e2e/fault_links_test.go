@@ -15,32 +15,6 @@ import (
 	"tapgw/internal/lab/labtest"
 )
 
-// onlyBy fails the test if a session begun in a time did not go by an uplink, or there was none at all.
-func (v *visits) onlyBy(u *lab.Uplink, begun, ended time.Time) {
-	v.t.Helper()
-	v.only(begun, ended, func(a netip.Addr) bool { return a == u.Addr() })
-}
-
-// only is onlyBy for outside addresses that fit.
-func (v *visits) only(begun, ended time.Time, fits func(netip.Addr) bool) {
-	v.t.Helper()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	n := 0
-	for _, one := range v.list {
-		if one.err != nil || !one.begun.After(begun) || !one.begun.Before(ended) {
-			continue
-		}
-		n++
-		if !fits(one.outside) {
-			v.t.Errorf("a session begun %s after went by %s", one.begun.Sub(begun), one.outside)
-		}
-	}
-	if n == 0 {
-		v.t.Errorf("no session within %s", ended.Sub(begun))
-	}
-}
-
 // pull takes the first uplink's carrier away until others are used, and returns how it comes back.
 func (w world) pull(visits *visits) heard {
 	w.t.Helper()
