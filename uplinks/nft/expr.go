@@ -16,10 +16,14 @@ const (
 	ctOriginal             = 0
 	ctInvalid              = 1
 	ctEstablishedOrRelated = 2 | 4
+	ctNew                  = 8
 	ctStatusConfirmed      = 1 << 3 // not of a connection's first packet
 	ctStatusSNAT           = 1 << 4
 	ctStatusDNAT           = 1 << 5
 )
+
+// tcpSYN is among the flags of TCP (RFC 9293 section 3.1).
+const tcpSYN = 0x02
 
 // fragmentMask selects the more-fragments bit and the offset (RFC 791).
 const fragmentMask = 0x3fff
@@ -162,14 +166,25 @@ func fromLAN(when, then []expr.Any) []expr.Any {
 func leakRules(match []expr.Any) [][]expr.Any {
 	return [][]expr.Any{
 		fromLAN(join(match, settled()), drop()),
+		fromLAN(join(match, unseen()), drop()),
 		fromLAN(join(match, conntrack(expr.CtKeySTATE, ctInvalid)), drop()),
 	}
 }
 
-// resetRule tells the TCP sockets of the LAN, so that applications connect anew.
-func resetRule() []expr.Any {
-	tcp := join(meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_TCP}))
-	return fromLAN(join(tcp, settled()), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+// resetRules tell the TCP sockets of the LAN, so that applications connect anew.
+func resetRules() [][]expr.Any {
+	reset := []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
+	return [][]expr.Any{fromLAN(join(ofTCP(), settled()), reset), fromLAN(unseen(), reset)}
+}
+
+func ofTCP() []expr.Any { return join(meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_TCP})) }
+
+// unseen matches what TCP connections send of whose beginning conntrack knows nothing, which it would take for new ones.
+func unseen() []expr.Any {
+	return join(
+		ofTCP(), conntrack(expr.CtKeySTATE, ctNew),
+		payload(expr.PayloadBaseTransportHeader, 13, 1), mask([]byte{tcpSYN}), equal([]byte{0}),
+	)
 }
 
 // settled matches what connections send that were not translated when they began. Replies need no translation of their own.

@@ -305,7 +305,7 @@ func (p *plan) fallBack(f family, w Wanted, uplinks []Uplink, ports []PortRange)
 	p.guard(&forward, f, uplinks, nil, w)
 	forward.priority = priorityRefuse
 	if w.masquerades(f) {
-		forward.rules = append(append(forward.rules, resetRule()), leakRules(nil)...)
+		forward.rules = append(append(forward.rules, resetRules()...), leakRules(nil)...)
 		forward.needs = fmt.Sprintf("nft_ct, nf_conntrack, nft_fib_%s and nft_reject_%[1]s", f.name)
 		forward.without = f.unmasqueraded
 		p.chains = append(p.chains, chain{

@@ -3,6 +3,7 @@ package nft
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -44,15 +45,27 @@ func TestSettledConnectionsAreRefused(t *testing.T) {
 	expectNone(t, leaks)
 }
 
-// TestConnectionsOutliveAGap: while the daemon lives, what is to go into the TAP waits until the route is back.
+// TestConnectionsOutliveAGap: while the daemon lives, what is to go into the TAP waits until the route is back, that of connections
+// as well which conntrack has not seen begin.
 func TestConnectionsOutliveAGap(t *testing.T) {
+	for _, seen := range []bool{true, false} {
+		t.Run(fmt.Sprintf("seen=%t", seen), func(t *testing.T) { outliveGap(t, seen) })
+	}
+}
+
+func outliveGap(t *testing.T, seen bool) {
 	w := newWorld(t)
-	w.apply(w.wanted())
+	if seen {
+		w.apply(w.wanted())
+	}
 	w.far(w.sink)
 	w.far(w.isp1)
 	leaks := w.leaks()
 	w.leadTo(sinkAddr)
 	stream := w.stream(w.lan, farAddr, 80, w.listen(w.sink, 80))
+	if !seen {
+		w.apply(w.wanted())
+	}
 	w.leadTo(isp1Addr)
 	w.write(stream.near, "x")
 	w.masqueraded(w.listen(w.isp1, 80))
