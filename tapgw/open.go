@@ -208,7 +208,7 @@ func (g *Gateway) listCandidates(v *view, r *ruled, inside packet.Addr, shunned 
 
 func (g *Gateway) listGroup(v *view, group *policy.Group, inside packet.Addr, prefers func(*uplinks.Uplink) bool) {
 	for _, u := range v.Uplinks {
-		tier, member := group.Tier(u.Tier, u.Name, u.Interface)
+		tier, member := group.Tier(u.Rank(), u.Name, u.Interface)
 		if member && v.serves(u.ID, inside) && u.Ready() && prefers(u) {
 			g.addCandidate(v, u, tier)
 		}

@@ -12,9 +12,11 @@ const (
 	ResolverRule    = 5098 // priority of the rules that lead questions to resolvers into the TAP, the first of ours
 	SuppressRule    = 5099 // priority of the rule that keeps main's specific routes in front of ours
 	RuleBase        = 5100 // priority of an uplink's rules, plus its ID; up to RuleLast
+	PauseRule       = 5198 // priority of the rules for what began before a pause
 	RuleLast        = 5199
 	TableBase       = 7300                   // table of an uplink, plus its ID
-	ResolverTable   = TableBase + MaxUplinks // of what ResolverRule leads into the TAP, the last of ours
+	ResolverTable   = TableBase + MaxUplinks // of what ResolverRule leads into the TAP
+	PauseTable      = ResolverTable + 1      // of what PauseRule does, the last of ours
 	TableMain       = 254
 	CaptureMetric   = 75 // of the default route through the TAP when nothing is lower
 	giveBackSuffix  = "u"

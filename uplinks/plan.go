@@ -15,6 +15,8 @@ type Capture struct {
 	TapAddressV6, TapGatewayV6 netip.Addr
 	// Steered says that the kernel sends what comes out of the TAP with an uplink's own address by that uplink, whichever family.
 	Steered bool
+	// Only, when it is not empty, has nothing captured but what this host sends from these addresses, which are the TAP's.
+	Only []netip.Addr
 }
 
 // Wanted is everything that we want in the kernel, in the order in which it is to be installed: routes of the uplinks'
@@ -54,6 +56,10 @@ func Plan(s *Snapshot, f Facts, c Capture) Wanted {
 	if c.TapIndex == 0 || len(s.Uplinks) == 0 {
 		return w
 	}
+	if len(c.Only) > 0 {
+		w.captureOnly(c)
+		return w
+	}
 	v := newView(f.Of(IPv4))
 	capture := planCapture(f, v, s)
 	w.Routes = append(w.Routes, multicastRoutes(f, v, capture.metric)...)
@@ -65,6 +71,24 @@ func Plan(s *Snapshot, f Facts, c Capture) Wanted {
 		w.captureIPv6(s, f.Of(IPv6), c)
 	}
 	return w
+}
+
+// captureOnly leads into the TAP what connections of this host send that began there.
+func (w *Wanted) captureOnly(c Capture) {
+	routes := map[Family]Route{
+		IPv4: {Table: PauseTable, Dst: everywhere, Gateway: c.TapGateway, Index: c.TapIndex, Protocol: Protocol},
+		IPv6: {Table: PauseTable, Dst: everywhereV6, Gateway: c.TapGatewayV6, Index: c.TapIndex, Metric: metricV6, Protocol: Protocol},
+	}
+	for _, a := range c.Only {
+		route := routes[familyOf(a)]
+		if !route.Gateway.IsValid() {
+			continue
+		}
+		if !slices.Contains(w.Routes, route) {
+			w.Routes = append(w.Routes, route)
+		}
+		w.Rules = append(w.Rules, Rule{Priority: PauseRule, Source: netip.PrefixFrom(a, a.BitLen()), Table: PauseTable})
+	}
 }
 
 // captureIPv6 adds the default route of IPv6. It prefers no source: the host takes its address on the device that packets leave

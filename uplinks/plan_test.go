@@ -253,3 +253,29 @@ func TestQuestionsToDeadLinks(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanInAPause: nothing new is captured and nobody's route moves, while what has an address of the TAP still goes there.
+func TestPlanInAPause(t *testing.T) {
+	paused := tap
+	paused.TapAddressV6, paused.TapGatewayV6 = addr("fd00::1"), addr("fe80::2")
+	paused.Only = []netip.Addr{tap.TapAddress, paused.TapAddressV6, addr("fd00::9")}
+	got := planOf(twoISPs().via(2, "192.168.1.1", 0), paused)
+	inTable := func(r Rule) bool { return r.Table != PauseTable }
+	rules := slices.DeleteFunc(slices.Clone(got.Rules), inTable)
+	want := []Rule{
+		{Priority: 5198, Source: pfx("198.18.73.1/32"), Table: 7333},
+		{Priority: 5198, Source: pfx("fd00::1/128"), Table: 7333},
+		{Priority: 5198, Source: pfx("fd00::9/128"), Table: 7333},
+	}
+	routes := slices.DeleteFunc(slices.Clone(got.Routes), func(r Route) bool { return r.Table != PauseTable })
+	wantRoutes := []Route{
+		{Table: 7333, Dst: everywhere, Gateway: tap.TapGateway, Index: 9, Protocol: 73},
+		{Table: 7333, Dst: everywhereV6, Gateway: paused.TapGatewayV6, Index: 9, Metric: 1024, Protocol: 73},
+	}
+	if !slices.Equal(rules, want) || !slices.Equal(routes, wantRoutes) || len(got.Rules) == len(rules) {
+		t.Errorf("rules %+v, routes %+v", got.Rules, got.Routes)
+	}
+	if len(got.Demote) > 0 || slices.ContainsFunc(got.Routes, func(r Route) bool { return r.Table == TableMain }) {
+		t.Errorf("captures: %+v", got)
+	}
+}

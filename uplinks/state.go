@@ -99,7 +99,7 @@ func (t *Tracker) judge(u *tracked, s *side) (State, string) {
 }
 
 func (t *Tracker) isDisabled(u *tracked) bool {
-	if d, commanded := t.disabled[u.name]; commanded {
+	if d, commanded := t.commands.disabled[u.name]; commanded {
 		return d
 	}
 	return u.spec.Disabled

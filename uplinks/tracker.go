@@ -54,8 +54,8 @@ type Tracker struct {
 	cfg         TrackerConfig
 	list        [MaxUplinks]*tracked
 	generations [families][MaxUplinks]uint32 // last used per ID, so that a reused ID never repeats one
-	disabled    map[string]bool              // by command, overriding the configuration
-	stopped     map[string]string            // why an uplink is to take no new sessions, by name
+	commands    commands
+	stopped     map[string]string // why an uplink is to take no new sessions, by name
 	views       [families]*view
 }
 
@@ -76,7 +76,7 @@ type tracked struct {
 
 // NewTracker returns a tracker that knows no facts yet.
 func NewTracker(cfg TrackerConfig) *Tracker {
-	t := &Tracker{disabled: make(map[string]bool)}
+	t := &Tracker{commands: commands{disabled: make(map[string]bool), metered: make(map[string]bool)}}
 	t.look(Facts{})
 	t.cfg = normalised(cfg)
 	return t
@@ -123,7 +123,7 @@ func (t *Tracker) Refresh(now time.Time) (*Snapshot, []Event) {
 			continue
 		}
 		events = append(events, t.refresh(now, u)...)
-		list = append(list, u.publish())
+		list = append(list, t.publish(u))
 	}
 	return NewSnapshot(list), events
 }
@@ -137,18 +137,6 @@ func (t *Tracker) SetHealth(id uint8, f Family, h Health) error {
 	s := &t.list[id].sides[f]
 	s.health, s.proven = h, s.proven || h.Usable
 	return nil
-}
-
-// SetDisabled switches an uplink off or on by command; it overrides the configuration until the daemon ends. An error
-// wraps ErrUnknown.
-func (t *Tracker) SetDisabled(name string, disabled bool) error {
-	for _, u := range t.list {
-		if u != nil && u.name == name {
-			t.disabled[name] = disabled
-			return nil
-		}
-	}
-	return fmt.Errorf("uplink %q: %w", name, ErrUnknown)
 }
 
 // SetStopped says which uplinks, by name, are to take no new sessions for a reason that is none of theirs, one clause for people. It
@@ -258,8 +246,9 @@ func (t *Tracker) addEvicting(name string) *tracked {
 	return t.put(oldest.id, name)
 }
 
-func (u *tracked) publish() *Uplink {
-	up, down := u.spec.CapacityUp, u.spec.CapacityDown
+func (t *Tracker) publish(u *tracked) *Uplink {
+	spec := t.commands.applied(u)
+	up, down := spec.CapacityUp, spec.CapacityDown
 	if speed := trustedSpeed(u.link); speed != 0 {
 		up, down = nonZero(up, speed), nonZero(down, speed)
 	}
@@ -267,7 +256,7 @@ func (u *tracked) publish() *Uplink {
 		ID: u.id, Name: u.name, Interface: u.iface, Index: u.link.Index,
 		Side: u.sides[IPv4].publish(u), V6: u.sides[IPv6].publish(u),
 		MAC: u.link.MAC, HeaderLess: u.link.HeaderLess, MTU: u.link.MTU,
-		CapacityUp: up, CapacityDown: down, Weight: max(1, u.spec.Weight), Tier: u.spec.Tier,
-		Metered: u.spec.Metered, OnRecover: u.spec.OnRecover,
+		CapacityUp: up, CapacityDown: down, Weight: max(1, spec.Weight), Tier: spec.Tier, Preferred: t.commands.preferred == u.name,
+		Metered: spec.Metered, MeteredByCommand: spec.Metered != u.spec.Metered, OnRecover: spec.OnRecover,
 	}
 }

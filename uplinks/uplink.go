@@ -45,8 +45,18 @@ type Uplink struct {
 	CapacityUp, CapacityDown uint64 // bits per second, 0 unknown
 	Weight                   int    // ≥ 1
 	Tier                     int    // lower is preferred
+	Preferred                bool   // by command: before all tiers
 	Metered                  bool   // its data cost money
+	MeteredByCommand         bool   // Metered is not what the configuration says
 	OnRecover                OnRecover
+}
+
+// Rank orders uplinks for new sessions, the lowest first.
+func (u *Uplink) Rank() int {
+	if u.Preferred {
+		return -1
+	}
+	return u.Tier
 }
 
 // On returns what u is to a family.

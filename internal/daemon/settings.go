@@ -48,18 +48,10 @@ func (d *Daemon) trackerConfig(c *configs.Config) uplinks.TrackerConfig {
 		t.Specs = append(t.Specs, uplinks.Spec{
 			Name: u.Name, Interface: u.Interface, Gateway: u.Gateway, Addresses: u.Addresses, Static: static, NPTv6: nptv6, Resolvers: u.DNS,
 			CapacityUp: u.Capacity.Up, CapacityDown: u.Capacity.Down, Weight: u.Weight, Tier: u.Tier,
-			Metered: u.Metered.Enabled, OnRecover: onRecover(&u),
+			Metered: u.Metered.Enabled, OnRecover: uplinks.OnRecover(u.OnRecover),
 		})
 	}
 	return t
-}
-
-// onRecover is drain for a metered uplink that says nothing, as its data cost money.
-func onRecover(u *configs.Uplink) uplinks.OnRecover {
-	if u.OnRecover == "" && u.Metered.Enabled {
-		return uplinks.OnRecoverDrain
-	}
-	return uplinks.OnRecover(u.OnRecover)
 }
 
 // probePlan is the configuration's probing in the words of package probe.

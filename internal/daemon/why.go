@@ -91,7 +91,7 @@ func explained(e tapgw.Explanation, s *uplinks.Snapshot) api.Why {
 	}
 	group := &e.Plan.Groups[e.Group]
 	for _, u := range s.Uplinks {
-		if tier, member := group.Tier(u.Tier, u.Name, u.Interface); member {
+		if tier, member := group.Tier(u.Rank(), u.Name, u.Interface); member {
 			w.Uplinks = append(w.Uplinks, whyUplink(e, u, tier))
 		}
 	}

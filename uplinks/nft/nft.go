@@ -24,6 +24,8 @@ type Wanted struct {
 	Uplinks     []Uplink
 	Ports       []PortRange // outside ports the datapath owns on every uplink
 	LAN         bool        // there are hosts behind this one
+	// Paused: hosts behind this one are to leave by an uplink directly, and to connect anew where they did not before.
+	Paused bool
 	// IPv6 is captured, so the LAN falls back for it as well. Where it goes its own way it is left alone.
 	IPv6 bool
 	// NoMasqueradeV6: the kernel cannot translate IPv6, so what of the LAN leaves by an uplink directly stays as it is.

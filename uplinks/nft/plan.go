@@ -202,7 +202,7 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 		p.guard(&forward, f, uplinks, f.routed(), w)
 	}
 	for _, f := range families {
-		if w.LAN && w.masquerades(f) {
+		if w.LAN && w.masquerades(f) && !w.Paused {
 			forward.rules = append(forward.rules, leakRules(f.routed())...)
 			forward.needs = "nft_ct, nf_conntrack and nft_fib_inet"
 		}

@@ -70,7 +70,7 @@ func ourRule(r netlink.Rule) bool {
 }
 
 func ourTable(table int) bool {
-	return table >= uplinks.TableBase && table <= uplinks.ResolverTable
+	return table >= uplinks.TableBase && table <= uplinks.PauseTable
 }
 
 // Apply makes the kernel equal to w: first additions in the order of w, then demotions, then removals in reverse. A single
