@@ -133,7 +133,7 @@ func (c *Client) SetUplink(ctx context.Context, name string, enabled bool) error
 	if enabled {
 		verb = "enable"
 	}
-	return c.post(ctx, "/v1/uplinks/"+url.PathEscape(name)+"/"+verb)
+	return c.post(ctx, uplinkPath(name, verb))
 }
 
 // Usage returns what each uplink has used in its billing period; the list is never nil.
@@ -145,7 +145,7 @@ func (c *Client) Usage(ctx context.Context) ([]UplinkUsage, error) {
 
 // SetUsage says how many bytes the uplink called name has used in its billing period; ErrUnknownUplink when there is none.
 func (c *Client) SetUsage(ctx context.Context, name string, bytes uint64) error {
-	return c.post(ctx, "/v1/uplinks/"+url.PathEscape(name)+"/usage?used_bytes="+strconv.FormatUint(bytes, 10))
+	return c.post(ctx, uplinkPath(name, "usage")+"?used_bytes="+strconv.FormatUint(bytes, 10))
 }
 
 // Reload makes the daemon read its configuration again; ErrBadConfig when it is wrong and the old one stays.
@@ -185,7 +185,11 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 }
 
 func (c *Client) fetch(ctx context.Context, path string, limit int64, into any) error {
-	body, err := c.do(ctx, http.MethodGet, path)
+	return c.call(ctx, http.MethodGet, path, limit, into)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, limit int64, into any) error {
+	body, err := c.do(ctx, method, path)
 	if err != nil {
 		return err
 	}

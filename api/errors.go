@@ -13,6 +13,7 @@ var (
 	ErrUnknownUplink = errors.New("no such uplink")             // no uplink has that name
 	ErrConflict      = errors.New("not possible at present")    // the request contradicts the daemon's state
 	ErrBadConfig     = errors.New("the configuration is wrong") // refused, the old one stays in force
+	ErrBadRequest    = errors.New("wrong request")              // a parameter makes no sense
 	ErrBusy          = errors.New("too many requests at once")  // a limit of the daemon is reached
 	ErrStreamEnded   = errors.New("the event stream ended")     // the daemon stopped, or the follower was too slow
 )
@@ -23,6 +24,7 @@ var statusCodes = []struct {
 }{
 	{ErrDenied, http.StatusForbidden},
 	{ErrBadQuestion, http.StatusBadRequest},
+	{ErrBadRequest, http.StatusBadRequest},
 	{ErrUnknownUplink, http.StatusNotFound},
 	{ErrConflict, http.StatusConflict},
 	{ErrBadConfig, http.StatusUnprocessableEntity},

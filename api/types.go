@@ -22,6 +22,8 @@ type Status struct {
 	UptimeS               int64    `json:"uptime_s"`                 // seconds since the daemon started
 	Sessions              int      `json:"sessions"`                 // translated sessions now
 	Uplinks               []Uplink `json:"uplinks"`                  // never null
+	// PausedUntil is when traffic is captured again, which until then leaves by the host's own routes; absent unless paused.
+	PausedUntil time.Time `json:"paused_until,omitzero"`
 }
 
 // The datapaths that Status.Datapath names.
@@ -52,6 +54,9 @@ type Uplink struct {
 	IPv6      IPv6         `json:"ipv6"`                // what the uplink is to IPv6, as the above to IPv4
 	Metered   bool         `json:"metered"`
 	Usage     Usage        `json:"usage"`
+
+	Preferred        bool `json:"preferred,omitempty"`          // by command: new sessions use it while it is up
+	MeteredByCommand bool `json:"metered_by_command,omitempty"` // Metered is not what the configuration says
 }
 
 // Capacity is what an uplink can carry, as configured, assumed or learned.
@@ -136,6 +141,11 @@ const (
 	EventSuspicion = "suspicion"         // remotes do not answer by an uplink; Message says what was seen
 	EventReload    = "reload"            // a new configuration is in force
 	EventUsage     = "data-cap"          // an uplink has used the share of its data cap that is to be warned of
+	EventPrefer    = "preferred"         // new sessions prefer an uplink; none without Uplink
+	EventMetered   = "metered"           // a command says whether an uplink is metered; Message says how
+	EventPause     = "paused"            // traffic leaves by the host's own routes for a while
+	EventResume    = "resumed"           // it is captured again
+	EventPin       = "pinned"            // a program uses an uplink alone; Message names the process
 	EventRepair    = "repair"            // something of ours in the kernel was changed by others and put back
 )
 

@@ -27,6 +27,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/reload", s.guard(s.reload))
 	mux.HandleFunc("POST /v1/uplinks/{name}/enable", s.guard(s.setUplink(true)))
 	mux.HandleFunc("POST /v1/uplinks/{name}/disable", s.guard(s.setUplink(false)))
+	s.addControls(mux)
 	s.addMetrics(mux)
 	return bound(jsonErrors(mux))
 }

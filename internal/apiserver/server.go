@@ -37,6 +37,17 @@ type Changer interface {
 	SetUplink(name string, enabled bool) error
 	SetUsage(name string, bytes uint64) error
 	Reload() error
+	// Prefer has new sessions use an uplink while it is up, none for "".
+	Prefer(name string) error
+	// SetMetered overrides the configuration.
+	SetMetered(name string, m api.Metered) error
+	// Pause leaves traffic to the host's own routes for so long.
+	Pause(d time.Duration) error
+	Resume() error
+	// Pin has a process use an uplink alone.
+	Pin(name string, pid int) error
+	// Probe asks the targets of an uplink, or of all for "".
+	Probe(ctx context.Context, name string) ([]api.Probe, error)
 }
 
 // Feed hands out events as they happen. The channel is closed when the follower is too slow or the feed ends; stop

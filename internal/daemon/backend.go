@@ -30,6 +30,9 @@ func (b backend) Status() api.Status {
 		s.LANShortcutIPv6, s.LANShortcutIPv6Reason = b.lan.statusOf(uplinks.IPv6)
 	}
 	s.DatapathBypasses = b.bypass.status()
+	if until := b.paused.Load(); until != nil {
+		s.PausedUntil = *until
+	}
 	for _, u := range b.snapshot.Load().Uplinks {
 		s.Uplinks = append(s.Uplinks, b.uplink(u))
 	}
@@ -47,6 +50,7 @@ func (b backend) uplink(u *uplinks.Uplink) api.Uplink {
 	rx, tx := b.meters[u.ID].Rates()
 	return api.Uplink{
 		IPv6: b.ipv6(u), Suspect: b.isSuspect(u, uplinks.IPv4), Metered: u.Metered, Usage: b.usageOf(u),
+		Preferred: u.Preferred, MeteredByCommand: u.MeteredByCommand,
 		Name: u.Name, Interface: u.Interface, State: string(u.State), Addresses: u.Addresses, Gateway: u.Gateway,
 		RxBps: rx, TxBps: tx, Load: min(1, b.meters[u.ID].Load()), Sessions: b.tables.on(u.ID), StandsIn: b.standsIn(u),
 		Capacity: capacity(b.meters[u.ID].Estimate()),

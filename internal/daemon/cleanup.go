@@ -22,7 +22,7 @@ import (
 // Cleaned is one thing that Cleanup took back. Scripts rely on the words of Action and Kind.
 type Cleaned struct {
 	Action string `json:"action"` // removed, restored, released or closed
-	Kind   string `json:"kind"`   // route, rule, default route, nftables, filter, sysctl, neighbour, connections, device, socket or file
+	Kind   string `json:"kind"`   // route, rule, default route, nftables, filter, sysctl, neighbour, connections, cgroup, device, socket or file
 	Name   string `json:"name"`
 }
 
@@ -140,7 +140,7 @@ func (c *cleaner) journal(kernel *rtnl.Kernel) error {
 	}
 	errs := []error{c.demoted(kernel, host), c.sysctls(host)}
 	c.left, err = tapAddressesLeft(host)
-	errs = append(errs, err)
+	errs = append(errs, err, c.dropPins(host))
 	unfinished, err := hostconf.RemoveUnfinished(file)
 	if left && !exists(file) {
 		c.note("removed", "file", file)

@@ -128,6 +128,7 @@ func (d *Daemon) check(ctx context.Context, everything bool) error {
 		table.Sweep(d.pumps.clock.tick(), room(d.cfg(), f)/sweepShare)
 	})
 	d.gateway.SweepHelpers(d.pumps.clock.tick())
+	d.releasePins()
 	d.failBack()
 	d.gateway.SetTime(time.Now())
 	d.tellRefusals(time.Now())
@@ -164,6 +165,7 @@ func (d *Daemon) converge(ctx context.Context) error {
 }
 
 func (d *Daemon) follow(ctx context.Context) error {
+	d.endPause(time.Now())
 	rerouted := d.setRerouted()
 	facts, err := d.readFacts(time.Now())
 	if err != nil {
@@ -244,7 +246,7 @@ func interfaces(s *uplinks.Snapshot) (names []string) {
 func (d *Daemon) applyRules(s *uplinks.Snapshot) error {
 	w := nft.Wanted{
 		TAP: d.pumps.tap.Load().Name(), TAPIndex: d.pumps.tap.Load().Index(), Address: d.cfg().TAP.Address.Addr(),
-		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0,
+		Upcall: d.pumps.upcall.Load().Name(), LAN: len(d.host.LAN()) > 0, Paused: d.isPaused(),
 		Untracked: d.untracked.lan[uplinks.IPv4], UntrackedV6: d.untracked.lan[uplinks.IPv6],
 		UntrackedHost: d.untracked.host[uplinks.IPv4], UntrackedHostV6: d.untracked.host[uplinks.IPv6],
 		IPv6: d.capturesIPv6(), NoMasqueradeV6: d.ruleset.noMasqueradeV6, AddressesV6: addressesOn(d.tapAddresses),

@@ -81,7 +81,10 @@ type Daemon struct {
 	hosts     *hosts      // shared
 	meters    tapgw.Meters
 	pumps     *pumps
-	journal   *journal // shared
+	journal   *journal                  // shared
+	paused    atomic.Pointer[time.Time] // until when, nil while traffic is captured; shared
+	pins      []pin
+	asking    chan struct{} // a token for each that asks probes' targets; shared
 	api       *apiserver.Server
 
 	pool     []nat.PortRange // outside ports
@@ -169,7 +172,7 @@ func newDaemon(o Options, c *configs.Loaded) *Daemon {
 		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), heard: make(map[side]heard), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		suspicions: make(chan suspicion, 2*uplinks.MaxUplinks), waiting: make(chan struct{}, 1),
-		commands: make(chan command), stopped: make(chan struct{}),
+		commands: make(chan command), stopped: make(chan struct{}), asking: make(chan struct{}, maxAsking),
 	}
 	d.config.Store(c)
 	d.snapshot.Store(uplinks.NewSnapshot(nil))
@@ -235,6 +238,9 @@ func (d *Daemon) open() (err error) {
 		return err
 	}
 	if d.host, err = hostconf.Open(undoFile(d.socket())); err != nil {
+		return err
+	}
+	if err := d.adoptPins(); err != nil {
 		return err
 	}
 	return d.adoptTAPAddresses(facts)
@@ -340,6 +346,7 @@ func (d *Daemon) close() error {
 		d.api.Close()
 	}
 	if d.host != nil {
+		note(d.dropPins())
 		note(d.restoreRoutes())
 		note(d.host.RestoreAll()) // while our rules still guard what is forwarded
 		note(d.closeCaptured())   // while they keep the resets from leaving untranslated

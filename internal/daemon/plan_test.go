@@ -82,3 +82,28 @@ func TestRuleNumbers(t *testing.T) {
 		}
 	}
 }
+
+// TestPinsComeFirst: the rules of pins, the latest first, before those of the configuration, whose groups keep their numbers.
+func TestPinsComeFirst(t *testing.T) {
+	d := new(Daemon)
+	plain := planOf(t, d, planned)
+	d.pins = []pin{{"/a/tapgw-exec-1", "fiber"}, {"/a/tapgw-exec-1/tapgw-exec-2", "lte"}}
+	p := planOf(t, d, planned)
+	if diff := cmp.Diff(plain.Groups, p.Groups[:len(plain.Groups)]); diff != "" || len(p.Rules) != len(plain.Rules)+2 || p.Rules[2].Name != exemptRule {
+		t.Fatalf("%s, rules %+v", diff, p.Rules)
+	}
+	outer := policy.Facts{Owner: func(policy.Session) (policy.Owner, bool) { return policy.Owner{Cgroup: "/a/tapgw-exec-1/x"}, true }}
+	inner := policy.Facts{Owner: func(policy.Session) (policy.Owner, bool) {
+		return policy.Owner{Cgroup: "/a/tapgw-exec-1/tapgw-exec-2"}, true
+	}}
+	for want, facts := range map[string]*policy.Facts{"fiber": &outer, "lte": &inner} {
+		rule := p.Find(&policy.Session{Own: true}, facts)
+		if rule < 0 || rule > 1 {
+			t.Fatalf("%s: rule %d", want, rule)
+		}
+		group := p.Groups[p.Rules[rule].Action.Group]
+		if group.Members[0].Name != want || p.Rules[rule].Action.WhenDown != policy.Refuse {
+			t.Errorf("%s: %+v", want, group)
+		}
+	}
+}

@@ -68,7 +68,7 @@ func (d *Daemon) reload() error {
 // setUplink runs in the control loop.
 func (d *Daemon) setUplink(name string, enabled bool) error {
 	if err := d.tracker.SetDisabled(name, !enabled); err != nil {
-		return fmt.Errorf("%w: %q; there are %s", api.ErrUnknownUplink, name, strings.Join(d.names(), ", "))
+		return d.unknown(name, err)
 	}
 	if enabled {
 		d.allowUsage(name)

@@ -88,6 +88,9 @@ func (d *Daemon) captured() uplinks.Capture {
 	if tap.HasIPv6() {
 		capture.TapAddressV6, capture.TapGatewayV6 = d.tapAddresses.Current, gatewayV6
 	}
+	if d.isPaused() {
+		capture.Steered, capture.Only = false, append([]netip.Addr{c.Address.Addr()}, addressesOn(d.tapAddresses)...)
+	}
 	return capture
 }
 

@@ -155,7 +155,7 @@ func (d *Daemon) usageOf(u *uplinks.Uplink) api.Usage {
 // tracker has something to tell.
 func (d *Daemon) followUsage(now time.Time) (changed bool) {
 	stopped := make(map[string]string)
-	for name, plan := range plans(d.cfg()) {
+	for name, plan := range d.caps(d.cfg()) {
 		u := d.used.Of(now, name)
 		if u.Level == usage.Stopped {
 			stopped[name] = "data cap: " + u.Text(plan.Stop)

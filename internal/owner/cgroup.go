@@ -73,7 +73,7 @@ func (c *cgroups) path(id uint64) (string, error) {
 
 // processes lists those of a cgroup.
 func (c *cgroups) processes(path string) (list []int) {
-	text, err := os.ReadFile(filepath.Join(c.root, path, "cgroup.procs"))
+	text, err := os.ReadFile(filepath.Join(c.dirOf(path), "cgroup.procs"))
 	if err != nil {
 		return nil // it is gone, or has none of its own
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"tapgw/api"
 )
@@ -19,6 +20,8 @@ type Daemon struct {
 	Reply api.Why // to every question, with its endpoints
 	YAML  string
 	Err   error // of all changes, and of Config
+
+	Probes []api.Probe // what the targets answer
 
 	mu    sync.Mutex
 	calls []string
@@ -51,18 +54,47 @@ func (d *Daemon) Config() ([]byte, error) { return []byte(d.YAML), d.Err }
 
 // SetUplink accepts the names of the state's uplinks.
 func (d *Daemon) SetUplink(name string, enabled bool) error {
-	if d.Err == nil && !d.knows(name) {
-		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
-	}
-	return d.record(fmt.Sprintf("set %s %v", name, enabled))
+	return d.change(name, fmt.Sprintf("set %s %v", name, enabled))
 }
 
 // SetUsage accepts the names of the state's uplinks.
 func (d *Daemon) SetUsage(name string, bytes uint64) error {
-	if d.Err == nil && !d.knows(name) {
-		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
+	return d.change(name, fmt.Sprintf("usage %s %d", name, bytes))
+}
+
+// Prefer accepts the names of the state's uplinks, and none.
+func (d *Daemon) Prefer(name string) error {
+	return d.change(name, fmt.Sprintf("prefer %q", name))
+}
+
+// SetMetered accepts the names of the state's uplinks.
+func (d *Daemon) SetMetered(name string, m api.Metered) error {
+	return d.change(name, fmt.Sprintf("metered %s %s", name, m))
+}
+
+// Pause does nothing.
+func (d *Daemon) Pause(t time.Duration) error { return d.record("pause " + t.String()) }
+
+// Resume does nothing.
+func (d *Daemon) Resume() error { return d.record("resume") }
+
+// Pin accepts the names of the state's uplinks.
+func (d *Daemon) Pin(name string, pid int) error {
+	return d.change(name, fmt.Sprintf("pin %s %d", name, pid))
+}
+
+// Probe gives the answers, of one uplink where it is named.
+func (d *Daemon) Probe(_ context.Context, name string) ([]api.Probe, error) {
+	list := slices.DeleteFunc(slices.Clone(d.Probes), func(p api.Probe) bool { return name != "" && p.Uplink != name })
+	return list, d.change(name, "probe "+name)
+}
+
+// change records a change of an uplink of the state, or of none in particular.
+func (d *Daemon) change(uplink, call string) error {
+	if d.Err == nil && uplink != "" && !d.knows(uplink) {
+		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, uplink)
 	}
-	return d.record(fmt.Sprintf("usage %s %d", name, bytes))
+	return d.record(call)
 }
 
 func (d *Daemon) knows(name string) bool {

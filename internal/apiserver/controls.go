@@ -1,0 +1,70 @@
+package apiserver
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"tapgw/api"
+)
+
+func (s *Server) addControls(mux *http.ServeMux) {
+	mux.HandleFunc("POST /v1/prefer", s.changer("uplink preferred", s.prefer))
+	mux.HandleFunc("POST /v1/uplinks/{name}/metered", s.changer("uplink metered", s.setMetered))
+	mux.HandleFunc("POST /v1/uplinks/{name}/pin", s.changer("process pinned to an uplink", s.pin))
+	mux.HandleFunc("POST /v1/pause", s.changer("capture paused", s.pause))
+	mux.HandleFunc("POST /v1/resume", s.changer("capture resumed", func(*http.Request) (string, error) { return "", s.backend.Resume() }))
+	mux.HandleFunc("POST /v1/probe", s.guard(s.probe))
+}
+
+// changer serves requests that change something, for the privileged, and has in the log who did what.
+func (s *Server) changer(done string, change func(*http.Request) (what string, err error)) http.HandlerFunc {
+	return s.guard(func(w http.ResponseWriter, r *http.Request) {
+		what, err := change(r)
+		if err != nil {
+			s.fail(w, err)
+			return
+		}
+		p := peerOf(r.Context())
+		s.log.Info("changed by command", "done", done, "what", what, "uid", p.uid, "pid", p.pid)
+		w.WriteHeader(http.StatusNoContent)
+	})
+}
+
+func (s *Server) prefer(r *http.Request) (string, error) {
+	name := r.URL.Query().Get("uplink")
+	return name, s.backend.Prefer(name)
+}
+
+func (s *Server) setMetered(r *http.Request) (string, error) {
+	name, mode := r.PathValue("name"), api.Metered(r.URL.Query().Get("mode"))
+	switch mode {
+	case api.MeteredOn, api.MeteredOff, api.MeteredAuto:
+		return name + " " + string(mode), s.backend.SetMetered(name, mode)
+	}
+	return "", fmt.Errorf("%w: mode must be %s, %s or %s", api.ErrBadRequest, api.MeteredOn, api.MeteredOff, api.MeteredAuto)
+}
+
+func (s *Server) pin(r *http.Request) (string, error) {
+	name := r.PathValue("name")
+	return name, s.backend.Pin(name, int(peerOf(r.Context()).pid))
+}
+
+func (s *Server) pause(r *http.Request) (string, error) {
+	seconds, err := strconv.ParseFloat(r.URL.Query().Get("seconds"), 64)
+	if err != nil || !(seconds > 0 && seconds <= api.MaxPause.Seconds()) { // NaN too
+		return "", fmt.Errorf("%w: seconds must be a number up to %.0f", api.ErrBadRequest, api.MaxPause.Seconds())
+	}
+	d := time.Duration(seconds * float64(time.Second))
+	return d.String(), s.backend.Pause(d)
+}
+
+func (s *Server) probe(w http.ResponseWriter, r *http.Request) {
+	list, err := s.backend.Probe(r.Context(), r.URL.Query().Get("uplink"))
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	writeJSON(w, append([]api.Probe{}, list...)) // never null
+}
