@@ -30,6 +30,19 @@ func TestUsageIsTwoEverywhere(t *testing.T) {
 		"status --socket":        "needs an argument",
 		"uplink enable":          "tapgw uplink enable --help",
 		"uplink disable a b":     "tapgw uplink disable --help",
+		"uplink prefer":          "the name of an uplink, or --none",
+		"uplink prefer a --none": "the name of an uplink, or --none",
+		"uplink metered a":       "tapgw uplink metered --help",
+		"uplink metered a maybe": `"maybe" is none of on, off, auto`,
+		"pause long":             `"long" is no duration up to a day`,
+		"pause 25h":              "up to a day",
+		"pause -- -5s":           "up to a day",
+		"wait --timeout 0s":      "must say something",
+		"wait --for=":            "must say something",
+		"exec true":              "--via must name an uplink",
+		"exec --via lte":         "tapgw exec --help",
+		"probe --every 10ms":     "less than a second",
+		"probe a b":              "tapgw probe --help",
 		"sessions --inside home": "not an address",
 		"sessions --limit -1":    "negative",
 		"sessions --limit many":  "--limit",
@@ -61,7 +74,10 @@ func TestHelp(t *testing.T) {
 }
 
 func TestNoDaemonIsEight(t *testing.T) {
-	for _, args := range []string{"status", "status --json", "uplinks", "sessions", "events", "uplink enable x", "reload", "config show --running"} {
+	for _, args := range []string{
+		"status", "status --json", "uplinks", "sessions", "events", "uplink enable x", "reload", "config show --running",
+		"uplink prefer --none", "uplink metered x on", "pause", "resume", "exec --via x -- true", "probe", "wait --timeout 50ms",
+	} {
 		w := newWorld("/nonexistent/s", strings.Fields(args)...)
 		if code := w.run(); code != exitNoDaemon || w.out.Len() > 0 {
 			t.Errorf("%s: exit status %d", args, code)

@@ -42,6 +42,8 @@ type Env struct {
 	Way func(ctx context.Context, o Outlet) (portal.Way, error)
 	// Browser returns the command of a browser that takes a proxy on its command line, "" for none.
 	Browser func() string
+	// Exec replaces this program by a command, and returns only when it cannot.
+	Exec func(command []string) error
 	// InitConfig returns a commented configuration to start from.
 	InitConfig func(ctx context.Context) ([]byte, error)
 }
@@ -67,10 +69,13 @@ const (
 	exitOK            = 0
 	exitFailure       = 1
 	exitUsage         = 2
+	exitTimeout       = 3
 	exitSomeUplinks   = 4
 	exitNoUplink      = 5
 	exitNoDaemon      = 8
 	exitUnknownUplink = 10
+	exitNotRun        = 126
+	exitNoCommand     = 127
 )
 
 // exitError is an answer, not a failure: everything has been printed already.
@@ -82,6 +87,14 @@ func (s exitError) Error() string { return fmt.Sprintf("exit status %d", int(s))
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
+
+// statusError is a failure with an exit status of its own.
+type statusError struct {
+	error
+	status int
+}
+
+func (e statusError) Unwrap() error { return e.error }
 
 // execute runs the command line of e and returns the exit status.
 func execute(ctx context.Context, e *Env) int {
@@ -100,9 +113,12 @@ func execute(ctx context.Context, e *Env) int {
 
 func codeOf(err error) int {
 	var usage usageError
+	var own statusError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &own):
+		return own.status
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, api.ErrNoDaemon):

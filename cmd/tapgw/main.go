@@ -39,6 +39,7 @@ func realEnv() *Env {
 		Resolve:     lookup,
 		Way:         wayBy,
 		Browser:     findBrowser,
+		Exec:        execProgram,
 		InitConfig:  initConfig,
 	}
 }

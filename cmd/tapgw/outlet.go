@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 
 	"tapgw/internal/portal"
 	"tapgw/probe"
@@ -69,10 +67,8 @@ var browsers = []string{"chromium", "chromium-browser", "google-chrome", "brave-
 // findBrowser returns the one that is installed, "" for none.
 func findBrowser() string {
 	for _, name := range browsers {
-		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
-			if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.Mode()&0o111 != 0 && !info.IsDir() {
-				return name
-			}
+		if inPath(name) != "" {
+			return name
 		}
 	}
 	return ""

@@ -58,6 +58,12 @@ func TestReadingCommands(t *testing.T) {
 		{"usage-none.json", &fakeDaemon{}, "usage --json", 0},
 		{"status-metered", metered(), "status", 4},
 		{"config-running", healthy(), "config show --running", 0},
+		{"status-commanded", commanded(), "status", 0},
+		{"status-commanded.json", commanded(), "status --json", 0},
+		{"probe", probed(), "probe", 4},
+		{"probe.json", probed(), "probe --json", 4},
+		{"probe-one", probed(), "probe fiber", 0},
+		{"probe-none.json", &fakeDaemon{}, "probe --json", 5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(serve(t, test.daemon), strings.Fields(test.args)...)

@@ -17,7 +17,9 @@ const longHelp = `tapgw uses all ways to the Internet that this host has, every 
 one that is least loaded now, and none that is broken.
 
 Exit status: 0 done; 1 it failed; 2 wrong usage; 8 no daemon runs; 10 no such
-uplink. For "tapgw status": 0 all uplinks are usable; 4 some; 5 none.`
+uplink. For "tapgw status": 0 all uplinks are usable; 4 some; 5 none. For "tapgw
+wait": 3 not in time. "tapgw exec" gives that of the command, 126 when it cannot
+be run, 127 when there is none.`
 
 // app is one invocation: the world and the flags that all commands share.
 type app struct {
@@ -47,6 +49,7 @@ func newRoot(e *Env) *cobra.Command {
 	root.AddCommand(
 		a.statusCommand(), a.uplinksCommand(), a.sessionsCommand(), a.whyCommand(), a.usageCommand(), a.eventsCommand(),
 		a.uplinkCommand(), a.portalCommand(), a.reloadCommand(), a.configCommand(),
+		a.pauseCommand(), a.resumeCommand(), a.waitCommand(), a.execCommand(), a.probeCommand(),
 		a.runCommand(), a.cleanupCommand(), a.demoCommand(), a.versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())

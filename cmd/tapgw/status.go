@@ -81,6 +81,9 @@ func (a *app) printStatus(s api.Status) error {
 	if err := t.print(a.Stdout); err != nil {
 		return err
 	}
+	if err := printCommands(a.Stdout, now, s); err != nil {
+		return err
+	}
 	if err := printSuspects(a.Stdout, s); err != nil {
 		return err
 	}
@@ -96,20 +99,25 @@ func (a *app) printStatus(s api.Status) error {
 	return printProblems(a.Stdout, now, s)
 }
 
-func (a *app) printVerdict(s api.Status) error {
-	verdict, n := "online", usable(s)
+// verdict says how much of the Internet can be reached.
+func verdict(s api.Status) string {
+	word, n := forOnline, usable(s)
 	switch {
 	case n == 0:
-		verdict = "offline"
+		word = "offline"
 	case n < len(s.Uplinks):
-		verdict = "partial"
+		word = forPartial
 	}
+	return fmt.Sprintf("%s (%d of %d uplinks usable)", word, n, len(s.Uplinks))
+}
+
+func (a *app) printVerdict(s api.Status) error {
 	var down, up float64
 	for _, u := range s.Uplinks {
 		down, up = down+u.RxBps, up+u.TxBps
 	}
-	_, err := fmt.Fprintf(a.Stdout, "Internet: %s (%d of %d uplinks usable)\n%s sessions, down %s, up %s; running for %s\n%s\n",
-		verdict, n, len(s.Uplinks), count(s.Sessions), rate(down), rate(up), seconds(s.UptimeS), datapath(s))
+	_, err := fmt.Fprintf(a.Stdout, "Internet: %s\n%s sessions, down %s, up %s; running for %s\n%s\n",
+		verdict(s), count(s.Sessions), rate(down), rate(up), seconds(s.UptimeS), datapath(s))
 	return err
 }
 

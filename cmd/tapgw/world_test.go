@@ -77,6 +77,7 @@ func newWorld(socket string, args ...string) *world {
 		Resolve:     resolveForTests,
 		Way:         func(context.Context, Outlet) (portal.Way, error) { return nil, errUnexpected },
 		Browser:     func() string { return "" },
+		Exec:        func([]string) error { return errUnexpected },
 		InitConfig:  func(context.Context) ([]byte, error) { return nil, errUnexpected },
 	}
 	return w
