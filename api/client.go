@@ -44,6 +44,8 @@ type Filter struct {
 	Uplink string     // name
 	Proto  string     // as Session.Proto
 	Inside netip.Addr // address of the inside endpoint
+	Match  string     // in addresses, uplink, state, rule, program or names, in any case of letters
+	Sort   string     // one of the Sort constants: the first Limit in that order, at most MaxSorted, with rates, programs and names
 	Limit  int        // at most so many
 }
 
@@ -61,7 +63,8 @@ func (c *Client) Version(ctx context.Context) (string, error) {
 	return v.Version, err
 }
 
-// Sessions returns the sessions that match f, in no particular order; the list is never nil.
+// Sessions returns the sessions that match f, in no particular order unless it asks for one; the list is never nil. To measure
+// rates takes a second where nobody has asked for them lately.
 func (c *Client) Sessions(ctx context.Context, f Filter) ([]Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
@@ -84,6 +87,12 @@ func (f Filter) query() string {
 	}
 	if f.Inside.IsValid() {
 		q.Set("inside", f.Inside.String())
+	}
+	if f.Match != "" {
+		q.Set("match", f.Match)
+	}
+	if f.Sort != "" {
+		q.Set("sort", f.Sort)
 	}
 	if f.Limit > 0 {
 		q.Set("limit", strconv.Itoa(f.Limit))

@@ -79,6 +79,27 @@ type IPv6 struct {
 	PortalURL string       `json:"portal_url"`
 }
 
+// Usable counts the uplinks that take new sessions.
+func (s *Status) Usable() (n int) {
+	for i := range s.Uplinks {
+		if s.Uplinks[i].Usable() {
+			n++
+		}
+	}
+	return n
+}
+
+// Verdict is online, partial or offline.
+func (s *Status) Verdict() string {
+	switch n := s.Usable(); {
+	case n == 0:
+		return "offline"
+	case n < len(s.Uplinks):
+		return "partial"
+	}
+	return "online"
+}
+
 // The states of an uplink.
 const (
 	StateProbing  = "probing"
@@ -111,6 +132,12 @@ type Session struct {
 	BytesIn  uint64         `json:"bytes_in"`
 	Rule     string         `json:"rule"`   // name of the one that chose its group of uplinks, "" for none
 	Reason   string         `json:"reason"` // why it uses Uplink, a clause
+
+	// Only in sorted lists.
+	OutBps  float64 `json:"out_bps,omitempty"` // bits per second
+	InBps   float64 `json:"in_bps,omitempty"`
+	Program string  `json:"program,omitempty"` // path of the one on this host that has it
+	Domain  string  `json:"domain,omitempty"`  // name that Remote was asked for by, where names are learned
 }
 
 // Event is one thing that happened, a line of GET /v1/events.

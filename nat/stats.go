@@ -96,6 +96,7 @@ func (t *Table) Stats() Stats {
 // Info is one live session, for people.
 type Info struct {
 	Translation
+	Ref                   Ref
 	Created, Seen         Tick // opened; last refreshed
 	BytesOut, BytesIn     uint64
 	PacketsOut, PacketsIn uint32 // wrap
@@ -120,8 +121,8 @@ func (t *Table) info(r uint32) (Info, bool) {
 	own := t.records[r].own.Load()
 	out, in, seen := &t.counts[outbound][r], &t.counts[inbound][r], t.lastSeen(r)
 	return Info{
-		Translation: t.translation(r),
-		Created:     seen - Tick(max(0, ownSince(own, seen))), Seen: seen,
+		Translation: t.translation(r), Ref: Ref(r),
+		Created: seen - Tick(max(0, ownSince(own, seen))), Seen: seen,
 		BytesOut: out.bytes.Load() & bytesMask, BytesIn: in.bytes.Load() & bytesMask,
 		PacketsOut: out.packets.Load(), PacketsIn: in.packets.Load(),
 		Rule: t.Rule(Ref(r)),

@@ -2,6 +2,7 @@ package tapgw
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"tapgw/helper"
@@ -28,6 +29,15 @@ func (d *DualStack) For(f uplinks.Family) *Gateway {
 		return d.v6
 	}
 	return d.v4
+}
+
+// IsHost reports whether an inside address is the host's own on the TAP.
+func (d *DualStack) IsHost(a netip.Addr) bool {
+	g := d.v4
+	if a.Is6() {
+		g = d.v6
+	}
+	return g != nil && g.isHostItself(packet.AddrOf(a))
 }
 
 // each calls do with every gateway there is.

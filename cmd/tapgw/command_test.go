@@ -53,6 +53,7 @@ func TestUsageIsTwoEverywhere(t *testing.T) {
 		"help nonsense":          "no help",
 		"completion tcsh":        "completion --help",
 		"reload --json":          "unknown flag",
+		"top --sort colour":      `"colour" is none of rate, bytes, age`,
 		"usage --set 3GB":        "--set needs the name of an uplink",
 		"usage lte --set much":   `--set: "much" is not an amount of data`,
 		"usage a b":              "tapgw usage --help",
@@ -75,7 +76,7 @@ func TestHelp(t *testing.T) {
 
 func TestNoDaemonIsEight(t *testing.T) {
 	for _, args := range []string{
-		"status", "status --json", "uplinks", "sessions", "events", "uplink enable x", "reload", "config show --running",
+		"status", "status --json", "uplinks", "sessions", "top", "events", "uplink enable x", "reload", "config show --running",
 		"uplink prefer --none", "uplink metered x on", "pause", "resume", "exec --via x -- true", "probe", "wait --timeout 50ms",
 	} {
 		w := newWorld("/nonexistent/s", strings.Fields(args)...)

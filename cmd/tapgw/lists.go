@@ -64,7 +64,7 @@ func (a *app) sessionsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			slices.SortFunc(list, byBytes)
+			slices.SortFunc(list, api.ByBytes)
 			if a.json {
 				return writeJSON(a.Stdout, list)
 			}
@@ -80,13 +80,6 @@ func (a *app) sessionsCommand() *cobra.Command {
 	c.Flags().StringVar(&inside, "inside", "", "only from this inside address")
 	c.Flags().IntVar(&f.Limit, "limit", 0, "at most so many of them (0: all)")
 	return c
-}
-
-func byBytes(x, y api.Session) int {
-	return cmp.Or(
-		cmp.Compare(y.BytesIn+y.BytesOut, x.BytesIn+x.BytesOut),
-		x.Inside.Compare(y.Inside), x.Remote.Compare(y.Remote), cmp.Compare(x.Proto, y.Proto),
-	)
 }
 
 func (a *app) printSessions(list []api.Session) error {

@@ -36,18 +36,8 @@ Exit status: 0 all uplinks are usable; 4 some; 5 none; 8 no daemon runs.`,
 	}, "one JSON document")
 }
 
-func usable(s api.Status) int {
-	n := 0
-	for i := range s.Uplinks {
-		if s.Uplinks[i].Usable() {
-			n++
-		}
-	}
-	return n
-}
-
 func statusResult(s api.Status) error {
-	switch n := usable(s); {
+	switch n := s.Usable(); {
 	case n == 0:
 		return exitError(exitNoUplink)
 	case n < len(s.Uplinks):
@@ -101,14 +91,7 @@ func (a *app) printStatus(s api.Status) error {
 
 // verdict says how much of the Internet can be reached.
 func verdict(s api.Status) string {
-	word, n := forOnline, usable(s)
-	switch {
-	case n == 0:
-		word = "offline"
-	case n < len(s.Uplinks):
-		word = forPartial
-	}
-	return fmt.Sprintf("%s (%d of %d uplinks usable)", word, n, len(s.Uplinks))
+	return fmt.Sprintf("%s (%d of %d uplinks usable)", s.Verdict(), s.Usable(), len(s.Uplinks))
 }
 
 func (a *app) printVerdict(s api.Status) error {

@@ -5,26 +5,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
-
-	"golang.org/x/text/width"
 )
 
 // columns is the width that all output for people keeps to.
 const columns = 80
-
-// clean makes text from outside safe to show: every rune that could steer the terminal, turn the direction of writing or
-// take other than one column becomes "?".
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if plain(r) {
-			return r
-		}
-		return '?'
-	}, s)
-}
 
 // cleanLines is clean for text that may have several lines.
 func cleanLines(s string) string {
@@ -33,24 +19,6 @@ func cleanLines(s string) string {
 		lines[i] = clean(strings.ReplaceAll(lines[i], "\t", "  "))
 	}
 	return strings.Join(lines, "\n")
-}
-
-func plain(r rune) bool {
-	if r < utf8.RuneSelf {
-		return r >= ' ' && r <= '~'
-	}
-	kind := width.LookupRune(r).Kind()
-	return r != utf8.RuneError && unicode.IsPrint(r) && !unicode.IsMark(r) &&
-		kind != width.EastAsianWide && kind != width.EastAsianFullwidth
-}
-
-// cut shortens s to n columns and marks that it did.
-func cut(s string, n int) string {
-	r := []rune(s)
-	if len(r) <= n {
-		return s
-	}
-	return string(r[:n-1]) + "~"
 }
 
 // wrap breaks s into lines of at most n columns, all but the first indented.

@@ -90,7 +90,7 @@ func (a *app) awaitEvent(ctx context.Context, what string) (s api.Status, err er
 
 // reached reports whether a state is what is waited for.
 func reached(s api.Status, what string) bool {
-	switch n := usable(s); what {
+	switch n := s.Usable(); what {
 	case forOnline:
 		return n > 0 && n == len(s.Uplinks)
 	case forPartial:

@@ -125,17 +125,21 @@ func (s *Server) setUplink(enabled bool) http.HandlerFunc {
 func (s *Server) sessions(w http.ResponseWriter, r *http.Request) {
 	f, err := parseFilter(r)
 	if err != nil {
-		writeError(w, http.StatusBadRequest, err.Error(), "parameters are uplink, proto, inside and limit")
+		writeError(w, http.StatusBadRequest, err.Error(), "parameters are uplink, proto, inside, match, sort and limit")
 		return
 	}
 	if f.Uplink != "" && !s.known(f.Uplink) {
 		s.fail(w, fmt.Errorf("%w: %q", api.ErrUnknownUplink, f.Uplink))
 		return
 	}
+	if f.Sort != "" {
+		s.sortedSessions(w, r, f)
+		return
+	}
 	list := newListWriter(w)
-	left := f.Limit
+	left, found := f.Limit, newSearch(f.Match)
 	s.backend.Sessions(func(one api.Session) bool {
-		if !matches(f, &one) {
+		if !matches(f, &one) || !found.in(&one) {
 			return r.Context().Err() == nil
 		}
 		if !list.add(one) {
@@ -158,12 +162,16 @@ func parseFilter(r *http.Request) (api.Filter, error) {
 			f.Proto = v
 		case "inside":
 			f.Inside, err = netip.ParseAddr(v)
+		case "match":
+			f.Match = v
+		case "sort":
+			f.Sort = v
 		case "limit":
 			f.Limit, err = strconv.Atoi(v)
 		default:
 			err = errors.New("unknown parameter")
 		}
-		if err != nil || f.Limit < 0 {
+		if _, known := orders[f.Sort]; err != nil || f.Limit < 0 || !known {
 			return f, fmt.Errorf("wrong parameter %q", key)
 		}
 	}

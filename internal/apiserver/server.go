@@ -26,6 +26,10 @@ type Reader interface {
 	// Sessions calls yield for every session until it returns false. A slow reader of the API may hold yield up for
 	// seconds, so no lock may be held around it.
 	Sessions(yield func(api.Session) bool)
+	// RatedSessions is Sessions with rates, which take some time to be measured unless ctx ends.
+	RatedSessions(ctx context.Context, yield func(api.Session) bool)
+	// Describe adds the program and the name to a session.
+	Describe(s *api.Session)
 	// Why says what would become of a session.
 	Why(q api.Question) (api.Why, error)
 	// Config returns the configuration in force, as YAML.

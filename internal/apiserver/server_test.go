@@ -76,6 +76,46 @@ func TestSessionFilters(t *testing.T) {
 	mustContain(t, err, "fiber, lte")
 }
 
+func TestSortedSessions(t *testing.T) {
+	fake := newFake()
+	fake.Table = sessions(5000)
+	for i := range fake.Table {
+		s := &fake.Table[i]
+		s.AgeS, s.BytesIn, s.InBps = int64(i), uint64(i*7%5000), float64(i*11%5000)
+	}
+	fake.Table[4321].Program, fake.Table[4321].Domain = "/usr/bin/Firefox", "www.example.com"
+	c, _ := serving(t, fake)
+	for _, test := range []struct {
+		filter api.Filter
+		want   int
+		key    func(api.Session) float64 // must fall
+		first  float64
+	}{
+		{api.Filter{Sort: api.SortRate, Limit: 10}, 10, func(s api.Session) float64 { return s.InBps }, 4999},
+		{api.Filter{Sort: api.SortBytes}, defaultSorted, func(s api.Session) float64 { return float64(s.BytesIn) }, 4999},
+		{api.Filter{Sort: api.SortAge, Limit: 1 << 30}, api.MaxSorted, func(s api.Session) float64 { return -float64(s.AgeS) }, 0},
+		{api.Filter{Sort: api.SortAge, Uplink: "lte", Limit: 1}, 1, func(s api.Session) float64 { return -float64(s.AgeS) }, -1},
+		{api.Filter{Sort: api.SortRate, Match: "FIREFOX"}, 1, func(s api.Session) float64 { return float64(s.AgeS) }, 4321},
+		{api.Filter{Sort: api.SortRate, Match: "Example.com"}, 1, func(s api.Session) float64 { return float64(s.AgeS) }, 4321},
+		{api.Filter{Sort: api.SortAge, Match: ":4999 "}, 1, func(s api.Session) float64 { return float64(s.AgeS) }, 4999},
+		{api.Filter{Sort: api.SortAge, Match: "nobody"}, 0, nil, 0},
+	} {
+		list, err := c.Sessions(t.Context(), test.filter)
+		if err != nil || len(list) != test.want || list == nil {
+			t.Errorf("%+v: %d sessions, %v", test.filter, len(list), err)
+			continue
+		}
+		for i := range list {
+			if i == 0 && test.key(list[0]) != test.first || i > 0 && test.key(list[i]) > test.key(list[i-1]) {
+				t.Errorf("%+v: number %d is %+v", test.filter, i, list[i])
+			}
+		}
+	}
+	if list, err := c.Sessions(t.Context(), api.Filter{Match: "lte", Limit: 7}); err != nil || len(list) != 7 || list[0].Uplink != "lte" {
+		t.Errorf("%d sessions without an order, %v", len(list), err)
+	}
+}
+
 func TestManySessions(t *testing.T) {
 	fake := newFake()
 	fake.Table = sessions(20_000)
@@ -100,6 +140,7 @@ func TestWrongRequests(t *testing.T) {
 		"GET /v1/sessions?limit=-1":         400,
 		"GET /v1/sessions?inside=nobody":    400,
 		"GET /v1/sessions?colour=red":       400,
+		"GET /v1/sessions?sort=colour":      400,
 		"GET /v1/why":                       400,
 		"GET /v1/why?dst=nobody":            400,
 		"GET /v1/why?dst=1.1.1.1&port=x":    400,

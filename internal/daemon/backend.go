@@ -81,13 +81,18 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 
 // Sessions answers GET /v1/sessions.
 func (b backend) Sessions(yield func(api.Session) bool) {
+	b.eachSession(func(_ uplinks.Family, _ nat.Info, s api.Session) bool { return yield(s) })
+}
+
+// eachSession calls yield for all until it returns false.
+func (b backend) eachSession(yield func(uplinks.Family, nat.Info, api.Session) bool) {
 	names := make(map[uint8]string)
 	for _, u := range b.snapshot.Load().Uplinks {
 		names[u.ID] = u.Name
 	}
 	more := true
-	b.tables.each(func(_ uplinks.Family, table *nat.Table) {
-		table.Sessions(func(i nat.Info) bool { more = more && yield(b.session(i, names[i.Uplink])); return more })
+	b.tables.each(func(f uplinks.Family, table *nat.Table) {
+		table.Sessions(func(i nat.Info) bool { more = more && yield(f, i, b.session(i, names[i.Uplink])); return more })
 	})
 }
 

@@ -59,6 +59,8 @@ type Daemon struct {
 	watcher   *rtnl.Watcher // shared
 	shaken    *rtnl.Shaken
 	owners    *owner.Finder // nil where the kernel does not tell; shared
+	programs  *owner.Finder // for people who look, so that packets do not wait for them; nil as owners; shared
+	rates     sessionRates  // shared
 	routes    *rtnl.Reconciler
 	rules     *nft.Rules
 	foreign   *nft.Foreign
@@ -368,8 +370,10 @@ func (d *Daemon) close() error {
 		note(d.rules.Close())
 	}
 	note(d.foreign.Close())
-	if d.owners != nil {
-		d.owners.Close()
+	for _, f := range []*owner.Finder{d.owners, d.programs} {
+		if f != nil {
+			f.Close()
+		}
 	}
 	if d.shaken != nil {
 		d.shaken.Close()

@@ -15,6 +15,12 @@ func (d *Daemon) openOwners() {
 		return
 	}
 	d.owners = finder
+	if d.programs, err = owner.Open(); err != nil {
+		d.log.Warn("lists of sessions name no programs", "error", err)
+		d.programs = nil
+		return
+	}
+	d.programs.SetWanted(owner.Wanted{Executable: true})
 }
 
 // wantOwners has no more found out of owners than rules ask for.

@@ -39,6 +39,12 @@ func (d *Daemon) Sessions(yield func(api.Session) bool) {
 	}
 }
 
+// RatedSessions yields the table, with the rates that it has.
+func (d *Daemon) RatedSessions(_ context.Context, yield func(api.Session) bool) { d.Sessions(yield) }
+
+// Describe leaves a session as it is in the table.
+func (d *Daemon) Describe(*api.Session) {}
+
 // Why gives the reply, or Err.
 func (d *Daemon) Why(q api.Question) (api.Why, error) {
 	w := d.Reply
