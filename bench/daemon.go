@@ -206,31 +206,44 @@ func (d *daemon) sessions() (int, error) {
 
 // sent is how many packets the daemon itself has sent by the uplinks, as its metrics say.
 func (d *daemon) sent() (packets uint64, err error) {
+	found := false
+	err = d.scrape(context.Background(), func(line string) error {
+		if !strings.HasPrefix(line, "tapgw_uplink_datapath_transmit_packets_total{") {
+			return nil
+		}
+		found = true
+		_, value, _ := strings.Cut(line, "} ")
+		n, err := strconv.ParseFloat(value, 64)
+		packets += uint64(n)
+		return err
+	})
+	if err == nil && !found {
+		err = errors.New("the metrics do not tell what tapgw has sent")
+	}
+	return packets, err
+}
+
+// scrape reads the daemon's metrics line by line.
+func (d *daemon) scrape(ctx context.Context, take func(line string) error) error {
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", d.client.Socket)
 	}}
-	answer, err := (&http.Client{Transport: transport, Timeout: patience}).Get("http://tapgw/metrics")
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tapgw/metrics", nil)
 	if err != nil {
-		return 0, d.explain(err)
+		return err
+	}
+	answer, err := (&http.Client{Transport: transport, Timeout: patience}).Do(request)
+	if err != nil {
+		return d.explain(err)
 	}
 	defer answer.Body.Close()
-	found := false
-	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
-		if !strings.HasPrefix(lines.Text(), "tapgw_uplink_datapath_transmit_packets_total{") {
-			continue
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
+		if err := take(lines.Text()); err != nil {
+			return fmt.Errorf("metrics read %q: %w", lines.Text(), err)
 		}
-		found = true
-		_, value, _ := strings.Cut(lines.Text(), "} ")
-		n, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			return 0, fmt.Errorf("metrics read %q: %w", lines.Text(), err)
-		}
-		packets += uint64(n)
 	}
-	if !found {
-		return 0, fmt.Errorf("the metrics do not tell what tapgw has sent: %s", answer.Status)
-	}
-	return packets, nil
+	return lines.Err()
 }
 
 // memory is all that the daemon occupies: the arrays that it shares with the kernel, and its resident set without them.

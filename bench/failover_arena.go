@@ -168,17 +168,9 @@ func (a *arena) fill(ctx context.Context, n int) error {
 	if n == 0 {
 		return nil
 	}
-	if err := serveNetwork(a.Internet, ipv4); err != nil {
+	endpoints, err := a.crowd(n)
+	if err != nil {
 		return err
-	}
-	var endpoints []net.PacketConn
-	for range (n + crowdRemotes - 1) / crowdRemotes {
-		conn, err := a.lan.ListenPacket("udp4", "0.0.0.0:0")
-		if err != nil {
-			return err
-		}
-		a.closers = append(a.closers, conn)
-		endpoints = append(endpoints, conn)
 	}
 	if err := a.open(ctx, endpoints, n); err != nil {
 		return err
@@ -191,6 +183,22 @@ func (a *arena) fill(ctx context.Context, n int) error {
 		}
 	})
 	return nil
+}
+
+// crowd makes the endpoints of n sessions.
+func (a *arena) crowd(n int) (endpoints []net.PacketConn, err error) {
+	if err := serveNetwork(a.Internet, ipv4); err != nil {
+		return nil, err
+	}
+	for range (n + crowdRemotes - 1) / crowdRemotes {
+		conn, err := a.lan.ListenPacket("udp4", "0.0.0.0:0")
+		if err != nil {
+			return nil, err
+		}
+		a.closers = append(a.closers, conn)
+		endpoints = append(endpoints, conn)
+	}
+	return endpoints, nil
 }
 
 // open has n sessions opened; what a queue was too short for comes again.

@@ -40,11 +40,15 @@ func main() {
 	}
 }
 
-// command is what the command line asks for: the comparison of gateways, or the failover of one.
+// command is what the command line asks for: the comparison of gateways, the failover of one, or what one costs that is idle.
 func command(args []string, errors io.Writer) (func(ctx context.Context, out, progress io.Writer) error, error) {
 	if len(args) > 0 && args[0] == "failover" {
 		o, err := parseFailover(args[1:], errors)
 		return func(ctx context.Context, out, progress io.Writer) error { return failover(ctx, o, out, progress) }, err
+	}
+	if len(args) > 0 && args[0] == "idle" {
+		o, err := parseIdle(args[1:], errors)
+		return func(ctx context.Context, out, progress io.Writer) error { return idle(ctx, o, out, progress) }, err
 	}
 	o, err := parse(args, errors)
 	return func(ctx context.Context, out, progress io.Writer) error { return run(ctx, o, out, progress) }, err
