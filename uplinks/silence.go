@@ -42,7 +42,7 @@ type Silence struct {
 	next  time.Time // no question before
 }
 
-// Observe takes a reading of an uplink's totals, some 125 ms after the one before, and reports whether the uplink has fallen
+// Observe takes a reading of an uplink's totals, some 125 ms after the one before while there is traffic, and reports whether the uplink has fallen
 // silent.
 func (s *Silence) Observe(now time.Time, c Counters) bool {
 	gap := now.Sub(s.at)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -18,12 +19,25 @@ func newBeat(every time.Duration) (beat, error) {
 	if err != nil {
 		return beat{}, fmt.Errorf("make a timer: %w", err)
 	}
-	interval := unix.NsecToTimespec(int64(every))
-	if err := unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Interval: interval, Value: interval}, nil); err != nil {
-		_ = unix.Close(fd)
+	b := beat{os.NewFile(uintptr(fd), "timer")}
+	if err := b.every(every); err != nil {
+		b.stop()
 		return beat{}, fmt.Errorf("start a timer: %w", err)
 	}
-	return beat{os.NewFile(uintptr(fd), "timer")}, nil
+	return b, nil
+}
+
+// every has it tick at other intervals from now on. After stop it fails.
+func (b beat) every(interval time.Duration) error {
+	timer, err := b.timer.SyscallConn()
+	if err != nil {
+		return err
+	}
+	t := unix.NsecToTimespec(int64(interval))
+	outer := timer.Control(func(fd uintptr) {
+		err = unix.TimerfdSettime(int(fd), 0, &unix.ItimerSpec{Interval: t, Value: t}, nil)
+	})
+	return errors.Join(outer, err)
 }
 
 // wait returns at the next tick, at once when that was missed; after stop it returns false.

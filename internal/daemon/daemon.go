@@ -111,10 +111,11 @@ type Daemon struct {
 	heard       map[side]heard     // by probes
 
 	tasks        *errgroup.Group
-	readers      sync.WaitGroup // of frames; they end when what they read from is closed
-	changed      chan struct{}  // the kernel's facts may have changed
-	checkDue     chan struct{}  // the periodic look
-	rulesChanged chan struct{}  // somebody changed rules of nftables
+	readers      sync.WaitGroup       // of frames; they end when what they read from is closed
+	changed      chan struct{}        // the kernel's facts may have changed
+	checkDue     chan struct{}        // the periodic look
+	pace         atomic.Pointer[pace] // of the looks; shared
+	rulesChanged chan struct{}        // somebody changed rules of nftables
 	verdicts     chan verdict
 	suspicions   chan suspicion
 	waiting      chan struct{} // first packets wait for an answer
@@ -370,6 +371,9 @@ func (d *Daemon) close() error {
 		note(d.rules.Close())
 	}
 	note(d.foreign.Close())
+	if d.services.reader != nil {
+		d.services.reader.Close()
+	}
 	for _, f := range []*owner.Finder{d.owners, d.programs} {
 		if f != nil {
 			f.Close()

@@ -9,28 +9,25 @@ import (
 	"tapgw/uplinks/usage"
 )
 
-const (
-	// lookEvery is how often the uplinks' devices are looked at, for their carriers: the kernel tells of a lost one up to a
-	// second late (linkwatch) when it told of another shortly before.
-	lookEvery = 125 * time.Millisecond
-	// sampleEvery so many looks one is a sample of the load.
-	sampleEvery = 2
-)
+// sampleEvery so many quick looks one is a sample of the load, as is each slow one.
+const sampleEvery = 2
 
 // measure feeds the load meters, notices carriers and has the control loop check, until ctx ends. One timer serves all.
 func (d *Daemon) measure(ctx context.Context) error {
-	look, err := newBeat(lookEvery)
+	p, err := newPace()
 	if err != nil {
 		return err
 	}
-	defer look.stop()
-	defer context.AfterFunc(ctx, look.stop)()
+	d.pace.Store(p)
+	defer p.stop()
+	defer context.AfterFunc(ctx, p.stop)()
 	var m measuring
-	for looks := 1; look.wait(); looks++ {
-		if d.look(d.snapshot.Load(), &m, looks%sampleEvery == 0) {
+	for looks := 1; p.wait(); looks++ {
+		rests := p.rest()
+		if d.look(d.snapshot.Load(), &m, rests || looks%sampleEvery == 0) {
 			d.lookAgain()
 		}
-		if looks%int(checkEvery/lookEvery) == 0 {
+		if rests && looks%restsPerCheck == 0 || !rests && looks%int(checkEvery/lookEvery) == 0 {
 			poke(d.checkDue)
 		}
 	}
@@ -44,6 +41,21 @@ type measuring struct {
 	activity activity
 	used     []usage.Sample
 	silences [uplinks.MaxUplinks]uplinks.Silence
+	flows    [uplinks.MaxUplinks]flow
+}
+
+// flow is an uplink's last reading.
+type flow struct {
+	bytes uint64 // in both directions
+	at    time.Time
+}
+
+// busy takes a reading, and reports whether since the last one the uplink has carried more than one does by which nobody does
+// anything.
+func (f *flow) busy(now time.Time, c uplinks.Counters) bool {
+	last := *f
+	*f = flow{c.RxBytes + c.TxBytes, now}
+	return !last.at.IsZero() && f.bytes > last.bytes && float64(f.bytes-last.bytes)*8 > restBits*now.Sub(last.at).Seconds()
 }
 
 // look reads every uplink's device, and reports whether a carrier is not as known. A device that vanished is netlink's to
@@ -64,6 +76,9 @@ func (d *Daemon) look(s *uplinks.Snapshot, m *measuring, sample bool) (changed b
 		}
 		if r.Carrier != m.carriers[u.ID] {
 			m.carriers[u.ID], changed = r.Carrier, true
+		}
+		if m.flows[u.ID].busy(time.Now(), r.Counters) {
+			d.stir()
 		}
 		d.listenTo(u, m, r.Counters)
 		if sample {

@@ -91,6 +91,7 @@ func (d *Daemon) watchAnswers(ctx context.Context) error {
 		case <-pace.C:
 		}
 		if !waiting {
+			a.stir()
 			a.listen() // from here on we know what is received
 		}
 		if waiting = a.look(); waiting {

@@ -44,7 +44,7 @@ func (d *Daemon) takeRules(ctx context.Context) error {
 	if err != nil || !changed {
 		return err
 	}
-	missing, err := d.checkRules(begun)
+	missing, err := d.checkRules(begun, false)
 	stale := d.shortcutIsStale() || d.trackingIsStale()
 	d.ruleset.next = begun.Add(min((rulesShare+1)*time.Since(begun), checkEvery))
 	if missing || stale {
@@ -55,11 +55,11 @@ func (d *Daemon) takeRules(ctx context.Context) error {
 
 // checkRules reports whether rules of ours are missing. To put them back is the next converge's, and no more often than
 // without messages: whoever deletes them then may do so again at once.
-func (d *Daemon) checkRules(now time.Time) (missing bool, err error) {
+func (d *Daemon) checkRules(now time.Time, everything bool) (missing bool, err error) {
 	if now.Sub(d.ruleset.repaired) < rivalPause {
 		return false, nil
 	}
-	if missing, err = d.rules.Check(); missing {
+	if missing, err = d.rules.Check(everything); missing {
 		d.ruleset.repaired = now
 		d.repaired("nftables: rules deleted by someone")
 	}

@@ -15,7 +15,8 @@ import (
 
 // services are the host's UDP services as last seen.
 type services struct {
-	next    time.Time // when to look again
+	reader  *wire.SocketReader // nil before the first look
+	next    time.Time          // when to look again
 	ports   []uint16
 	visible []uint16 // those outside the pool, as many as the socket filters can name
 	unknown bool     // the kernel cannot tell
@@ -31,7 +32,7 @@ func (d *Daemon) findServices() (changed bool) {
 	if s.unknown || begun.Before(s.next) {
 		return false
 	}
-	sockets, err := wire.ReadSockets()
+	sockets, err := s.read()
 	s.next = begun.Add(socketShare * time.Since(begun))
 	if errors.Is(err, wire.ErrNoServices) {
 		d.log.Warn("answers of UDP services of this host may leave by another uplink than the questions came in", "error", err)
@@ -51,6 +52,16 @@ func (d *Daemon) findServices() (changed bool) {
 		d.complain(d.fast.SetServices(slices.Concat(s.visible, hidden)))
 	}
 	return true
+}
+
+// read lists the sockets of this host.
+func (s *services) read() (_ *wire.Sockets, err error) {
+	if s.reader == nil {
+		if s.reader, err = wire.OpenSocketReader(); err != nil {
+			return nil, err
+		}
+	}
+	return s.reader.Read()
 }
 
 // split separates the ports that NAT may use from the others.

@@ -44,6 +44,7 @@ type Programs struct {
 	mu        sync.Mutex // guards what follows
 	closed    bool
 	ingresses map[variant]*ebpf.Program // loaded when first attached, and kept
+	ids       map[*ebpf.Program]ebpf.ProgramID
 	attached  map[place]attached
 	sides     [len(uplinks.Families)][uplinks.MaxUplinks]side
 	prefixes  []netip.Prefix
@@ -66,7 +67,7 @@ func Load(cfg Config) (*Programs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fastpath: read the programs: %w", err)
 	}
-	p := &Programs{spec: spec, maps: map[string]*ebpf.Map{}, ingresses: map[variant]*ebpf.Program{}, attached: map[place]attached{}}
+	p := &Programs{spec: spec, maps: map[string]*ebpf.Map{}, ingresses: map[variant]*ebpf.Program{}, ids: map[*ebpf.Program]ebpf.ProgramID{}, attached: map[place]attached{}}
 	forget := p.readTypes()
 	defer forget()
 	if err := p.load(); err != nil {

@@ -79,9 +79,12 @@ func (p *Programs) Verify() (lost []int, err error) {
 func (p *Programs) IDs() (list []ebpf.ProgramID, err error) {
 	err = p.whileOpen(func() error {
 		for _, program := range append(slices.Collect(maps.Values(p.ingresses)), p.egress, p.lan, p.upcall) {
-			id, err := identify(program)
-			if err != nil {
-				return err
+			id, known := p.ids[program] // to ask is slow
+			if !known {
+				if id, err = identify(program); err != nil {
+					return err
+				}
+				p.ids[program] = id
 			}
 			list = append(list, id)
 		}

@@ -27,7 +27,8 @@ var ErrRulesetChanges = errors.New("the ruleset keeps changing")
 // nftables at the egress of the TAP, but of no other device, and there only without the shortcut; and what acts on every
 // packet of a bridge. Not found are routing rules and BPF programs of the type netfilter.
 type Foreign struct {
-	socket     *socket // nil until the kernel has nf_tables
+	socket     *socket         // nil until the kernel has nf_tables
+	kernel     *netlink.Handle // nil until it is needed
 	rules      ruleset
 	generation uint32 // of rules
 	known      bool   // rules were read
@@ -36,14 +37,27 @@ type Foreign struct {
 // NewForeign returns a Foreign that has read nothing.
 func NewForeign() *Foreign { return &Foreign{} }
 
-// Close gives up the socket.
+// Close gives up the sockets.
 func (f *Foreign) Close() error {
-	if f.socket == nil {
-		return nil
-	}
-	s := f.socket
+	old := *f
 	*f = Foreign{}
-	return s.close()
+	if old.kernel != nil {
+		old.kernel.Close()
+	}
+	if old.socket != nil {
+		return old.socket.close()
+	}
+	return nil
+}
+
+// connect opens what all but nftables is asked by; a socket for each question costs more than the answer.
+func (f *Foreign) connect() (err error) {
+	if f.kernel == nil {
+		if f.kernel, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return fmt.Errorf("forwarding: open a netlink socket: %w", err)
+		}
+	}
+	return nil
 }
 
 // Bypassed lists, for people, in lines of at most 80 characters, what may act on IPv4 packets that are forwarded from one
@@ -63,7 +77,7 @@ func (f *Foreign) BypassedV6(tap int, ports []int, own ...ebpf.ProgramID) (list 
 }
 
 func (f *Foreign) bypassed(of family, tap int, ports []int, own []ebpf.ProgramID) (list []string, err error) {
-	ends, err := findDevices(append([]int{tap}, ports...))
+	ends, err := f.findDevices(append([]int{tap}, ports...))
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +95,7 @@ func (f *Foreign) bypassed(of family, tap int, ports []int, own []ebpf.ProgramID
 	}
 	list = slices.Concat(list, legacy, ipsec)
 	for _, d := range ends {
-		more, err := d.ingressBypassed(own)
+		more, err := f.ingressBypassed(d, own)
 		if err != nil {
 			return nil, err
 		}
@@ -97,7 +111,7 @@ func (f *Foreign) MetByHost(tap int) ([]string, error) { return f.metByHost(ofIP
 func (f *Foreign) MetByHostV6(tap int) ([]string, error) { return f.metByHost(ofIPv6, tap) }
 
 func (f *Foreign) metByHost(of family, tap int) ([]string, error) {
-	ends, err := findDevices([]int{tap})
+	ends, err := f.findDevices([]int{tap})
 	if err != nil {
 		return nil, err
 	}
@@ -115,9 +129,12 @@ type device struct {
 	enslaved bool // rules may see its packets come in by the device above it
 }
 
-func findDevices(indexes []int) (list []device, err error) {
+func (f *Foreign) findDevices(indexes []int) (list []device, err error) {
+	if err := f.connect(); err != nil {
+		return nil, err
+	}
 	for _, index := range indexes {
-		l, err := netlink.LinkByIndex(index)
+		l, err := f.kernel.LinkByIndex(index)
 		if errors.As(err, &netlink.LinkNotFoundError{}) {
 			return nil, fmt.Errorf("forwarding: interface %d: %w", index, ErrNoDevice)
 		}
@@ -131,8 +148,8 @@ func findDevices(indexes []int) (list []device, err error) {
 }
 
 // ingressBypassed lists what would handle packets that come in by the device after our program, which is the first.
-func (d device) ingressBypassed(own []ebpf.ProgramID) (list []string, err error) {
-	filtered, err := d.hasFilters(ingress, own)
+func (f *Foreign) ingressBypassed(d device, own []ebpf.ProgramID) (list []string, err error) {
+	filtered, err := f.hasFilters(d, ingress, own)
 	if err != nil {
 		return nil, fmt.Errorf("forwarding: %w", err)
 	}

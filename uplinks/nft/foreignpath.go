@@ -24,7 +24,7 @@ type Datapath struct {
 // unseen or too early: at the ingress of an uplink, and with the programs at its egress, and at the ingress of the TAP,
 // where those of the host's own sessions are missing. It reads the rules only when they changed.
 func (f *Foreign) PastChains(d Datapath) (list []string, err error) {
-	tap, uplinks, err := d.devices()
+	tap, uplinks, err := f.devices(d)
 	if err != nil {
 		return nil, err
 	}
@@ -46,19 +46,19 @@ func (f *Foreign) PastChains(d Datapath) (list []string, err error) {
 // PastQueues lists likewise what others have there in traffic control: filters and programs at the ingress of an uplink, and
 // with our programs filters, programs and the queue of the TAP. Queues and filters at the egress of uplinks meet everything.
 func (f *Foreign) PastQueues(d Datapath) (list []string, err error) {
-	tap, uplinks, err := d.devices()
+	tap, uplinks, err := f.devices(d)
 	if err != nil {
 		return nil, err
 	}
 	var errs []error
 	note := func(lines []string, err error) { list, errs = append(list, lines...), append(errs, err) }
 	for _, u := range uplinks {
-		note(u.past(ingress, d.Own))
+		note(f.past(u, ingress, d.Own))
 	}
 	if d.Kernel {
-		note(tap.past(ingress, d.Own))
-		note(tap.past(egress, d.Own))
-		note(tap.queue())
+		note(f.past(tap, ingress, d.Own))
+		note(f.past(tap, egress, d.Own))
+		note(f.queue(tap))
 	}
 	return list, errors.Join(errs...)
 }
@@ -70,8 +70,8 @@ func (d Datapath) families() []family {
 	return families[:1]
 }
 
-func (d Datapath) devices() (tap device, uplinks []device, err error) {
-	all, err := findDevices(append([]int{d.TAP}, d.Uplinks...))
+func (f *Foreign) devices(d Datapath) (tap device, uplinks []device, err error) {
+	all, err := f.findDevices(append([]int{d.TAP}, d.Uplinks...))
 	if err != nil {
 		return device{}, nil, err
 	}
@@ -106,8 +106,8 @@ func (r ruleset) chainsAt(carried []family, d device, side direction) (list []st
 }
 
 // past lists what is on one side of a device behind our program, which is the first as a rule.
-func (d device) past(side direction, own []ebpf.ProgramID) (list []string, err error) {
-	filtered, err := d.hasFilters(side, own)
+func (f *Foreign) past(d device, side direction, own []ebpf.ProgramID) (list []string, err error) {
+	filtered, err := f.hasFilters(d, side, own)
 	if err != nil {
 		return nil, err
 	}
@@ -125,13 +125,13 @@ func (d device) past(side direction, own []ebpf.ProgramID) (list []string, err e
 }
 
 // hasFilters reports whether others have tc filters on one side of the device.
-func (d device) hasFilters(side direction, own []ebpf.ProgramID) (bool, error) {
+func (f *Foreign) hasFilters(d device, side direction, own []ebpf.ProgramID) (bool, error) {
 	at := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: d.index}}
-	filters, err := netlink.FilterList(at, side.parent)
+	filters, err := f.kernel.FilterList(at, side.parent)
 	if err != nil {
 		return false, fmt.Errorf("read the tc filters of %s: %w", d.name, err)
 	}
-	return slices.ContainsFunc(filters, func(f netlink.Filter) bool { return !isOwn(f, own) }), nil
+	return slices.ContainsFunc(filters, func(filter netlink.Filter) bool { return !isOwn(filter, own) }), nil
 }
 
 // programs are those of tcx on one side of the device, in the order in which packets meet them.
@@ -158,8 +158,8 @@ func lastOwn(programs []link.AttachedProgram, own []ebpf.ProgramID) (last int) {
 }
 
 // queue tells of a queueing discipline that somebody gave the device: the kernel's own choice has no handle.
-func (d device) queue() (list []string, err error) {
-	queues, err := netlink.QdiscList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: d.index}})
+func (f *Foreign) queue(d device) (list []string, err error) {
+	queues, err := f.kernel.QdiscList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: d.index}})
 	if err != nil {
 		return nil, fmt.Errorf("read the queues of %s: %w", d.name, err)
 	}

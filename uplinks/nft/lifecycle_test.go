@@ -135,7 +135,7 @@ func TestFlushRulesetOfOthers(t *testing.T) {
 
 func (w *world) intact(r *Rules, want bool) {
 	w.t.Helper()
-	missing, err := r.Check()
+	missing, err := r.Check(false)
 	w.must(err)
 	if missing == want {
 		w.t.Errorf("missing %t", missing)

@@ -95,6 +95,7 @@ type Rules struct {
 	current bool // the kernel holds applied
 
 	generation uint32 // of the whole ruleset when Changed last looked
+	intact     uint32 // likewise when Check found everything
 }
 
 // Open connects to nf_tables. It fails with ErrOwned while another process runs, so that whoever opens first of all need
@@ -137,10 +138,15 @@ func (r *Rules) Apply(w Wanted) error {
 	return nil
 }
 
-// Check reports whether somebody removed what was applied. The next Apply then writes it anew.
-func (r *Rules) Check() (missing bool, err error) {
+// Check reports whether somebody removed what was applied. The next Apply then writes it anew. It looks when the ruleset has changed
+// since the last time, and always at everything: chains of a device go with that unseen.
+func (r *Rules) Check(everything bool) (missing bool, err error) {
 	if !r.current {
 		return false, nil
+	}
+	generation, err := r.socket.readGeneration()
+	if err != nil || generation == r.intact && !everything {
+		return false, err
 	}
 	for _, c := range r.applied.chains {
 		intact, err := r.socket.holds(c)
@@ -152,6 +158,7 @@ func (r *Rules) Check() (missing bool, err error) {
 			return true, nil
 		}
 	}
+	r.intact = generation
 	return false, nil
 }
 

@@ -22,15 +22,30 @@ type Sockets struct {
 	Services []uint16
 }
 
-// ReadSockets asks the network namespace of the calling thread. Errors but ErrNoServices may pass.
-func ReadSockets() (*Sockets, error) {
+// SocketReader lists the sockets of the network namespace of the thread that opened it.
+type SocketReader struct{ kernel *netlink.Handle }
+
+// OpenSocketReader connects to the kernel. A kernel without socket diagnosis is ErrNoServices.
+func OpenSocketReader() (*SocketReader, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_INET_DIAG)
+	if err != nil {
+		return nil, lacking("open a socket to list sockets", err)
+	}
+	return &SocketReader{h}, nil
+}
+
+// Close gives up the socket.
+func (r *SocketReader) Close() { r.kernel.Close() }
+
+// Read lists the sockets there are. Errors but ErrNoServices may pass.
+func (r *SocketReader) Read() (*Sockets, error) {
 	s := new(Sockets)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} { // a socket of IPv6 mostly serves IPv4 as well
-		tcp, err := sockets("TCP", netlink.SocketDiagTCP, family)
+		tcp, err := sockets("TCP", r.kernel.SocketDiagTCP, family)
 		if err != nil {
 			return nil, err
 		}
-		udp, err := sockets("UDP", netlink.SocketDiagUDP, family)
+		udp, err := sockets("UDP", r.kernel.SocketDiagUDP, family)
 		if err != nil {
 			return nil, err
 		}
@@ -51,11 +66,16 @@ func ReadSockets() (*Sockets, error) {
 
 func sockets(kind string, list func(uint8) ([]*netlink.Socket, error), family uint8) ([]*netlink.Socket, error) {
 	found, err := list(family)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
-		return nil, fmt.Errorf("list %s sockets: %w (%w)", kind, ErrNoServices, err)
-	}
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list %s sockets: %w", kind, err)
+		return nil, lacking("list "+kind+" sockets", err)
 	}
 	return found, nil
+}
+
+// lacking marks errors that will not pass.
+func lacking(what string, err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
+		return fmt.Errorf("%s: %w (%w)", what, ErrNoServices, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }

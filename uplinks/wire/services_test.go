@@ -25,7 +25,10 @@ func TestSockets(t *testing.T) {
 		web, err := new(net.ListenConfig).Listen(context.Background(), "tcp4", "127.0.0.1:8080")
 		labtest.Must(t, err)
 		defer web.Close()
-		got, err := wire.ReadSockets()
+		reader, err := wire.OpenSocketReader()
+		labtest.Must(t, err)
+		defer reader.Close()
+		got, err := reader.Read()
 		labtest.Must(t, err)
 		if !slices.Equal(got.Services, []uint16{53, 51820}) {
 			t.Errorf("services %v", got.Services)

@@ -1,0 +1,63 @@
+package daemon
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// lookEvery is how often the uplinks' devices are looked at while something goes on, for their carriers: the kernel tells of a
+	// lost one up to a second late (linkwatch) when it told of another shortly before.
+	lookEvery = 125 * time.Millisecond
+	// restEvery is how often while nothing does, as each look wakes an idle machine up.
+	restEvery = time.Second
+	// restsPerCheck so many slow looks the control loop checks, which costs many times as much.
+	restsPerCheck = 2
+	// restAfter is how long nothing must have gone on.
+	restAfter = 3 * time.Second
+	// restBits a second are what an uplink may carry while nothing goes on: probes, keepalives and chatter of the LAN.
+	restBits = 64e3
+)
+
+// pace is when to look again. What makes it quick may come from any goroutine.
+type pace struct {
+	beat
+
+	mu      sync.Mutex
+	stirred time.Time // when something went on last
+	resting bool
+}
+
+func newPace() (*pace, error) {
+	b, err := newBeat(lookEvery)
+	return &pace{beat: b, stirred: time.Now()}, err
+}
+
+// stir has looks be quick for a while, as something goes on, and reports whether they were not.
+func (p *pace) stir() (rested bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stirred = time.Now()
+	rested = p.resting
+	if rested {
+		p.resting = p.every(lookEvery) != nil
+	}
+	return rested
+}
+
+// rest has looks be slow where nothing has gone on for long, and reports whether they are.
+func (p *pace) rest() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.resting && time.Since(p.stirred) > restAfter {
+		p.resting = p.every(restEvery) == nil
+	}
+	return p.resting
+}
+
+// stir says that something goes on.
+func (d *Daemon) stir() {
+	if p := d.pace.Load(); p != nil && p.stir() {
+		poke(d.checkDue)
+	}
+}
