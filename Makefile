@@ -49,7 +49,7 @@ USERSPACE := $(USERSPACE)|CarrierLoss|Blackhole|SessionsOf|FlowsOf|AllUplinksDow
 USERSPACE := $(USERSPACE)|Static|Host|OtherProtocols|IPv6|OwnIPv6|NPTv6|Renumbered|Paused|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW|Rules|Differential|Fault|Failover
 
 # Programs of others that the tests talk to the gateway with: a program and its Debian package; and one in Go.
-PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl busybox=busybox tmux=tmux
+PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl busybox=busybox tmux=tmux chromium=chromium
 # One that would take over the machine's own resolv.conf if it were installed.
 RESOLVED := systemd-resolved libsystemd-shared
 STUN  := github.com/pion/stun/v3/cmd/stun-nat-behaviour

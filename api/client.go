@@ -157,6 +157,43 @@ func (c *Client) SetUsage(ctx context.Context, name string, bytes uint64) error 
 	return c.post(ctx, uplinkPath(name, "usage")+"?used_bytes="+strconv.FormatUint(bytes, 10))
 }
 
+// History returns what the uplinks carried in one of the spans.
+func (c *Client) History(ctx context.Context, span string) (History, error) {
+	var h History
+	err := c.get(ctx, "/v1/history?span="+url.QueryEscape(span), &h)
+	return h, err
+}
+
+// PastEvents returns what happened, the oldest first, as far as it is remembered; the list is never nil.
+func (c *Client) PastEvents(ctx context.Context) ([]Event, error) {
+	list := []Event{}
+	err := c.get(ctx, "/v1/history/events", &list)
+	return list, err
+}
+
+// SessionGroups returns the sessions that mention filter, by uplink, host, site or session.
+func (c *Client) SessionGroups(ctx context.Context, by, filter string) (SessionGroups, error) {
+	var g SessionGroups
+	err := c.get(ctx, "/v1/sessions/groups?"+url.Values{"by": {by}, "filter": {filter}}.Encode(), &g)
+	return g, err
+}
+
+// DashboardURL returns where the page for a browser is, "" where it is not served.
+func (c *Client) DashboardURL(ctx context.Context) (string, error) {
+	var d Dashboard
+	err := c.get(ctx, "/v1/dashboard", &d)
+	return d.URL, err
+}
+
+// SignInURL returns where a browser gets the rights of the caller at the dashboard: soon, and once.
+func (c *Client) SignInURL(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var d Dashboard
+	err := c.call(ctx, http.MethodPost, "/v1/dashboard/sign-in", maxAnswer, &d)
+	return d.URL, err
+}
+
 // Reload makes the daemon read its configuration again; ErrBadConfig when it is wrong and the old one stays.
 func (c *Client) Reload(ctx context.Context) error { return c.post(ctx, "/v1/reload") }
 

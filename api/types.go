@@ -133,11 +133,12 @@ type Session struct {
 	Rule     string         `json:"rule"`   // name of the one that chose its group of uplinks, "" for none
 	Reason   string         `json:"reason"` // why it uses Uplink, a clause
 
+	Domain string `json:"domain,omitempty"` // name that Remote was asked for by, where names are learned
+
 	// Only in sorted lists.
 	OutBps  float64 `json:"out_bps,omitempty"` // bits per second
 	InBps   float64 `json:"in_bps,omitempty"`
 	Program string  `json:"program,omitempty"` // path of the one on this host that has it
-	Domain  string  `json:"domain,omitempty"`  // name that Remote was asked for by, where names are learned
 }
 
 // Event is one thing that happened, a line of GET /v1/events.

@@ -16,6 +16,7 @@ func (l *loader) check() {
 	l.checkTimeouts()
 	l.checkTargets()
 	l.checkProbe()
+	l.checkDashboard()
 	l.checkHelpers()
 	l.checkSets()
 	l.checkGroups()

@@ -26,10 +26,13 @@ type Config struct {
 	Policy   Policy
 	Probe    Probe
 	API      API
-	Helpers  Helpers
-	Sets     []Set
-	Groups   []Group
-	Rules    []Rule // the first that matches counts
+
+	Dashboard Dashboard
+
+	Helpers Helpers
+	Sets    []Set
+	Groups  []Group
+	Rules   []Rule // the first that matches counts
 }
 
 // TAP is the device that captures the default route.
@@ -236,6 +239,12 @@ type API struct {
 	Metrics netip.AddrPort // loopback address that also serves /metrics, invalid for none
 }
 
+// Dashboard configures the page that a browser shows.
+type Dashboard struct {
+	Listen    netip.AddrPort // invalid for none; other than loopback only with a TokenFile
+	TokenFile string         // absolute path of the file with the secret that everything needs then, "" for none
+}
+
 // Default is the configuration without file and environment.
 func Default() Config {
 	return Config{
@@ -275,7 +284,9 @@ func Default() Config {
 			Degraded: Degraded{Loss: 0.2, Latency: time.Second, Flapping: time.Minute},
 			Quorum:   1, Fall: 4, Rise: 2,
 		},
-		API:     API{Socket: "/run/tapgw/tapgw.sock"},
+		API:       API{Socket: "/run/tapgw/tapgw.sock"},
+		Dashboard: Dashboard{Listen: netip.MustParseAddrPort("127.0.0.1:7380")},
+
 		Helpers: defaultHelpers(),
 	}
 }

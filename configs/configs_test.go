@@ -141,6 +141,8 @@ func TestAccepted(t *testing.T) {
 		{"uplinks: [{name: eth7}]", func(c Config) any { return c.Uplinks[0].Interface }, "eth7"},
 		{"uplinks: [{interface: eth7, capacity: {up: 0.5mbit}}]", func(c Config) any { return c.Uplinks[0].Capacity.Up }, uint64(500e3)},
 		{"api: {metrics: '[::1]:9417'}", func(c Config) any { return c.API.Metrics.String() }, "[::1]:9417"},
+		{"dashboard: {listen: ''}", func(c Config) any { return c.Dashboard.Listen.IsValid() }, false},
+		{"dashboard: {listen: '0.0.0.0:80', token_file: /etc/token}", func(c Config) any { return c.Dashboard.Listen.String() }, "0.0.0.0:80"},
 		{"tap: {address: 10.0.0.2/30}", func(c Config) any { return c.TAP.Gateway().String() }, "10.0.0.1"},
 		{"tap: {address: 10.0.0.5/24}", func(c Config) any { return c.TAP.Gateway().String() }, "10.0.0.6"},
 		{"datapath: {mode: kernel}", func(c Config) any { return c.Datapath }, Datapath{DatapathKernel, LANShortcutAuto}},
@@ -161,7 +163,7 @@ func TestEnvironmentReachesEveryKey(t *testing.T) {
 		"policy.scheduler": "weighted", "policy.stickiness": "site", "policy.on_uplink_down": "keep", "probe.targets": "8.8.4.4", "probe.degraded.loss": "30%", "probe.quorum": "1", "probe.fall": "1", "probe.rise": "7",
 		"nat.filtering.udp": "address_dependent", "nat.filtering.tcp": "endpoint_independent",
 		"datapath.mode": "userspace", "datapath.lan_shortcut": "off",
-		"api.socket": "/tmp/s", "api.metrics": "127.0.0.1:1", "nat.clamp_mss": "false", "nat.adopt_tcp": "true",
+		"api.socket": "/tmp/s", "api.metrics": "127.0.0.1:1", "dashboard.listen": "127.0.0.1:2", "dashboard.token_file": "/etc/token", "nat.clamp_mss": "false", "nat.adopt_tcp": "true",
 		"nat.limits.sessions_per_host": "auto", "nat.limits.new_per_second": "off", "nat.limits.ports_per_host": "77", "nat.exempt": "10.8.0.0/16,fd00:8::/32",
 	}
 	for _, f := range configFields {

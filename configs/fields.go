@@ -137,8 +137,8 @@ var configFields = slices.Concat([]field[Config]{
 	scalar("probe.fall", func(c *Config) *int { return &c.Probe.Fall }, within(1, 100), strconv.Itoa),
 	scalar("probe.rise", func(c *Config) *int { return &c.Probe.Rise }, within(1, 100), strconv.Itoa),
 	restart(scalar("api.socket", func(c *Config) *string { return &c.API.Socket }, parseSocket, formatText)),
-	restart(optional("api.metrics", func(c *Config) *netip.AddrPort { return &c.API.Metrics }, parseMetrics, formatMetrics)),
-}, helperFields)
+	restart(optional("api.metrics", func(c *Config) *netip.AddrPort { return &c.API.Metrics }, parseMetrics, formatAddrPort)),
+}, dashboardFields, helperFields)
 
 func duration(key string, at func(*Config) *time.Duration, low, high time.Duration) field[Config] {
 	return scalar(key, at, lasting(low, high), formatDuration)

@@ -103,25 +103,34 @@ func parseSocket(s string) (string, error) {
 
 // parseMetrics reads a loopback address: metrics have no authentication, so they must not leave the machine.
 func parseMetrics(s string) (netip.AddrPort, error) {
-	fix := "write for example 127.0.0.1:9417"
+	const example = "127.0.0.1:9417"
+	a, err := parseAddrPort(s, example)
+	if err == nil && !a.Addr().Unmap().IsLoopback() {
+		return netip.AddrPort{}, faultf(writeExample+example, "%s is not a loopback address, and metrics have no authentication", a.Addr())
+	}
+	return a, err
+}
+
+const writeExample = "write for example "
+
+// parseAddrPort reads an address to listen on.
+func parseAddrPort(s, example string) (netip.AddrPort, error) {
+	bad := faultf(writeExample+example, "%s is not address:port", quote(s))
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return netip.AddrPort{}, faultf(fix, "%s is not address:port", quote(s))
+		return netip.AddrPort{}, bad
 	}
 	if host == "localhost" {
 		host = "127.0.0.1"
 	}
 	a, err := netip.ParseAddrPort(net.JoinHostPort(host, port))
 	if err != nil || a.Port() == 0 || a.Addr().Zone() != "" {
-		return netip.AddrPort{}, faultf(fix, "%s is not address:port", quote(s))
-	}
-	if !a.Addr().Unmap().IsLoopback() {
-		return netip.AddrPort{}, faultf(fix, "%s is not a loopback address, and metrics have no authentication", a.Addr())
+		return netip.AddrPort{}, bad
 	}
 	return a, nil
 }
 
-func formatMetrics(a netip.AddrPort) string {
+func formatAddrPort(a netip.AddrPort) string {
 	if !a.IsValid() {
 		return ""
 	}

@@ -23,6 +23,11 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /v1/config", s.config)
 	mux.HandleFunc("GET /v1/usage", s.usage)
+	mux.HandleFunc("GET /v1/history", s.history)
+	mux.HandleFunc("GET /v1/history/events", s.pastEvents)
+	mux.HandleFunc("GET /v1/sessions/groups", s.groups)
+	mux.HandleFunc("GET /v1/dashboard", s.dashboardURL)
+	mux.HandleFunc("POST /v1/dashboard/sign-in", s.guard(s.admit))
 	mux.HandleFunc("POST /v1/uplinks/{name}/usage", s.guard(s.setUsage))
 	mux.HandleFunc("POST /v1/reload", s.guard(s.reload))
 	mux.HandleFunc("POST /v1/uplinks/{name}/enable", s.guard(s.setUplink(true)))
@@ -195,13 +200,10 @@ func (s *Server) known(uplink string) bool {
 
 // events sends the present states, then what happens, until the client leaves or lags too far behind.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
-	select {
-	case s.followers <- struct{}{}:
-		defer func() { <-s.followers }()
-	default:
-		s.fail(w, fmt.Errorf("%w: %d programs follow the events already", api.ErrBusy, maxFollowers))
+	if !s.follow(w) {
 		return
 	}
+	defer s.unfollow()
 	feed, stop := s.backend.Subscribe() // before the snapshot, so that no event falls between
 	defer stop()
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -224,6 +226,19 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 }
+
+// follow takes one of the places of followers, or tells that there is none.
+func (s *Server) follow(w http.ResponseWriter) bool {
+	select {
+	case s.followers <- struct{}{}:
+		return true
+	default:
+		s.fail(w, fmt.Errorf("%w: %d programs follow the events already", api.ErrBusy, maxFollowers))
+		return false
+	}
+}
+
+func (s *Server) unfollow() { <-s.followers }
 
 func (s *Server) snapshot() []api.Event {
 	var list []api.Event

@@ -43,9 +43,13 @@ type peerKey struct{}
 
 func withPeer(ctx context.Context, c net.Conn) context.Context {
 	if pc, ok := c.(*peerConn); ok {
-		return context.WithValue(ctx, peerKey{}, &pc.peer)
+		return asPeer(ctx, &pc.peer)
 	}
 	return ctx
+}
+
+func asPeer(ctx context.Context, p *peer) context.Context {
+	return context.WithValue(ctx, peerKey{}, p)
 }
 
 func peerOf(ctx context.Context) *peer {

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -72,6 +73,9 @@ func TestWhoMayChange(t *testing.T) {
 			changed := strings.Contains(out, "set: <nil>") && strings.Contains(out, "reload: <nil>")
 			if changed != test.allowed || len(fake.Calls()) != map[bool]int{true: 2}[test.allowed] {
 				t.Errorf("allowed %v, calls %v:\n%s", changed, fake.Calls(), out)
+			}
+			if want := fmt.Sprintf("kept out of the dashboard: %v", !test.allowed); !strings.Contains(out, want) {
+				t.Errorf("%s is not so:\n%s", want, out)
 			}
 			if !test.allowed && !strings.Contains(out, "usermod -aG tapgw") {
 				t.Errorf("no hint:\n%s", out)

@@ -1,7 +1,7 @@
-// Package apiserver serves the local API (package api) over a unix socket, and metrics also on a loopback address.
+// Package apiserver serves the local API (package api) over a unix socket, metrics also on a loopback address, and the dashboard.
 //
 // Who may do what is decided by the peer's credentials: every local user may read; root, the daemon's own user and
-// members of the group "tapgw" may change things.
+// members of the group "tapgw" may change things. At the dashboard somebody has the rights of who had the daemon let them in.
 package apiserver
 
 import (
@@ -28,12 +28,16 @@ type Reader interface {
 	Sessions(yield func(api.Session) bool)
 	// RatedSessions is Sessions with rates, which take some time to be measured unless ctx ends.
 	RatedSessions(ctx context.Context, yield func(api.Session) bool)
-	// Describe adds the program and the name to a session.
+	// Describe adds the program to a session.
 	Describe(s *api.Session)
 	// Why says what would become of a session.
 	Why(q api.Question) (api.Why, error)
 	// Config returns the configuration in force, as YAML.
 	Config() ([]byte, error)
+	// History returns what the uplinks carried in one of the spans of package api; ok is false of any other.
+	History(span string) (h api.History, ok bool)
+	// PastEvents returns what happened, the oldest first.
+	PastEvents() []api.Event
 }
 
 // Changer is what only the privileged may ask. Errors that wrap those of package api become their HTTP status.
@@ -75,6 +79,7 @@ type Options struct {
 	Socket         string       // path of the unix socket
 	MetricsAddress string       // loopback host:port that serves /metrics too, or ""
 	Metrics        http.Handler // serves /metrics
+	Dashboard      Dashboard
 	Logger         *slog.Logger
 }
 
@@ -89,6 +94,7 @@ type Server struct {
 	now       func() time.Time
 
 	control, loopback net.Listener // nil before Listen
+	dashboard         *dashboard
 }
 
 // Times and sizes that bound what a client can hold on to.
@@ -104,7 +110,7 @@ const (
 
 // New returns a server that does nothing until Listen or Run.
 func New(b Backend, o Options) *Server {
-	return &Server{
+	s := &Server{
 		backend:   b,
 		opts:      o,
 		log:       o.Logger,
@@ -113,6 +119,8 @@ func New(b Backend, o Options) *Server {
 		groupID:   lookupGroup,
 		now:       time.Now,
 	}
+	s.dashboard = newDashboard(o.Dashboard, func() time.Time { return s.now() })
+	return s
 }
 
 // Ready is closed once the server answers.
@@ -124,6 +132,7 @@ func (s *Server) Listen() (err error) {
 	if s.control, err = listenUnix(s.opts.Socket); err != nil {
 		return err
 	}
+	s.listenDashboard()
 	if s.opts.MetricsAddress == "" {
 		return nil
 	}
@@ -135,7 +144,7 @@ func (s *Server) Listen() (err error) {
 
 // Close stops listening; it may be called more than once, and before Listen.
 func (s *Server) Close() {
-	for _, l := range []net.Listener{s.control, s.loopback} {
+	for _, l := range []net.Listener{s.control, s.loopback, s.dashboard.listener} {
 		if l != nil {
 			l.Close()
 		}
@@ -155,6 +164,9 @@ func (s *Server) Run(ctx context.Context) error {
 	tasks.Go(func() error { return s.serve(ctx, s.control, s.handler()) })
 	if s.loopback != nil {
 		tasks.Go(func() error { return s.serve(ctx, s.loopback, hostCheck(s.metricsOnly())) })
+	}
+	if l := s.dashboard.listener; l != nil {
+		tasks.Go(func() error { return s.serve(ctx, l, s.dashboardHandler()) })
 	}
 	return tasks.Wait()
 }

@@ -367,6 +367,7 @@ func FuzzRequests(f *testing.F) {
 		"/v1/why?dst=1.1.1.1&port=443&proto=udp&from=10.0.0.2&from_port=9&dscp=46",
 		"/v1/uplinks/lte/disable", "/v1/usage", "/v1/uplinks/lte/usage?used_bytes=5", "/v1/uplinks/lte/usage", "/v1/uplinks/%2e%2e/enable", "/v1/uplinks//enable", "/v1/reload", "/metrics", "//",
 		"/v1/prefer?uplink=lte", "/v1/uplinks/lte/metered?mode=on", "/v1/pause?seconds=1e9", "/v1/resume", "/v1/uplinks/lte/pin", "/v1/probe", "/v1/../v1/status",
+		"/v1/history?span=day", "/v1/history/events", "/v1/sessions/groups?by=site&filter=a", "/v1/dashboard", "/v1/dashboard/sign-in",
 	} {
 		f.Add(http.MethodGet, target, []byte(nil), true)
 		f.Add(http.MethodPost, target, []byte(`{"enabled":true}`), false)

@@ -11,7 +11,7 @@ import (
 
 const (
 	defaultSorted = 100  // sessions of a sorted list without a limit
-	maxDescribed  = 1000 // sessions whose program and name are found out to search them, as that takes time
+	maxDescribed  = 1000 // sessions whose program is found out to search them, as that takes time
 )
 
 // orders are those of sorted lists.

@@ -10,7 +10,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,6 +43,8 @@ func child(c *api.Client) {
 	events, stop := context.WithTimeout(ctx, time.Minute)
 	eventsErr := c.Events(events, func(api.Event) { stop() })
 	fmt.Printf("read: %v\n", errors.Join(statusErr, sessionsErr, eventsErr))
+	_, signInErr := c.SignInURL(ctx)
+	fmt.Printf("kept out of the dashboard: %v\n", errors.Is(signInErr, api.ErrDenied))
 	fmt.Printf("set: %v\nreload: %v\n", c.SetUplink(ctx, "fiber", false), c.Reload(ctx))
 }
 
@@ -58,6 +62,28 @@ func newFake() *fakeDaemon {
 		}},
 		YAML: "tap:\n  name: tapgw0\n",
 	}}
+}
+
+// movingDaemon is one whose state changes.
+type movingDaemon struct {
+	*fakeDaemon
+	mu sync.Mutex
+}
+
+func newMoving() *movingDaemon { return &movingDaemon{fakeDaemon: newFake()} }
+
+func (d *movingDaemon) Status() api.Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.State
+	s.Uplinks = slices.Clone(s.Uplinks)
+	return s
+}
+
+func (d *movingDaemon) set(change func(*api.Status)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(&d.State)
 }
 
 // sessions makes n sessions of four hosts, TCP by one uplink and UDP by the other.

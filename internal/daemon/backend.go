@@ -119,6 +119,7 @@ func (b backend) session(i nat.Info, uplink string) api.Session {
 		Uplink:  uplink, State: i.State.String(),
 		AgeS: seconds(b.pumps.clock.since(i.Created)), IdleS: seconds(b.pumps.clock.since(i.Seen)),
 		BytesOut: i.BytesOut, BytesIn: i.BytesIn, Rule: b.numbers.name(i.Rule), Reason: policy.Reason(i.Reason).String(),
+		Domain: b.domainOf(i),
 	}
 }
 

@@ -87,6 +87,7 @@ type Daemon struct {
 	paused    atomic.Pointer[time.Time] // until when, nil while traffic is captured; shared
 	pins      []pin
 	asking    chan struct{} // a token for each that asks probes' targets; shared
+	past      *past         // shared
 	api       *apiserver.Server
 
 	pool     []nat.PortRange // outside ports
@@ -170,8 +171,9 @@ func oneLine(errs ...error) error {
 }
 
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
+	past := newPast(o.Logger)
 	d := &Daemon{
-		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), foreign: nft.NewForeign(), journal: newJournal(o.Logger), used: newDataUse(o.Logger), seed: rand.Uint64(),
+		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), foreign: nft.NewForeign(), past: past, journal: newJournal(o.Logger, past.History), used: newDataUse(o.Logger), seed: rand.Uint64(),
 		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), heard: make(map[side]heard), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		suspicions: make(chan suspicion, 2*uplinks.MaxUplinks), waiting: make(chan struct{}, 1),
@@ -221,6 +223,7 @@ func (d *Daemon) open() (err error) {
 	}
 	d.tracker = uplinks.NewTracker(d.trackerConfig(c)) // so that the first converge reports what appeared
 	d.openUsage(snapshot)
+	d.past.open(pastPath(d.socket()))
 	if err := d.openTables(c); err != nil {
 		return err
 	}
@@ -306,6 +309,7 @@ func (d *Daemon) serve(ctx context.Context) (err error) {
 	d.tasks.Go(func() error { return d.control(running) })
 	d.tasks.Go(func() error { return d.measure(running) })
 	d.tasks.Go(func() error { return d.used.keep(running, func() bool { return len(plans(d.cfg())) > 0 }) })
+	d.tasks.Go(func() error { return d.past.keep(running) })
 	d.tasks.Go(func() error { return d.watchAnswers(running) })
 	d.tasks.Go(func() error { return d.reloadOnHangup(running) })
 	d.tasks.Go(func() error { return d.api.Run(running) })
@@ -331,7 +335,9 @@ func (d *Daemon) announce(ctx context.Context, listening <-chan struct{}) error 
 }
 
 func (d *Daemon) apiServer() *apiserver.Server {
-	o := apiserver.Options{Socket: d.socket(), Metrics: metrics.Handler(backend{d}, d.opts.Version), Logger: d.log}
+	o := apiserver.Options{
+		Socket: d.socket(), Metrics: metrics.Handler(backend{d}, d.opts.Version), Logger: d.log, Dashboard: d.dashboard(),
+	}
 	if m := d.cfg().API.Metrics; m.IsValid() {
 		o.MetricsAddress = m.String()
 	}

@@ -7,16 +7,26 @@ import (
 
 	"tapgw/api"
 	"tapgw/internal/apiserver"
+	"tapgw/internal/history"
 	"tapgw/uplinks"
 )
 
 // journal tells people and followers of the API what happens.
 type journal struct {
 	*apiserver.Hub
-	log *slog.Logger
+	log  *slog.Logger
+	past *history.History
 }
 
-func newJournal(log *slog.Logger) *journal { return &journal{apiserver.NewHub(), log} }
+func newJournal(log *slog.Logger, past *history.History) *journal {
+	return &journal{apiserver.NewHub(), log, past}
+}
+
+// Publish tells the followers, and remembers for those to come.
+func (j *journal) Publish(e api.Event) {
+	j.past.Event(e)
+	j.Hub.Publish(e)
+}
 
 // uplink reports what the tracker noticed.
 func (j *journal) uplink(e uplinks.Event) {

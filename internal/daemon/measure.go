@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"tapgw/internal/history"
 	"tapgw/probe"
 	"tapgw/uplinks"
 	"tapgw/uplinks/usage"
@@ -27,6 +28,9 @@ func (d *Daemon) measure(ctx context.Context) error {
 		if d.look(d.snapshot.Load(), &m, rests || looks%sampleEvery == 0) {
 			d.lookAgain()
 		}
+		if rests || looks%int(rememberEvery/lookEvery) == 0 {
+			m.samples = d.remember(m.samples)
+		}
 		if rests && looks%restsPerCheck == 0 || !rests && looks%int(checkEvery/lookEvery) == 0 {
 			poke(d.checkDue)
 		}
@@ -40,6 +44,7 @@ type measuring struct {
 	learners [uplinks.MaxUplinks]learner
 	activity activity
 	used     []usage.Sample
+	samples  []history.Sample
 	silences [uplinks.MaxUplinks]uplinks.Silence
 	flows    [uplinks.MaxUplinks]flow
 }

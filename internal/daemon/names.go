@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"tapgw/internal/packet"
+	"tapgw/nat"
 	"tapgw/policy"
 )
 
@@ -17,6 +18,12 @@ func (d *Daemon) setPlan(p *policy.Plan) error {
 		d.gateway.SetNames(nil)
 	}
 	return nil
+}
+
+// domainOf is the name of a session's remote, "" when it is not known.
+func (d *Daemon) domainOf(i nat.Info) string {
+	name, _ := d.domainBook.Domain(i.Inside, i.Remote, uint32(d.pumps.clock.tick()))
+	return name
 }
 
 // domains are the names of a session's remote.

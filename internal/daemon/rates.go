@@ -106,9 +106,8 @@ func (b backend) RatedSessions(ctx context.Context, yield func(api.Session) bool
 // owned are the protocols whose sockets have owners that the kernel tells.
 var owned = map[string]uint8{"tcp": packet.ProtoTCP, "udp": packet.ProtoUDP}
 
-// Describe adds the program of this host that has a session, and the name that its remote was asked for by.
+// Describe adds the program of this host that has a session.
 func (b backend) Describe(s *api.Session) {
-	s.Domain, _ = b.domainBook.Domain(packet.AddrOf(s.Inside.Addr()), packet.AddrOf(s.Remote.Addr()), uint32(b.pumps.clock.tick()))
 	proto, has := owned[s.Proto]
 	if !has || b.programs == nil || !b.gateway.IsHost(s.Inside.Addr()) {
 		return

@@ -3,9 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -32,30 +30,31 @@ const (
 type dataUse struct {
 	*usage.Ledger
 	log     *slog.Logger
-	path    string
+	file    stateFile
 	boot    string
 	due     chan struct{} // to be written at once
 	written []byte
-	failing bool
 }
 
 func newDataUse(log *slog.Logger) *dataUse {
-	return &dataUse{Ledger: usage.New(), log: log, due: make(chan struct{}, 1)}
+	return &dataUse{
+		Ledger: usage.New(), log: log, due: make(chan struct{}, 1),
+		file: stateFile{tell: func(err error) {
+			log.Warn("what the uplinks use is not written down, and forgotten at the next boot", "error", err)
+		}},
+	}
 }
 
 // open reads what was used before. Whatever is wrong with the file, the gateway runs, and counts from nothing.
 func (u *dataUse) open(path string) {
-	u.path = path
+	u.file.path = path
 	boot, err := os.ReadFile(bootPath)
 	if err != nil {
 		u.log.Warn("data used while the daemon does not run may be counted twice", "error", err)
 	}
 	u.boot = strings.TrimSpace(string(boot))
-	if _, err := hostconf.RemoveUnfinished(path); err != nil {
-		u.log.Debug("files of a killed daemon may be left", "error", err)
-	}
-	data, err := hostconf.ReadState(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := u.file.read(u.log)
+	if data == nil && err == nil {
 		return
 	}
 	var before *usage.Ledger
@@ -117,19 +116,11 @@ func (u *dataUse) keep(ctx context.Context, metered func() bool) error {
 	}
 }
 
-// write replaces the file. That it fails is told once, and again after it succeeded.
+// write replaces the file if there is something new.
 func (u *dataUse) write() {
-	data := u.Render()
-	if bytes.Equal(data, u.written) {
-		return
-	}
-	err := hostconf.WriteState(u.path, data)
-	if err == nil {
+	if data := u.Render(); !bytes.Equal(data, u.written) && u.file.write(data) {
 		u.written = data
-	} else if !u.failing {
-		u.log.Warn("what the uplinks use is not written down, and forgotten at the next boot", "error", err)
 	}
-	u.failing = err != nil
 }
 
 // openUsage reads what was used before, and adds what was used since, so that a reached cap counts from the first session on.

@@ -2,6 +2,7 @@ package hostconf
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -13,6 +14,18 @@ func ReadState(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	return data, nil
+}
+
+// ReadSecret is ReadState of a file that others cannot even read.
+func ReadSecret(path string) ([]byte, error) {
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
+		err = fmt.Errorf("others may read it: chmod 600 %s", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return ReadState(path)
 }
 
 // WriteState replaces a file at once: after a crash it has the old content or the new.

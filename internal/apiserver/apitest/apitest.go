@@ -19,6 +19,7 @@ type Daemon struct {
 	Table []api.Session
 	Reply api.Why // to every question, with its endpoints
 	YAML  string
+	Past  []api.Event
 	Err   error // of all changes, and of Config
 
 	Probes []api.Probe // what the targets answer
@@ -57,6 +58,14 @@ func (d *Daemon) Why(q api.Question) (api.Why, error) {
 
 // Config returns the text.
 func (d *Daemon) Config() ([]byte, error) { return []byte(d.YAML), d.Err }
+
+// History is that of no uplink.
+func (d *Daemon) History(span string) (h api.History, ok bool) {
+	return h, slices.Contains(api.Spans(), span)
+}
+
+// PastEvents returns the list.
+func (d *Daemon) PastEvents() []api.Event { return d.Past }
 
 // SetUplink accepts the names of the state's uplinks.
 func (d *Daemon) SetUplink(name string, enabled bool) error {

@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/vishvananda/netlink"
+
+	"tapgw/api"
+	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
+)
+
+// dashboard opens the page as somebody who may only look.
+func (g *gateway) dashboard() *tab {
+	g.t.Helper()
+	address, err := g.client.DashboardURL(g.t.Context())
+	labtest.Must(g.t, err)
+	b := openTab(g.t, g.ns, address)
+	b.await("the verdict", `document.querySelector('h1')?.innerText.startsWith('Internet')`)
+	return b
+}
+
+// signIn opens what `tapgw web` prints.
+func (b *tab) signIn(g *gateway) {
+	b.t.Helper()
+	out, status := g.tapgw("web")
+	at := strings.Index(out, "http://")
+	if status != 0 || at < 0 {
+		b.t.Fatalf("tapgw web: status %d, %s", status, out)
+	}
+	b.do(chromedp.Navigate(strings.TrimSpace(out[at:])))
+	b.await("the buttons", `document.querySelectorAll('.controls button').length > 1`)
+}
+
+// card is an expression for a part of an uplink's card.
+func card(uplink, part string) string {
+	return fmt.Sprintf(`document.querySelector('[data-uplink=%q] %s')`, uplink, part)
+}
+
+// busy has hosts of the LAN load pages of sites with names until the test ends.
+func (w world) busy() (done func()) {
+	w.t.Helper()
+	zone, sites := lab.Zone{}, []string{"video.example.com", "mail.example.org", "updates.example.net", "photos.example.com"}
+	for i, name := range sites {
+		zone[name] = []string{netip.AddrFrom4([4]byte{203, 0, 113, byte(10 + i)}).String()}
+	}
+	labtest.Must(w.t, w.AddServers(netip.MustParsePrefix("203.0.113.0/27")))
+	names, err := lab.StartNames(w.Internet, lab.ServerAddrs[0], zone)
+	labtest.Must(w.t, err)
+	w.t.Cleanup(func() { labtest.Must(w.t, names.Close()) })
+	ctx, stop := context.WithCancel(w.t.Context())
+	var loads sync.WaitGroup
+	for i, host := range w.Hosts {
+		for j, name := range sites {
+			loads.Go(func() {
+				for seed := uint64(i*len(sites) + j); ctx.Err() == nil; seed++ {
+					addrs, err := host.Resolve(ctx, lab.ServerAddrs[0], "ip4", name)
+					if err == nil {
+						_, err = host.BulkDownload(ctx, addrs[0], seed, 1<<20<<j)
+					}
+					if err != nil && ctx.Err() == nil {
+						time.Sleep(100 * time.Millisecond) // while an uplink is away
+					}
+				}
+			})
+		}
+	}
+	done = sync.OnceFunc(func() { stop(); loads.Wait() })
+	w.t.Cleanup(done)
+	return done
+}
+
+var twoShaped = lab.Options{LANHosts: 3, Uplinks: []lab.UplinkOptions{{Down: 40e6, Up: 10e6}, {Down: 20e6, Up: 5e6}}}
+
+const named = `uplinks:
+  - {name: fibre, interface: wan1, capacity: {down: 40Mbit, up: 10Mbit}}
+  - {name: cable, interface: wan2, capacity: {down: 20Mbit, up: 5Mbit}, metered: {cap: 20GB}, tier: 0}
+`
+
+// TestDashboard: a browser shows what the gateway does while it does it, and what it did before a restart; who has not signed in may
+// only look.
+func TestDashboard(t *testing.T) {
+	t.Parallel()
+	topology := labtest.Build(t, twoShaped)
+	labtest.Servers(t, topology)
+	g := start(t, topology.Gateway, named)
+	g.awaitState("fibre", api.StateUp)
+	g.awaitState("cable", api.StateUp)
+	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
+	w.meetLAN()
+
+	b := g.dashboard()
+	b.await("both are up", `document.querySelector('h1').innerText === 'Internet: online' && document.querySelectorAll('.card.up').length === 2`)
+	if n := b.text(`String(document.querySelectorAll('.controls').length)`); n != "0" {
+		t.Errorf("who may only look has %s groups of buttons", n)
+	}
+	done := w.busy()
+	b.await("the rate of fibre", card("fibre", ".rates b")+`.innerText.endsWith('Mb/s')`)
+	b.await("a site by its name", `document.querySelector('.sessions').innerText.includes('video.example.com')`)
+	b.await("the chart", `document.querySelector('.chart canvas')?.width > 100`)
+	b.do(chromedp.SendKeys(`input[type=search]`, "10.0.0.3"))
+	b.await("the filter", `document.querySelector('#sessions').parentNode.parentNode.innerText.match(/^\d+ sessions/m)`)
+
+	b.signIn(g)
+	since := time.Now()
+	b.do(chromedp.Click(`[data-uplink=cable] .controls button`))
+	w.events.state("cable", api.StateDisabled, since)
+	b.await("the state", card("cable", ".state strong")+`.innerText === 'disabled' && document.querySelector('h1').innerText === 'Internet: partial'`)
+	b.await("what is read aloud", `document.querySelector('[role=status]').innerText.includes('cable up → disabled')`)
+	b.await("the event", `document.querySelector('.events').innerText.includes('cable up → disabled')`)
+	b.do(chromedp.Click(`[data-uplink=cable] .controls button`))
+	b.await("it is used again", card("cable", ".state strong")+`.innerText === 'up'`)
+
+	g.stop()
+	b.await("the daemon is gone", `document.querySelector('[role=alert]')?.innerText.includes('No answer')`)
+	g.restart()
+	b.await("the daemon is back", `document.querySelector('h1').innerText === 'Internet: online' && !document.querySelector('[role=alert]')`)
+	b.await("old events", `document.querySelector('.events').innerText.includes('cable up → disabled')`)
+	b.await("nobody is signed in", `!document.querySelector('.controls') && document.querySelector('.note')`)
+	hour, err := g.client.History(t.Context(), api.SpanHour)
+	if err != nil || len(hour.Uplinks) != 2 || hour.Uplinks[1].Name != "fibre" || most(hour.Uplinks[1].RxBps) < 1e5 {
+		t.Errorf("of the time before the restart is known: %+v, %v", hour, err)
+	}
+	done()
+	b.sound()
+}
+
+func most(s api.Series) (v float64) {
+	for _, one := range s {
+		if one > v {
+			v = one
+		}
+	}
+	return v
+}
+
+// TestDashboardLooks makes pictures, for people to look at, and finds what does not fit on a phone.
+func TestDashboardLooks(t *testing.T) {
+	t.Parallel()
+	topology := labtest.Build(t, twoShaped)
+	labtest.Servers(t, topology)
+	g := start(t, topology.Gateway, named)
+	g.awaitState("fibre", api.StateUp)
+	g.awaitState("cable", api.StateUp)
+	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
+	w.meetLAN()
+	w.busy()
+	b := g.dashboard()
+	b.signIn(g)
+	b.await("something to see", `document.querySelector('.sessions tbody').children.length >= 4`)
+	if wait, err := time.ParseDuration(os.Getenv("DASHBOARD_WAIT")); err == nil {
+		time.Sleep(wait) // for pictures that show more
+	}
+	for _, scheme := range []string{"light", "dark"} {
+		for name, size := range map[string][2]int64{"desktop": {1280, 900}, "phone": {390, 844}} {
+			b.look(size[0], size[1], scheme)
+			b.await("the width", fmt.Sprintf(`document.documentElement.scrollWidth <= %d && document.querySelector('.chart canvas').clientWidth < %d`, size[0], size[0]))
+			b.shoot(scheme + "-" + name)
+		}
+	}
+	b.sound()
+}
+
+// TestDashboardShowsNamesAsText: the name of a device may be what a browser takes for a script.
+func TestDashboardShowsNamesAsText(t *testing.T) {
+	t.Parallel()
+	const evil = "<script>x"
+	topology := labtest.Build(t, lab.Options{})
+	labtest.Servers(t, topology)
+	rename(t, topology.Uplinks[1], topology.Gateway, evil)
+	g := start(t, topology.Gateway, "")
+	g.awaitState(evil, api.StateUp)
+	b := g.dashboard()
+	b.await("the name as text", fmt.Sprintf(`[...document.querySelectorAll('.card h2')].some((h) => h.innerText.includes(%q))`, evil))
+	if n := b.text(`String(document.querySelectorAll('#app script').length)`); n != "0" {
+		t.Errorf("%s scripts came with a name", n)
+	}
+	b.sound()
+}
+
+// rename gives an uplink's device another name, and its default route back.
+func rename(t testing.TB, u *lab.Uplink, ns *lab.Namespace, name string) {
+	t.Helper()
+	h := ns.Handle()
+	link, err := h.LinkByName(u.Device)
+	labtest.Must(t, err)
+	routes, err := h.RouteList(link, netlink.FAMILY_V4)
+	labtest.Must(t, err)
+	labtest.Must(t, h.LinkSetDown(link))
+	labtest.Must(t, h.LinkSetName(link, name))
+	labtest.Must(t, h.LinkSetUp(link))
+	for _, r := range routes {
+		if r.Gw != nil {
+			labtest.Must(t, h.RouteReplace(&r))
+		}
+	}
+}
+
+// TestHistoryBeginsAnew: a file that nobody can read is moved aside, and one that cannot be written is told of once.
+func TestHistoryBeginsAnew(t *testing.T) {
+	t.Parallel()
+	w := begin(t, lab.Options{}, inTurn)
+	file := filepath.Join(w.dir, "history.json.gz")
+	w.stop()
+	info, err := os.Stat(file)
+	if err != nil || info.Size() == 0 || info.Mode().Perm()&0o022 != 0 {
+		t.Fatalf("the file is %v, %v", info, err)
+	}
+	labtest.Must(t, os.Truncate(file, info.Size()/2))
+	w.restart()
+	if n := w.said("the history begins anew", "history.json.gz.corrupt"); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	if aside, err := os.Stat(file + ".corrupt"); err != nil || aside.Size() != info.Size()/2 {
+		t.Errorf("moved aside: %v, %v", aside, err)
+	}
+	w.awaitUp(w.Topology)
+	live, err := w.client.History(t.Context(), api.SpanLive)
+	if err != nil || len(live.Uplinks) != 2 {
+		t.Errorf("what goes on: %+v, %v", live, err)
+	}
+	labtest.Must(t, os.Mkdir(file, 0o700)) // which nothing can replace
+	w.stop()
+	if n := w.said("the history is not written down"); n != 1 || w.err != nil {
+		t.Errorf("told %d times, and ended with %v", n, w.err)
+	}
+}

@@ -1,0 +1,71 @@
+// What the uplinks carried, as columns for the chart.
+
+import { useEffect, useRef, useState } from './vendor/htm-preact.js';
+import { read } from './live.js';
+
+const refreshEvery = 60000; // of what goes by the minute
+
+// useHistory gets a span of time, and adds what comes in while it goes by the second.
+export function useHistory(span, live) {
+  const [history, setHistory] = useState(null);
+  const latest = useRef(live);
+  latest.current = live;
+  useEffect(() => {
+    let wanted = true;
+    const get = async () => {
+      const answer = await read(`v1/history?span=${span}`);
+      if (wanted && answer.uplinks) setHistory(columns(answer, span));
+    };
+    setHistory(null);
+    get();
+    const timer = span === 'live' ? 0 : setInterval(get, refreshEvery);
+    return () => {
+      wanted = false;
+      clearInterval(timer);
+    };
+  }, [span, live.since]);
+  useEffect(() => {
+    if (span === 'live' && live.connected && history) setHistory(grown(history, live.status.uplinks));
+  }, [live.ticks]);
+  return history;
+}
+
+const shortest = 60; // values that are shown at least, of however short a time there are any
+
+// columns leaves out the time before anything was known.
+function columns(answer, span) {
+  const from = Date.parse(answer.from) / 1000;
+  const length = answer.uplinks[0]?.rx_bps.length || 0;
+  const known = Math.min(...answer.uplinks.map((u) => u.rx_bps.findIndex((v) => v !== null)).filter((i) => i >= 0));
+  const skip = Math.max(0, Math.min(known, length - shortest));
+  const history = { span, step: answer.step_s, most: length, x: [], uplinks: {} };
+  for (let i = skip; i < length; i++) history.x.push(from + i * answer.step_s);
+  for (const u of answer.uplinks) {
+    const states = u.states.map((s) => ({ at: Date.parse(s.at) / 1000, state: s.state }));
+    history.uplinks[u.name] = { down: u.rx_bps.slice(skip), up: u.tx_bps.slice(skip), states };
+  }
+  return history;
+}
+
+// grown is a history one second later.
+function grown(history, uplinks) {
+  const now = Math.floor(Date.now() / 1000);
+  const length = history.x.length;
+  if (length === 0 || now <= history.x[length - 1]) return history;
+  const full = length >= history.most || history.uplinks[Object.keys(history.uplinks)[0]].down[0] === null;
+  const slid = (list, value) => [...(full ? list.slice(1) : list), value];
+  const next = { ...history, x: slid(history.x, now), uplinks: {} };
+  for (const [name, past] of Object.entries(history.uplinks)) {
+    const u = uplinks.find((one) => one.name === name);
+    const state = u ? u.state : '';
+    const states = past.states.at(-1)?.state === state ? past.states : [...past.states, { at: now, state }];
+    next.uplinks[name] = { down: slid(past.down, u ? u.rx_bps : null), up: slid(past.up, u ? u.tx_bps : null), states };
+  }
+  return next;
+}
+
+// mean of the values that are known, null where none is.
+export function mean(list) {
+  const known = list.filter((v) => v !== null);
+  return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
+}
