@@ -17,7 +17,7 @@ SEED     ?= 2
 CLANG   ?= clang-14
 BPF_DIRS = $(shell grep -rl --include='*.go' '^//go:generate.*bpf2go' . | xargs -n1 dirname | sort -u)
 
-.PHONY: all build demo test lint unit peers e2e fuzz differential soak bench bench-failover balance bpf-compiler generate generated clean help
+.PHONY: all build man demo test lint unit peers e2e fuzz differential soak bench bench-failover balance bpf-compiler generate generated clean help
 
 all: build
 
@@ -26,6 +26,10 @@ help: ## list the targets
 
 build: ## build bin/tapgw
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tapgw ./cmd/tapgw
+
+# The date of the pages is that of the sources.
+man: build ## manual pages into bin/man
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) bin/tapgw man bin/man
 
 demo: build ## two shaped ISPs, one is cut and returns, in namespaces of its own
 	$(SUDO) ./bin/tapgw demo

@@ -27,6 +27,8 @@ func (a *app) switchCommand(verb, short string, enabled bool) *cobra.Command {
 		Short: short,
 		Long:  short + ".\n\nExit status: 10 when there is no such uplink. Needs root or the group tapgw.",
 		Args:  cobra.ExactArgs(1),
+
+		ValidArgsFunction: a.oneUplink,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := a.client().SetUplink(c.Context(), args[0], enabled); err != nil {
 				return err
@@ -48,6 +50,8 @@ they are. A restart of the daemon forgets it.
 
 Exit status: 10 when there is no such uplink. Needs root or the group tapgw.`,
 		Args: cobra.MaximumNArgs(1),
+
+		ValidArgsFunction: a.oneUplink,
 		RunE: func(c *cobra.Command, args []string) error {
 			if none == (len(args) == 1) {
 				return misuse(c, errors.New("give the name of an uplink, or --none"))
@@ -78,6 +82,8 @@ minute. One that is not has no data cap. A restart of the daemon forgets it.
 
 Exit status: 10 when there is no such uplink. Needs root or the group tapgw.`,
 		Args: cobra.ExactArgs(2),
+
+		ValidArgsFunction: a.oneUplink,
 		RunE: func(c *cobra.Command, args []string) error {
 			if !slices.Contains(modes, args[1]) {
 				return misuse(c, fmt.Errorf("%q is none of %s", args[1], strings.Join(modes, ", ")))

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"tapgw/api"
+	"tapgw/internal/capture"
 	"tapgw/internal/daemon"
+	"tapgw/internal/doctor"
 	"tapgw/internal/portal"
 )
 
@@ -46,6 +48,12 @@ type Env struct {
 	Exec func(command []string) error
 	// InitConfig returns a commented configuration to start from.
 	InitConfig func(ctx context.Context) ([]byte, error)
+	// Examine looks at the host, with the names of the configuration at configPath ("" means the default).
+	Examine func(ctx context.Context, o doctor.Options, configPath string) ([]doctor.Finding, error)
+	// CapturePoints are those of the uplink with that interface, with the names of the configuration at configPath.
+	CapturePoints func(configPath, uplink string, s api.Status) ([]capture.Point, error)
+	// KernelState lists what the kernel holds of this host's network.
+	KernelState func() ([]byte, error)
 }
 
 // RunOptions is what the command line says to the daemon and to cleanup.

@@ -41,6 +41,10 @@ func realEnv() *Env {
 		Browser:     findBrowser,
 		Exec:        execProgram,
 		InitConfig:  initConfig,
+		Examine:     examine,
+		KernelState: kernelState,
+
+		CapturePoints: capturePoints,
 	}
 }
 

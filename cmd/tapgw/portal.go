@@ -29,6 +29,8 @@ func (a *app) portalCommand() *cobra.Command {
 		Short: "Sign in at the page that keeps an uplink from being used",
 		Long:  portalHelp,
 		Args:  cobra.MaximumNArgs(1),
+
+		ValidArgsFunction: a.oneUplink,
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := a.client().Status(c.Context())
 			if err != nil {
@@ -88,12 +90,18 @@ func gateOf(u api.Uplink) gate {
 
 // gateIn is that of the uplink called name.
 func gateIn(s api.Status, name string) (gate, error) {
+	u, err := uplinkIn(s, name)
+	return gateOf(u), err
+}
+
+// uplinkIn is the uplink called name.
+func uplinkIn(s api.Status, name string) (api.Uplink, error) {
 	for _, u := range s.Uplinks {
 		if u.Name == name {
-			return gateOf(u), nil
+			return u, nil
 		}
 	}
-	return gate{}, fmt.Errorf("%w: %q, see `tapgw uplinks`", api.ErrUnknownUplink, clean(name))
+	return api.Uplink{}, fmt.Errorf("%w: %q, see `tapgw uplinks`", api.ErrUnknownUplink, clean(name))
 }
 
 // signInBy runs the proxy until the uplink has no portal any more.

@@ -22,6 +22,8 @@ in, and show what each answers.
 Exit status: 0 some target answers by each uplink; 4 not by each; 5 by none; 10
 there is no such uplink. Needs root or the group tapgw.`,
 		Args: cobra.MaximumNArgs(1),
+
+		ValidArgsFunction: a.oneUplink,
 		RunE: func(c *cobra.Command, args []string) error {
 			if c.Flags().Changed("every") && every < time.Second {
 				return misuse(c, fmt.Errorf("--every %s is less than a second", every))

@@ -18,8 +18,9 @@ one that is least loaded now, and none that is broken.
 
 Exit status: 0 done; 1 it failed; 2 wrong usage; 8 no daemon runs; 10 no such
 uplink. For "tapgw status": 0 all uplinks are usable; 4 some; 5 none. For "tapgw
-wait": 3 not in time. "tapgw exec" gives that of the command, 126 when it cannot
-be run, 127 when there is none.`
+wait": 3 not in time. For "tapgw doctor": 0 all is well; 1 something could be
+better; 2 something does not work. "tapgw exec" gives that of the command, 126
+when it cannot be run, 127 when there is none.`
 
 // app is one invocation: the world and the flags that all commands share.
 type app struct {
@@ -33,12 +34,11 @@ type app struct {
 func newRoot(e *Env) *cobra.Command {
 	a := &app{Env: e}
 	root := &cobra.Command{
-		Use:               "tapgw",
-		Short:             "Use all ways to the Internet at once",
-		Long:              longHelp,
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Use:           "tapgw",
+		Short:         "Use all ways to the Internet at once",
+		Long:          longHelp,
+		SilenceUsage:  true,
+		SilenceErrors: true,
 	}
 	root.SetOut(e.Stdout)
 	root.SetErr(e.Stderr)
@@ -51,10 +51,13 @@ func newRoot(e *Env) *cobra.Command {
 		a.uplinkCommand(), a.portalCommand(), a.webCommand(), a.reloadCommand(), a.configCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.waitCommand(), a.execCommand(), a.probeCommand(),
 		a.runCommand(), a.cleanupCommand(), a.demoCommand(), a.versionCommand(),
+		a.doctorCommand(), a.reportCommand(), a.captureCommand(), a.manCommand(),
 	)
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd(e.Args...)
+	keepShells(root)
+	a.complete(root)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return misuse(c, err) })
 	tidy(root)
 	return root

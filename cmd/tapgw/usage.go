@@ -23,6 +23,8 @@ Where the ISP counts otherwise, say what it does: tapgw usage lte --set 3.2GB
 
 Exit status: 10 when there is no such uplink. --set needs root or the group tapgw.`,
 		Args: cobra.MaximumNArgs(1),
+
+		ValidArgsFunction: a.oneUplink,
 		RunE: func(c *cobra.Command, args []string) error {
 			if !c.Flags().Changed("set") {
 				return a.showUsage(c, args)

@@ -8,9 +8,12 @@ import (
 	"syscall"
 	"time"
 
+	"tapgw/api"
 	"tapgw/configs"
+	"tapgw/internal/capture"
 	"tapgw/internal/daemon"
 	"tapgw/internal/demo"
+	"tapgw/internal/hostconf"
 	"tapgw/uplinks"
 	"tapgw/uplinks/rtnl"
 )
@@ -67,16 +70,51 @@ func configuredSocket(path string) string {
 	return loaded.Config.API.Socket
 }
 
-// initConfig looks at this machine as the daemon would; it changes nothing and needs no privilege.
-func initConfig(context.Context) ([]byte, error) {
+// usableConfig is what the file says, or the default where it cannot be used.
+func usableConfig(path string) configs.Config {
+	loaded, err := loadConfig(path)
+	if err != nil {
+		return configs.Default()
+	}
+	return loaded.Config
+}
+
+// readFacts asks the kernel of this network namespace.
+func readFacts() (uplinks.Facts, error) {
 	kernel, err := rtnl.Open()
 	if err != nil {
-		return nil, err
+		return uplinks.Facts{}, err
 	}
 	defer kernel.Close()
 	facts, err := kernel.Read()
 	if err != nil {
-		return nil, fmt.Errorf("look at the network: %w", err)
+		return uplinks.Facts{}, fmt.Errorf("look at the network: %w", err)
+	}
+	return facts, nil
+}
+
+// capturePoints are where packets of the uplink's sessions pass.
+func capturePoints(configPath, uplink string, s api.Status) ([]capture.Point, error) {
+	facts, err := readFacts()
+	if err != nil {
+		return nil, err
+	}
+	tap := usableConfig(configPath).TAP.Name
+	var interfaces []string
+	for _, u := range s.Uplinks {
+		interfaces = append(interfaces, u.Interface)
+	}
+	lan := hostconf.LANInterfaces(hostconf.Wanted{TAP: tap, Upcall: tap + "u", Uplinks: interfaces, Facts: facts}, nil)
+	return capture.Points(capture.Gateway{
+		Links: facts.Links, TAP: tap, LAN: lan, Uplink: uplink, Kernel: s.Datapath == api.DatapathKernel,
+	}), nil
+}
+
+// initConfig looks at this machine as the daemon would; it changes nothing and needs no privilege.
+func initConfig(context.Context) ([]byte, error) {
+	facts, err := readFacts()
+	if err != nil {
+		return nil, err
 	}
 	tracker := uplinks.NewTracker(uplinks.TrackerConfig{TapName: configs.Default().TAP.Name})
 	snapshot, _ := tracker.Update(time.Now(), facts)

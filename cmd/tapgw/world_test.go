@@ -19,7 +19,9 @@ import (
 	"tapgw/api"
 	"tapgw/internal/apiserver"
 	"tapgw/internal/apiserver/apitest"
+	"tapgw/internal/capture"
 	"tapgw/internal/daemon"
+	"tapgw/internal/doctor"
 	"tapgw/internal/portal"
 )
 
@@ -79,6 +81,10 @@ func newWorld(socket string, args ...string) *world {
 		Browser:     func() string { return "" },
 		Exec:        func([]string) error { return errUnexpected },
 		InitConfig:  func(context.Context) ([]byte, error) { return nil, errUnexpected },
+		Examine:     func(context.Context, doctor.Options, string) ([]doctor.Finding, error) { return nil, errUnexpected },
+		KernelState: func() ([]byte, error) { return nil, errUnexpected },
+
+		CapturePoints: func(string, string, api.Status) ([]capture.Point, error) { return nil, errUnexpected },
 	}
 	return w
 }

@@ -47,6 +47,19 @@ func New(name string) (*Namespace, error) {
 	return n, nil
 }
 
+// Here is the namespace of the calling thread, which stays as it is.
+func Here() (*Namespace, error) {
+	fd, err := openThreadNamespace()
+	if err != nil {
+		return nil, err
+	}
+	n := &Namespace{name: "here", ns: netns.NsHandle(fd)}
+	if n.handle, err = netlink.NewHandleAt(n.ns, unix.NETLINK_ROUTE); err != nil {
+		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), n.Close())
+	}
+	return n, nil
+}
+
 // prepare brings loopback up and stops what would put packets of its own on the wire for seconds after a device appears.
 func (n *Namespace) prepare() (err error) {
 	if n.handle, err = netlink.NewHandleAt(n.ns, unix.NETLINK_ROUTE); err != nil {
