@@ -24,8 +24,8 @@ all: build
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-build: ## build bin/tapgw
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tapgw ./cmd/tapgw
+build: ## build bin/tapgw and bin/tapgw-tray
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/tapgw ./cmd/tapgw-tray
 
 # The date of the pages is that of the sources.
 man: build ## manual pages into bin/man
@@ -54,6 +54,8 @@ USERSPACE := $(USERSPACE)|Static|Host|OtherProtocols|IPv6|OwnIPv6|NPTv6|Renumber
 
 # Programs of others that the tests talk to the gateway with: a program and its Debian package; and one in Go.
 PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl busybox=busybox tmux=tmux chromium=chromium
+# A session bus, a display and a real panel for the applet.
+PEERS += dbus-daemon=dbus-daemon Xvfb=xvfb xfce4-panel=xfce4-panel xfconf-query=xfconf xdotool=xdotool
 # One that would take over the machine's own resolv.conf if it were installed.
 RESOLVED := systemd-resolved libsystemd-shared
 STUN  := github.com/pion/stun/v3/cmd/stun-nat-behaviour

@@ -63,6 +63,13 @@ func (c *Client) Version(ctx context.Context) (string, error) {
 	return v.Version, err
 }
 
+// Access returns what the caller may do.
+func (c *Client) Access(ctx context.Context) (Access, error) {
+	var a Access
+	err := c.get(ctx, "/v1/access", &a)
+	return a, err
+}
+
 // Sessions returns the sessions that match f, in no particular order unless it asks for one; the list is never nil. To measure
 // rates takes a second where nobody has asked for them lately.
 func (c *Client) Sessions(ctx context.Context, f Filter) ([]Session, error) {

@@ -182,6 +182,19 @@ type Version struct {
 	Version string `json:"version"` // of the running daemon
 }
 
+// Access is what the caller may do: GET /v1/access.
+type Access struct {
+	Change bool   `json:"change"` // everything; else only look
+	Hint   string `json:"hint"`   // how to be allowed to, "" for who is
+}
+
+// Gate is where a browser reaches the page to sign in of an uplink: `tapgw portal --json`.
+type Gate struct {
+	Uplink string `json:"uplink"` // name
+	URL    string `json:"url"`    // the page, as its network says
+	Proxy  string `json:"proxy"`  // address and port of an HTTP proxy that leads there
+}
+
 // MarshalJSON keeps lists from becoming null.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status

@@ -24,7 +24,7 @@ UPLINK may be left out where only one has such a page.
 Exit status: 0 it is up, or has no such page; 10 when there is no such uplink.`
 
 func (a *app) portalCommand() *cobra.Command {
-	return &cobra.Command{
+	return a.withJSON(&cobra.Command{
 		Use:   "portal [UPLINK]",
 		Short: "Sign in at the page that keeps an uplink from being used",
 		Long:  portalHelp,
@@ -42,14 +42,22 @@ func (a *app) portalCommand() *cobra.Command {
 			names := signIns(s)
 			switch len(names) {
 			case 0:
-				_, err := fmt.Fprintln(a.Stdout, "No uplink waits for somebody to sign in.")
-				return err
+				return a.say("No uplink waits for somebody to sign in.\n")
 			case 1:
 				return a.signInBy(c.Context(), s, names[0])
 			}
 			return misuse(c, fmt.Errorf("several uplinks wait for somebody to sign in, name one: %s", clean(strings.Join(names, ", "))))
 		},
+	}, "one line of JSON once the proxy is there")
+}
+
+// say tells people how far it is.
+func (a *app) say(format string, args ...any) error {
+	if a.json {
+		return nil
 	}
+	_, err := fmt.Fprintf(a.Stdout, format, args...)
+	return err
 }
 
 // signIns are the names of the uplinks with a portal.
@@ -111,8 +119,7 @@ func (a *app) signInBy(ctx context.Context, s api.Status, name string) error {
 		return err
 	}
 	if g.state != api.StatePortal {
-		_, err := fmt.Fprintf(a.Stdout, "%s is %s: it has no page to sign in.\n", clean(name), clean(g.state))
-		return err
+		return a.say("%s is %s: it has no page to sign in.\n", clean(name), clean(g.state))
 	}
 	way, err := a.Way(ctx, g.Outlet)
 	if err != nil {
@@ -140,6 +147,9 @@ func (a *app) signInBy(ctx context.Context, s api.Status, name string) error {
 
 // printGate says how to open the page. The commands are whole, however long, so that they can be copied.
 func (a *app) printGate(name, url, proxy string) error {
+	if a.json {
+		return writeJSONLine(a.Stdout, api.Gate{Uplink: name, URL: url, Proxy: proxy})
+	}
 	name, shown := clean(name), clean(url)
 	quoted := "'" + strings.ReplaceAll(shown, "'", "%27") + "'" // the network chose it, and a shell will read it
 	var b strings.Builder
@@ -169,9 +179,9 @@ func (a *app) awaitSignIn(ctx, ended context.Context, stop context.CancelCauseFu
 	}
 	switch {
 	case errors.Is(err, errSignedIn):
-		_, err = fmt.Fprintf(a.Stdout, "%s is up.\n", clean(name))
+		err = a.say("%s is up.\n", clean(name))
 	case ctx.Err() != nil:
-		_, err = fmt.Fprintf(a.Stdout, "The proxy has ended, nobody has signed in by %s.\n", clean(name))
+		err = a.say("The proxy has ended, nobody has signed in by %s.\n", clean(name))
 		err = errors.Join(err, exitError(exitFailure))
 	}
 	return err

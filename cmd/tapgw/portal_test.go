@@ -143,6 +143,16 @@ func TestPortalOfIPv6(t *testing.T) {
 	}
 }
 
+// TestPortalJSON: a program reads where the proxy is, and nothing else.
+func TestPortalJSON(t *testing.T) {
+	d := newChanging()
+	text, _, code := runPortal(t, d, func(string, func()) { d.change("hotel", set(api.StateUp)) }, "--json", "hotel")
+	golden(t, "portal-json", text)
+	if code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+}
+
 // TestPortalEnds: whatever makes it pointless to wait ends the proxy, and is told.
 func TestPortalEnds(t *testing.T) {
 	for name, c := range map[string]struct {

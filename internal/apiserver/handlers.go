@@ -18,6 +18,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/version", s.version)
+	mux.HandleFunc("GET /v1/access", s.access)
 	mux.HandleFunc("GET /v1/sessions", s.sessions)
 	mux.HandleFunc("GET /v1/why", s.why)
 	mux.HandleFunc("GET /v1/events", s.events)
@@ -75,12 +76,23 @@ func jsonErrors(mux *http.ServeMux) http.Handler {
 	})
 }
 
+// joinHint is what the unprivileged can do.
+const joinHint = "use sudo, or join the group: sudo usermod -aG " + Group + " $USER, and log in again"
+
+// access tells beforehand what guard would.
+func (s *Server) access(w http.ResponseWriter, r *http.Request) {
+	a := api.Access{Change: s.allowed(peerOf(r.Context()))}
+	if !a.Change {
+		a.Hint = joinHint
+	}
+	writeJSON(w, a)
+}
+
 // guard lets only the privileged through.
 func (s *Server) guard(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !s.allowed(peerOf(r.Context())) {
-			writeError(w, api.StatusCode(api.ErrDenied), "you may look but not change anything",
-				"use sudo, or join the group: sudo usermod -aG "+Group+" $USER, and log in again")
+			writeError(w, api.StatusCode(api.ErrDenied), "you may look but not change anything", joinHint)
 			return
 		}
 		next(w, r)

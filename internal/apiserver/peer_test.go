@@ -80,6 +80,10 @@ func TestWhoMayChange(t *testing.T) {
 			if !test.allowed && !strings.Contains(out, "usermod -aG tapgw") {
 				t.Errorf("no hint:\n%s", out)
 			}
+			told := map[bool]string{true: "{true } <nil>\n", false: "{false " + joinHint + "} <nil>\n"}[test.allowed]
+			if !strings.Contains(out, told) {
+				t.Errorf("does not tell beforehand %q:\n%s", told, out)
+			}
 		})
 	}
 }

@@ -45,6 +45,7 @@ func child(c *api.Client) {
 	fmt.Printf("read: %v\n", errors.Join(statusErr, sessionsErr, eventsErr))
 	_, signInErr := c.SignInURL(ctx)
 	fmt.Printf("kept out of the dashboard: %v\n", errors.Is(signInErr, api.ErrDenied))
+	fmt.Println(c.Access(ctx))
 	fmt.Printf("set: %v\nreload: %v\n", c.SetUplink(ctx, "fiber", false), c.Reload(ctx))
 }
 
