@@ -80,9 +80,10 @@ func (d *Daemon) resume() error {
 	return nil
 }
 
-// endPause resumes when it is time.
+// endPause resumes when it is time, by the clock that sleeps with the machine or by the one that does not.
 func (d *Daemon) endPause(now time.Time) {
-	if until := d.paused.Load(); until != nil && !now.Before(*until) {
+	until := d.paused.Load()
+	if until != nil && (!now.Before(*until) || !now.Round(0).Before(until.Round(0))) {
 		_ = d.resume() // never fails
 	}
 }
