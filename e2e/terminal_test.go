@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"tapgw/internal/lab"
@@ -28,7 +29,7 @@ func openTerminal(t testing.TB, ns *lab.Namespace, script string, env ...string)
 	server, err := ns.StartDaemon(func(line string) { t.Log(line) }, program, "-D", "-S", x.socket, "-f", "/dev/null")
 	labtest.Must(t, err)
 	t.Cleanup(func() {
-		_, _ = x.tmux("kill-server")
+		_ = server.Signal(syscall.SIGTERM)
 		labtest.Must(t, server.AwaitEnd(patience))
 	})
 	args := []string{"new-session", "-d", "-x", "100", "-y", "30"}

@@ -12,7 +12,7 @@ import (
 )
 
 // keyMap is what can be pressed.
-type keyMap struct{ choose, up, down, toggle, only, filter, clear, sort, pause, pageUp, pageDown, help, suspend, quit key.Binding }
+type keyMap struct{ choose, up, down, toggle, prefer, only, filter, clear, sort, pause, pageUp, pageDown, help, suspend, quit key.Binding }
 
 func bind(help, what string, keys ...string) key.Binding {
 	return key.NewBinding(key.WithKeys(keys...), key.WithHelp(help, what))
@@ -23,6 +23,7 @@ var keys = keyMap{
 	up:       bind("up", "select the uplink above", "up", "k"),
 	down:     bind("down", "select the uplink below", "down", "j"),
 	toggle:   bind("d", "disable or enable the uplink", "d"),
+	prefer:   bind("p", "prefer the uplink, or no longer", "p"),
 	only:     bind("enter", "only its sessions, or all", "enter"),
 	filter:   bind("f", "filter the sessions", "f", "/"),
 	clear:    bind("esc", "show all sessions again", "esc"),
@@ -37,7 +38,7 @@ var keys = keyMap{
 
 // listed are the keys in the order of the help.
 func (k *keyMap) listed() []key.Binding {
-	return []key.Binding{k.choose, k.up, k.down, k.toggle, k.only, k.filter, k.clear, k.sort, k.pageUp, k.pageDown, k.pause, k.suspend, k.help, k.quit}
+	return []key.Binding{k.choose, k.up, k.down, k.toggle, k.prefer, k.only, k.filter, k.clear, k.sort, k.pageUp, k.pageDown, k.pause, k.suspend, k.help, k.quit}
 }
 
 // key does what a key asks for.
@@ -64,6 +65,8 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 		}
 	case key.Matches(k, keys.toggle):
 		m.askToggle()
+	case key.Matches(k, keys.prefer):
+		return m.prefer()
 	default:
 		return m.browse(k)
 	}
@@ -157,6 +160,19 @@ func (m *model) askToggle() {
 		text, done = "Enable "+name+"?", name+" is enabled"
 	}
 	m.question = &question{text + " (y/n)", change{func(ctx context.Context) error { return m.Client.SetUplink(ctx, name, enable) }, done}}
+}
+
+// prefer has new sessions use the selected uplink while it is up, or has them no longer.
+func (m *model) prefer() tea.Cmd {
+	at := m.at()
+	if at < 0 {
+		return nil
+	}
+	name, done := m.selected, m.selected+" is preferred"
+	if m.status.Uplinks[at].Preferred {
+		name, done = "", m.selected+" is preferred no longer"
+	}
+	return m.make(change{func(ctx context.Context) error { return m.Client.Prefer(ctx, name) }, done})
 }
 
 // reply makes the change that was asked about, or leaves it.

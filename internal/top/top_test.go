@@ -96,6 +96,10 @@ func TestChanges(t *testing.T) {
 	if got := m.shown(); !strings.Contains(got, "a-very-long-name is enabled") {
 		t.Error(got)
 	}
+	m.press("p", "2", "p")
+	if got := fmt.Sprint(d.Calls()[2:]); got != `[prefer "" prefer "wifi"]` || !strings.Contains(m.shown(), "wifi is preferred") {
+		t.Error(got)
+	}
 	d.Err = api.ErrDenied
 	m.press("d", "y")
 	if got := m.shown(); !strings.Contains(got, "permission denied") {

@@ -71,6 +71,9 @@ func (m *model) totals() string {
 	if m.lost != nil {
 		return m.in(bad, human.Clean("Not up to date: "+m.lost.Error()))
 	}
+	if until := m.status.PausedUntil; !until.IsZero() {
+		return m.in(doubt, "Traffic takes the host's own routes for "+human.Duration(time.Until(until))+" more: tapgw resume")
+	}
 	var down, up float64
 	for _, u := range m.status.Uplinks {
 		down, up = down+u.RxBps, up+u.TxBps
@@ -108,6 +111,12 @@ func (m *model) detail() string {
 	}
 	u := &m.status.Uplinks[at]
 	text := fmt.Sprintf("  %s by %s: %s for %s", u.Name, u.Interface, u.State, human.Since(time.Now(), u.Since))
+	if u.Preferred {
+		text += ", preferred"
+	}
+	if u.Metered {
+		text += ", metered"
+	}
 	if u.Reason != "" {
 		text += ", " + u.Reason
 	}
@@ -140,7 +149,7 @@ func (m *model) nameWidth() int {
 // uplinkGrid is the table of uplinks. When printed once it has no graphs, which would show nothing, and nothing is selected.
 func (m *model) uplinkGrid() grid[numbered] {
 	g := grid[numbered]{
-		{title: "", width: 2, rank: 1, text: m.number},
+		{title: "", width: 3, rank: 1, text: m.number},
 		{title: "UPLINK", width: m.nameWidth(), text: func(u numbered, _ int) string { return u.Name }},
 		{title: "STATE", width: 8, text: func(u numbered, _ int) string { return state(u.Uplink) }, style: stateStyle},
 		{title: "RTT", width: 6, right: true, rank: 4, text: func(u numbered, _ int) string { return human.RTT(u.rtt()) }},
@@ -165,16 +174,19 @@ func (m *model) heights() []rune {
 	return blocks
 }
 
-// number is the key that selects an uplink, with a sign where it is selected.
+// number is the key that selects an uplink, with signs where it is selected and preferred.
 func (m *model) number(u numbered, _ int) string {
-	sign := " "
+	text := []byte("   ")
 	if u.Name == m.selected {
-		sign = ">"
+		text[0] = '>'
 	}
-	if u.at > 8 {
-		return sign
+	if u.at < 9 {
+		text[1] = '1' + byte(u.at)
 	}
-	return fmt.Sprintf("%s%d", sign, u.at+1)
+	if u.Preferred {
+		text[2] = '*'
+	}
+	return string(text)
 }
 
 // rtt is that of the family that sessions can use.
@@ -204,7 +216,7 @@ func stateStyle(u numbered) lipgloss.Style {
 	return doubt
 }
 
-const shortHelp = "d on/off  f filter  s sort  space pause  ? keys  q quit"
+const shortHelp = "d on/off  p prefer  f filter  s sort  space pause  ? keys  q"
 
 // foot asks, tells, or says which keys there are.
 func (m *model) foot() string {

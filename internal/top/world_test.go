@@ -56,6 +56,7 @@ func healthy() *fakeDaemon {
 		},
 	}}
 	d.State.Uplinks[1].Reason = "no reply from 1.1.1.1, 8.8.8.8"
+	d.State.Uplinks[2].Preferred, d.State.Uplinks[2].Metered = true, true
 	d.Table[0].Domain = "www.example.com"
 	d.Table[1].Program, d.Table[1].Rule = "/usr/lib/firefox/firefox", "names"
 	return d
