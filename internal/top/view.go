@@ -110,7 +110,11 @@ func (m *model) detail() string {
 		return ""
 	}
 	u := &m.status.Uplinks[at]
-	text := fmt.Sprintf("  %s by %s: %s for %s", u.Name, u.Interface, u.State, human.Since(time.Now(), u.Since))
+	text := "  " + u.Name
+	if u.Interface != u.Name {
+		text += " by " + u.Interface
+	}
+	text += fmt.Sprintf(": %s for %s", u.State, human.Since(time.Now(), u.Since))
 	if u.Preferred {
 		text += ", preferred"
 	}
