@@ -116,8 +116,8 @@ const threeLinks = inTurn + `uplinks:
   - {name: phone, interface: wan3, metered: true, tier: 0}
 `
 
-// busy is a gateway with threeLinks, of which the third is down.
-func busy(t testing.TB) *gateway {
+// threeLoaded is a gateway with threeLinks, of which the third is down.
+func threeLoaded(t testing.TB) *gateway {
 	t.Helper()
 	topology := labtest.Build(t, lab.Options{Uplinks: make([]lab.UplinkOptions, 3)})
 	labtest.Servers(t, topology)
@@ -140,7 +140,7 @@ func busy(t testing.TB) *gateway {
 // that is down; so has the menu that a click opens.
 func TestTrayInAPanel(t *testing.T) {
 	t.Parallel()
-	g := busy(t)
+	g := threeLoaded(t)
 	for _, theme := range []string{"Adwaita", "Adwaita:dark"} {
 		d, s := showPanel(t, g, theme)
 		d.startTray(g)

@@ -161,6 +161,41 @@ done
 exec curl -sf --proxy "$proxy" -d 'room=101' "$page"
 `
 
+// desktopWith is a desktop with a program of the user's, and tapgw.
+func desktopWith(t testing.TB, g *gateway, name, script string) (*desktop, *applet) {
+	t.Helper()
+	programs := t.TempDir()
+	labtest.Must(t, os.WriteFile(filepath.Join(programs, name), []byte(script), 0o755))
+	labtest.Must(t, os.Symlink(binary(t), filepath.Join(programs, "tapgw")))
+	d := newDesktop(t, g.ns, nil, "PATH="+programs+":"+os.Getenv("PATH"))
+	d.servePanel()
+	return d, d.startApplet(g)
+}
+
+// TestTrayOpensTheDashboard: it opens signed in, as the user may change things.
+func TestTrayOpensTheDashboard(t *testing.T) {
+	t.Parallel()
+	g, _, _ := settled(t, lab.Options{}, inTurn)
+	d, a := desktopWith(t, g, "xdg-open", `#!/bin/sh
+curl -sfL --cookie-jar "$HOME/cookies" --output "$HOME/page" "$1" && mv "$HOME/page" "$HOME/opened"
+`)
+	a.choose(a.await("Open dashboard"))
+	var page []byte
+	eventually(t, "the page", func() (ok bool) {
+		var err error
+		page, err = os.ReadFile(filepath.Join(d.dir, "opened"))
+		return err == nil
+	})
+	cookies, err := os.ReadFile(filepath.Join(d.dir, "cookies"))
+	labtest.Must(t, err)
+	if !strings.Contains(string(page), "<title>") || !strings.Contains(string(cookies), "127.0.0.1") {
+		t.Errorf("the page is %.200q, its cookies %q", page, cookies)
+	}
+	for len(d.notes) > 0 {
+		t.Errorf("told %+v", <-d.notes)
+	}
+}
+
 // TestTraySignsIn: the page of a portal opens in a browser that reaches it by that uplink.
 func TestTraySignsIn(t *testing.T) {
 	t.Parallel()
@@ -169,12 +204,7 @@ func TestTraySignsIn(t *testing.T) {
 	captive(t, topology.Uplinks[0])
 	g := start(t, topology.Gateway, inTurn)
 	g.awaitState("wan1", api.StatePortal)
-	programs := t.TempDir()
-	labtest.Must(t, os.WriteFile(filepath.Join(programs, "chromium"), []byte(signsIn), 0o755))
-	labtest.Must(t, os.Symlink(binary(t), filepath.Join(programs, "tapgw")))
-	d := newDesktop(t, g.ns, nil, "PATH="+programs+":"+os.Getenv("PATH"))
-	d.servePanel()
-	a := d.startApplet(g)
+	_, a := desktopWith(t, g, "chromium", signsIn)
 	a.choose(a.await("wan1", "Sign in…"))
 	g.awaitState("wan1", api.StateUp)
 	a.await(allUp)

@@ -68,9 +68,7 @@ var rules = []rule{
 var edges = []string{
 	"tapgw/tapgw/tapdev", "tapgw/tapgw/fastpath", "tapgw/uplinks/rtnl", "tapgw/uplinks/wire", "tapgw/uplinks/nft",
 	"tapgw/probe/icmp", "tapgw/probe/tcp", "tapgw/probe/arp", "tapgw/probe/nd", "tapgw/probe/dns", "tapgw/probe/http", "tapgw/probe/bound", "tapgw/probe/probers", "tapgw/internal/apiserver", "tapgw/internal/capture", "tapgw/internal/daemon",
-	"tapgw/internal/demo", "tapgw/internal/doctor", "tapgw/internal/hostconf", "tapgw/internal/owner", "tapgw/internal/lab", "tapgw/cmd/tapgw", "tapgw/bench", "tapgw/e2e",
-	"tapgw/probe/icmp", "tapgw/probe/tcp", "tapgw/probe/arp", "tapgw/probe/nd", "tapgw/probe/dns", "tapgw/probe/http", "tapgw/probe/bound", "tapgw/probe/probers", "tapgw/internal/apiserver", "tapgw/internal/daemon",
-	"tapgw/internal/demo", "tapgw/internal/hostconf", "tapgw/internal/owner", "tapgw/internal/lab", "tapgw/internal/tray", "tapgw/cmd/tapgw", "tapgw/cmd/tapgw-tray", "tapgw/bench", "tapgw/e2e",
+	"tapgw/internal/demo", "tapgw/internal/doctor", "tapgw/internal/hostconf", "tapgw/internal/owner", "tapgw/internal/lab", "tapgw/internal/tray", "tapgw/cmd/tapgw", "tapgw/cmd/tapgw-tray", "tapgw/bench", "tapgw/e2e",
 }
 
 var kernel = []string{

@@ -16,6 +16,7 @@ const (
 	meter
 	pause
 	signIn
+	dashboard
 	quit
 )
 
@@ -37,6 +38,8 @@ func (a *applet) do(ctx context.Context, what action) {
 		err = a.change(ctx, what)
 	case signIn:
 		a.signIn(ctx, what.uplink)
+	case dashboard:
+		err = a.openDashboard(ctx)
 	case quit:
 		a.leave()
 	}

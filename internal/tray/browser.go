@@ -15,6 +15,26 @@ import (
 	"tapgw/api"
 )
 
+// openDashboard opens it in the user's browser, which goes on without us, with the rights that the user has.
+func (a *applet) openDashboard(ctx context.Context) error {
+	page, err := a.client.SignInURL(ctx)
+	if errors.Is(err, api.ErrDenied) {
+		page, err = a.client.DashboardURL(ctx)
+	}
+	switch {
+	case err != nil:
+		return err
+	case page == "":
+		return errors.New("the dashboard is switched off; set dashboard.listen in the configuration")
+	}
+	c := exec.Command("xdg-open", page)
+	if err := c.Start(); err != nil {
+		return fmt.Errorf("cannot open a browser; run \"tapgw web\": %w", err)
+	}
+	go func() { _ = c.Wait() }()
+	return nil
+}
+
 // signIn opens the page of an uplink that wants somebody to sign in, until that is done or the browser is closed.
 func (a *applet) signIn(ctx context.Context, uplink string) {
 	if !a.signs.TryLock() {

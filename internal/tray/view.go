@@ -221,7 +221,7 @@ func gateway(s api.Status) []entry {
 	if paused(s) {
 		wait = entry{label: "Resume", act: action{verb: pause}}
 	}
-	return []entry{separator, wait}
+	return []entry{separator, wait, {label: "Open dashboard", act: action{verb: dashboard}}}
 }
 
 func paused(s api.Status) bool { return !s.PausedUntil.IsZero() }
