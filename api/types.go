@@ -143,6 +143,7 @@ type Session struct {
 
 // Event is one thing that happened, a line of GET /v1/events.
 type Event struct {
+	ID      uint64    `json:"id"` // grows from event to event, also over restarts; 0 in a snapshot
 	Time    time.Time `json:"time"`
 	Kind    string    `json:"kind"`    // one of the Event constants; readers must accept others
 	Uplink  string    `json:"uplink"`  // name, or "" when it concerns no single uplink

@@ -36,6 +36,9 @@ func TestRFC4787_REQ3_NoOverloading(t *testing.T) {
 	if s := table.Stats(); s.Refused.NoPort != 1 || s.Mappings != 200 {
 		t.Errorf("stats %+v", s)
 	}
+	if taken, all := table.PortsOf(bind1.Uplink, protoUDP); taken != 200 || all != 200 {
+		t.Errorf("%d of %d ports are taken", taken, all)
+	}
 	if _, ok := table.Bound(protoUDP, host, 999); ok {
 		t.Error("the refused endpoint is bound")
 	}

@@ -93,6 +93,22 @@ func (t *Table) Stats() Stats {
 	return s
 }
 
+// PortsOf counts the outside ports of a protocol on all addresses of an uplink, and those that no new mapping is given at present.
+func (t *Table) PortsOf(uplink, proto uint8) (taken, all int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := t.spaces[uplink].Load()
+	if list == nil {
+		return 0, 0
+	}
+	for _, s := range *list {
+		if s.proto == proto {
+			taken, all = taken+len(s.pool)-s.free, all+len(s.pool)
+		}
+	}
+	return taken, all
+}
+
 // Info is one live session, for people.
 type Info struct {
 	Translation

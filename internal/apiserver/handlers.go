@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -208,61 +207,6 @@ func (s *Server) known(uplink string) bool {
 		}
 	}
 	return false
-}
-
-// events sends the present states, then what happens, until the client leaves or lags too far behind.
-func (s *Server) events(w http.ResponseWriter, r *http.Request) {
-	if !s.follow(w) {
-		return
-	}
-	defer s.unfollow()
-	feed, stop := s.backend.Subscribe() // before the snapshot, so that no event falls between
-	defer stop()
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	for _, e := range s.snapshot() {
-		if send(w, e) != nil {
-			return
-		}
-	}
-	if http.NewResponseController(w).Flush() != nil {
-		return
-	}
-	for {
-		select {
-		case <-r.Context().Done():
-			return
-		case e, open := <-feed:
-			if !open || send(w, e) != nil || http.NewResponseController(w).Flush() != nil {
-				return
-			}
-		}
-	}
-}
-
-// follow takes one of the places of followers, or tells that there is none.
-func (s *Server) follow(w http.ResponseWriter) bool {
-	select {
-	case s.followers <- struct{}{}:
-		return true
-	default:
-		s.fail(w, fmt.Errorf("%w: %d programs follow the events already", api.ErrBusy, maxFollowers))
-		return false
-	}
-}
-
-func (s *Server) unfollow() { <-s.followers }
-
-func (s *Server) snapshot() []api.Event {
-	var list []api.Event
-	for _, u := range s.backend.Status().Uplinks {
-		list = append(list, api.Event{Time: s.now(), Kind: api.EventSnapshot, Uplink: u.Name, To: u.State, Message: u.Reason})
-	}
-	return list
-}
-
-func send(w http.ResponseWriter, e api.Event) error {
-	extend(w)
-	return json.NewEncoder(w).Encode(e)
 }
 
 // fail answers err, with a hint where there is one.

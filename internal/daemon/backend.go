@@ -9,7 +9,6 @@ import (
 
 	"tapgw/api"
 	"tapgw/configs"
-	"tapgw/internal/metrics"
 	"tapgw/internal/packet"
 	"tapgw/nat"
 	"tapgw/policy"
@@ -132,6 +131,9 @@ func (b backend) Config() ([]byte, error) { return configs.Marshal(*b.cfg()), ni
 // Subscribe answers GET /v1/events.
 func (b backend) Subscribe() (<-chan api.Event, func()) { return b.journal.Subscribe() }
 
+// Past is for those who follow it again.
+func (b backend) Past(after uint64) ([]api.Event, uint64) { return b.journal.Past(after) }
+
 // SetUplink switches an uplink on or off until the daemon ends.
 func (b backend) SetUplink(name string, enabled bool) error {
 	return b.ask(func() error { return b.setUplink(name, enabled) })
@@ -145,41 +147,4 @@ func (b backend) SetUsage(name string, bytes uint64) error {
 // Reload reads the configuration anew.
 func (b backend) Reload() error {
 	return b.ask(b.reload)
-}
-
-// Metrics answers a scrape.
-func (b backend) Metrics() metrics.Snapshot {
-	m := metrics.Snapshot{
-		Datapath: b.datapath(), DatapathReason: b.noFast.code,
-		Drops: map[string]uint64{}, Refused: map[string]uint64{}, Helpers: map[string]uint64{}, Unanswered: map[string]uint64{},
-	}
-	m.LANShortcut, _ = b.lan.status()
-	b.tables.each(func(f uplinks.Family, table *nat.Table) {
-		st := table.Stats()
-		m.Tables = append(m.Tables, metrics.Table{Family: familyName(f), Sessions: st.Sessions, Limit: st.Max})
-		m.Refused["table_full"] += st.Refused.TableFull
-		m.Refused["no_port"] += st.Refused.NoPort
-		m.Refused["host_limit"] += st.Refused.HostLimit
-	})
-	b.gateway.HelperEvents(func(event string, n uint64) { m.Helpers[event] += n })
-	b.gateway.WatchEvents(func(event string, n uint64) { m.Unanswered[event] += n })
-	b.gateway.Drops(func(reason string, n uint64) { m.Drops[reason] += n })
-	m.Drops["device"] = b.pumps.lost.Load()
-	for _, u := range b.snapshot.Load().Uplinks {
-		m.Uplinks = append(m.Uplinks, b.uplinkMetrics(u))
-	}
-	return m
-}
-
-func (b backend) uplinkMetrics(u *uplinks.Uplink) metrics.Uplink {
-	m := metrics.Uplink{
-		Name: u.Name, Interface: u.Interface, State: string(u.State), Load: min(1, b.meters[u.ID].Load()),
-		Sessions: b.tables.on(u.ID), RTT: u.Health.RTT, Loss: u.Health.Loss, Datapath: b.pumps.traffic(u.ID),
-	}
-	used := b.usageOf(u)
-	m.UsedBytes, m.CapBytes = used.UsedBytes, used.CapBytes
-	if c, err := b.kernel.Counters(u.Index); u.Index != 0 && err == nil {
-		m.RxBytes, m.TxBytes = c.RxBytes, c.TxBytes
-	}
-	return m
 }

@@ -36,6 +36,7 @@ type command struct {
 
 // judged passes a verdict to the control loop. A round whose verdict finds no room is followed by the next.
 func (d *Daemon) judged(at side, link probe.Link, v probe.Verdict) {
+	d.tally.probed(at, v.Good)
 	select {
 	case d.verdicts <- verdict{at, link, v}:
 	default:
@@ -159,6 +160,7 @@ func (d *Daemon) publish(s *uplinks.Snapshot, events []uplinks.Event) error {
 		}
 	})
 	for _, e := range events {
+		d.tally.changed(e, s)
 		d.journal.uplink(e)
 	}
 	return errors.Join(errs...)

@@ -84,6 +84,7 @@ type Daemon struct {
 	meters    tapgw.Meters
 	pumps     *pumps
 	journal   *journal                  // shared
+	tally     *tally                    // shared
 	paused    atomic.Pointer[time.Time] // until when, nil while traffic is captured; shared
 	pins      []pin
 	asking    chan struct{} // a token for each that asks probes' targets; shared
@@ -171,9 +172,9 @@ func oneLine(errs ...error) error {
 }
 
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
-	past := newPast(o.Logger)
+	past, tally := newPast(o.Logger), newTally(time.Now())
 	d := &Daemon{
-		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), foreign: nft.NewForeign(), past: past, journal: newJournal(o.Logger, past.History), used: newDataUse(o.Logger), seed: rand.Uint64(),
+		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), foreign: nft.NewForeign(), past: past, tally: tally, journal: newJournal(o.Logger, past.History, tally), used: newDataUse(o.Logger), seed: rand.Uint64(),
 		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), heard: make(map[side]heard), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		suspicions: make(chan suspicion, 2*uplinks.MaxUplinks), waiting: make(chan struct{}, 1),

@@ -14,18 +14,19 @@ import (
 // journal tells people and followers of the API what happens.
 type journal struct {
 	*apiserver.Hub
-	log  *slog.Logger
-	past *history.History
+	log   *slog.Logger
+	past  *history.History
+	tally *tally
 }
 
-func newJournal(log *slog.Logger, past *history.History) *journal {
-	return &journal{apiserver.NewHub(), log, past}
+func newJournal(log *slog.Logger, past *history.History, t *tally) *journal {
+	return &journal{apiserver.NewHub(), log, past, t}
 }
 
-// Publish tells the followers, and remembers for those to come.
+// Publish tells the followers, counts, and remembers for those to come.
 func (j *journal) Publish(e api.Event) {
-	j.past.Event(e)
-	j.Hub.Publish(e)
+	j.tally.happened(e.Kind)
+	j.past.Event(j.Hub.Publish(e))
 }
 
 // uplink reports what the tracker noticed.

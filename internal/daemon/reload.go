@@ -33,8 +33,15 @@ func (d *Daemon) reloadOnHangup(ctx context.Context) error {
 	}
 }
 
-// reload applies a valid new file without touching a session, and refuses a bad one as a whole. It runs in the control loop.
+// reload reads the file anew. It runs in the control loop.
 func (d *Daemon) reload() error {
+	err := d.applyFile()
+	d.tally.reloaded(err, time.Now())
+	return err
+}
+
+// applyFile applies a valid new file without touching a session, and refuses a bad one as a whole.
+func (d *Daemon) applyFile() error {
 	loaded, err := configs.Load(configs.Options{Path: d.opts.ConfigPath, Env: os.Environ()})
 	if err != nil {
 		return fmt.Errorf("%w: %w", api.ErrBadConfig, err)

@@ -23,12 +23,31 @@ func (f fixed) Metrics() Snapshot { return Snapshot(f) }
 
 func scrape(t *testing.T, s Snapshot) string {
 	t.Helper()
-	w := httptest.NewRecorder()
-	Handler(fixed(s), "1.2.3").ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return scrapeAs(t, s, "text/plain").Body.String()
+}
+
+// scrapeAs asks for the metrics in a format.
+func scrapeAs(t *testing.T, s Snapshot, format string) *httptest.ResponseRecorder {
+	t.Helper()
+	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	r.Header.Set("Accept", format)
+	Handler(fixed(s), "1.2.3").ServeHTTP(w, r)
 	if w.Code != http.StatusOK {
 		t.Fatalf("%d: %s", w.Code, w.Body)
 	}
-	return w.Body.String()
+	return w
+}
+
+func TestOpenMetrics(t *testing.T) {
+	w := scrapeAs(t, sample(), "application/openmetrics-text; version=1.0.0")
+	if kind := w.Header().Get("Content-Type"); !strings.HasPrefix(kind, "application/openmetrics-text") {
+		t.Error(kind)
+	}
+	for _, want := range []string{"# TYPE tapgw_sessions_opened counter\n", "\ntapgw_sessions_opened_total{family=\"ipv4\"} 9000.0\n", "\n# EOF\n"} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("no %q in:\n%s", want, w.Body)
+		}
+	}
 }
 
 // ours drops what the library says of Go and the process, which is different each time.
@@ -43,16 +62,25 @@ func ours(text string) string {
 }
 
 func sample() Snapshot {
+	noon := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	return Snapshot{
 		Datapath: api.DatapathUserspace, DatapathReason: ReasonPermission,
-		Tables:  []Table{{"ipv4", 192, 65536}, {"ipv6", 7, 32768}},
+		Tables:  []Table{{"ipv4", 192, 65536, 12, 9000}, {"ipv6", 7, 32768, 1, 70}},
 		Drops:   map[string]uint64{"malformed": 3, "relay": 1},
 		Refused: map[string]uint64{"table_full": 7},
 		Helpers: map[string]uint64{"payload_changed": 2}, Unanswered: map[string]uint64{"moved": 4},
+		Events: map[string]uint64{api.EventState: 5, api.EventRepair: 1},
+		Reload: Reload{Failed: true, Success: noon},
 		Uplinks: []Uplink{
-			{Name: "fiber", Interface: "eth0", State: api.StateUp, RxBytes: 1e12, TxBytes: 42, Load: 0.61, Sessions: 128, RTT: 9 * time.Millisecond,
+			{Name: "fiber", Interface: "eth0", RxBytes: 1e12, TxBytes: 42, Load: 0.61, Down: 12.5e6, Up: 5e6, Sessions: 128,
+				Sides: []Side{
+					{Family: "ipv4", State: api.StateUp, Usable: true, Since: noon, RTT: 9 * time.Millisecond, Good: 900, Failed: 2,
+						Ports: []Ports{{"tcp", 90, 28232}, {"udp", 31, 28232}}},
+					{Family: "ipv6", State: api.StateDegraded, Usable: true, Suspect: true, Since: noon, Loss: 0.25},
+				},
 				Datapath: Traffic{RxPackets: 1000, RxBytes: 1e6, TxPackets: 10, TxBytes: 20, Dropped: map[string]uint64{"queue_full": 5, "overflow": 0}}},
-			{Name: "lte", Interface: "wwan0", State: api.StateDown, Loss: 1, UsedBytes: 16.3e9, CapBytes: 20e9},
+			{Name: "lte", Interface: "wwan0", Metered: true, UsedBytes: 16.3e9, CapBytes: 20e9,
+				Sides: []Side{{Family: "ipv4", State: api.StateDown, Since: noon, Loss: 1, Failovers: 1, Entered: map[string]uint64{api.StateDown: 2, api.StateUp: 1}}}},
 		},
 	}
 }
