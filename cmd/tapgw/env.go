@@ -24,6 +24,7 @@ type Env struct {
 	Getenv   func(string) string
 	Now      func() time.Time // its location is the one times are shown in
 	Terminal bool             // stdout is one
+	Journal  bool             // stderr goes to systemd's journal
 	Version  string
 
 	// Run is the daemon, until ctx ends.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tapgw/internal/journal"
 )
 
 // version is set when a release is built.
@@ -29,6 +31,7 @@ func realEnv() *Env {
 		Getenv:      os.Getenv,
 		Now:         time.Now,
 		Terminal:    isTerminal(os.Stdout),
+		Journal:     journal.InUse(),
 		Version:     version,
 		Run:         runDaemon,
 		Cleanup:     cleanup,

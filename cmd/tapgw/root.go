@@ -11,6 +11,7 @@ import (
 
 	"tapgw/api"
 	"tapgw/configs"
+	"tapgw/internal/journal"
 )
 
 const longHelp = `tapgw uses all ways to the Internet that this host has, every new session on the
@@ -133,7 +134,11 @@ func (a *app) logger(c *cobra.Command) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(a.logLevel)); err != nil {
 		return nil, misuse(c, fmt.Errorf("--log-level %q is none of debug, info, warn, error", a.logLevel))
 	}
-	return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: level})), nil
+	text := slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: level})
+	if a.Journal {
+		return slog.New(journal.NewHandler(level, text)), nil
+	}
+	return slog.New(text), nil
 }
 
 // withJSON gives c the flag --json.
