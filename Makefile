@@ -58,11 +58,14 @@ PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptab
 PEERS += dbus-daemon=dbus-daemon Xvfb=xvfb xfce4-panel=xfce4-panel xfconf-query=xfconf xdotool=xdotool
 # One that would take over the machine's own resolv.conf if it were installed.
 RESOLVED := systemd-resolved libsystemd-shared
+# One that would start a server; of it the tests need promtool.
+PROMETHEUS := prometheus
 STUN  := github.com/pion/stun/v3/cmd/stun-nat-behaviour
 
 peers: ## programs of others that the tests use
 	@tools/peers $(PEERS) -- $(SUDO)
 	@tools/unpack bin/resolved $(RESOLVED) -- $(SUDO)
+	@tools/unpack bin/prometheus $(PROMETHEUS) -- $(SUDO)
 	$(GO) build -o bin/$(notdir $(STUN)) $(STUN)
 
 e2e: build peers ## the daemon on real packets, with the kernel's datapath and with its own

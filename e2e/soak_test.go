@@ -1,13 +1,10 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"strconv"
@@ -209,31 +206,7 @@ func (w world) resources() resources {
 	labtest.Must(w.t, err)
 	pages, err := strconv.Atoi(strings.Fields(string(statm))[1])
 	labtest.Must(w.t, err)
-	return resources{w.goroutines(), len(files), pages * os.Getpagesize()}
-}
-
-// goroutines reads the daemon's metrics.
-func (w world) goroutines() int {
-	w.t.Helper()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", w.socket())
-	}}}
-	answer, err := client.Get("http://tapgw/metrics")
-	labtest.Must(w.t, err)
-	defer answer.Body.Close()
-	var body bytes.Buffer
-	_, err = body.ReadFrom(answer.Body)
-	labtest.Must(w.t, err)
-	for line := range strings.Lines(body.String()) {
-		if value, ok := strings.CutPrefix(line, "go_goroutines "); ok {
-			n, err := strconv.Atoi(strings.TrimSpace(value))
-			labtest.Must(w.t, err)
-			return n
-		}
-	}
-	w.t.Fatal("the metrics do not tell of goroutines")
-	return 0
+	return resources{int(w.metric("go_goroutines")), len(files), pages * os.Getpagesize()}
 }
 
 // comparesTo waits until the daemon occupies about as much as before.

@@ -1,16 +1,12 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
-	"regexp"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -180,24 +176,3 @@ func testTableFull(t *testing.T, w world, room int) {
 
 // sessions is how many there are of the family.
 func (w world) sessions() float64 { return w.metric(`tapgw_sessions{family="` + w.family.name + `"}`) }
-
-// metric scrapes the daemon and returns one value.
-func (g *gateway) metric(name string) float64 {
-	g.t.Helper()
-	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", g.socket())
-		}}}
-	resp, err := client.Get("http://tapgw/metrics")
-	labtest.Must(g.t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	labtest.Must(g.t, err)
-	match := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)$`).FindSubmatch(body)
-	if match == nil {
-		g.t.Fatalf("no metric %s", name)
-	}
-	value, err := strconv.ParseFloat(string(match[1]), 64)
-	labtest.Must(g.t, err)
-	return value
-}
