@@ -81,7 +81,7 @@ func newEventWriter(w http.ResponseWriter, r *http.Request) *eventWriter {
 // begin sends what a follower who returns has missed and the present states, and says which event was the latest by then.
 func (o *eventWriter) begin(s *Server, r *http.Request) (last uint64) {
 	seen, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64)
-	missed, last := s.backend.Past(seen)
+	missed, last := s.backend.Missed(seen)
 	if err == nil {
 		for _, e := range missed {
 			o.send(e)

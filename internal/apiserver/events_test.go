@@ -99,18 +99,18 @@ func TestServerSentEvents(t *testing.T) {
 
 func TestHubRemembersTheLatest(t *testing.T) {
 	older, h := NewHub(), NewHub()
-	_, first := h.Past(0)
+	_, first := h.Missed(0)
 	for i := range remembered + 5 {
 		h.Publish(api.Event{Message: fmt.Sprint(i)})
 	}
-	missed, last := h.Past(0)
+	missed, last := h.Missed(0)
 	if len(missed) != remembered || missed[0].Message != "5" || missed[remembered-1].ID != last || last != first+remembered+5 {
 		t.Errorf("%d events from %+v to %d", len(missed), missed[0], last)
 	}
-	if missed, _ := h.Past(last); len(missed) != 0 {
+	if missed, _ := h.Missed(last); len(missed) != 0 {
 		t.Errorf("after the latest: %+v", missed)
 	}
-	if _, before := older.Past(0); before > first {
+	if _, before := older.Missed(0); before > first {
 		t.Errorf("an older hub is at %d, a new one begins with %d", before, first)
 	}
 }

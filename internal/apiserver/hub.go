@@ -61,8 +61,8 @@ func (h *Hub) Subscribe() (events <-chan api.Event, stop func()) {
 	}
 }
 
-// Past returns the events after the one with that number, as far as they are remembered, and the number of the latest.
-func (h *Hub) Past(after uint64) (missed []api.Event, last uint64) {
+// Missed returns the events after the one with that number, as far as they are remembered, and the number of the latest.
+func (h *Hub) Missed(after uint64) (missed []api.Event, last uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, e := range h.past {

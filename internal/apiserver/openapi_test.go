@@ -78,7 +78,7 @@ func TestOpenAPIPaths(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasSuffix(file, "_test.go") {
+		if strings.HasSuffix(file, "_test.go") || file == "dashboard.go" { // which has an address of its own
 			continue
 		}
 		for _, m := range regexp.MustCompile(`\.Handle(?:Func)?\("([A-Z]+ /[^"]*)"`).FindAllSubmatch(text, -1) {

@@ -21,6 +21,7 @@ import (
 // answers are the types that the others hang on.
 var answers = []any{
 	api.Status{}, api.Session{}, api.Event{}, api.Why{}, api.Version{}, api.UplinkUsage{}, api.Probe{}, api.Error{},
+	api.History{}, api.SessionGroups{}, api.Dashboard{},
 }
 
 // source is what the text of package api says.
@@ -173,6 +174,8 @@ func shape(t *testing.T, of reflect.Type, wanted *[]reflect.Type) string {
 		return "type: string"
 	case of == reflect.TypeFor[time.Time]():
 		return "type: string, format: date-time"
+	case of == reflect.TypeFor[api.Series]():
+		return "type: array, items: {type: number, nullable: true}"
 	}
 	switch of.Kind() {
 	case reflect.Struct:

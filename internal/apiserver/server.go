@@ -62,8 +62,8 @@ type Changer interface {
 // releases it. Hub is one.
 type Feed interface {
 	Subscribe() (events <-chan api.Event, stop func())
-	// Past returns the events after the one with that number, as far as they are remembered, and the number of the latest.
-	Past(after uint64) (missed []api.Event, last uint64)
+	// Missed returns the events after the one with that number, as far as they are remembered, and the number of the latest.
+	Missed(after uint64) (missed []api.Event, last uint64)
 }
 
 // Backend is the daemon behind the API. All methods may be called concurrently.

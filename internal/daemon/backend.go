@@ -131,8 +131,8 @@ func (b backend) Config() ([]byte, error) { return configs.Marshal(*b.cfg()), ni
 // Subscribe answers GET /v1/events.
 func (b backend) Subscribe() (<-chan api.Event, func()) { return b.journal.Subscribe() }
 
-// Past is for those who follow it again.
-func (b backend) Past(after uint64) ([]api.Event, uint64) { return b.journal.Past(after) }
+// Missed is for those who follow it again.
+func (b backend) Missed(after uint64) ([]api.Event, uint64) { return b.journal.Missed(after) }
 
 // SetUplink switches an uplink on or off until the daemon ends.
 func (b backend) SetUplink(name string, enabled bool) error {
