@@ -54,12 +54,12 @@ func (m *model) sessionGrid() grid[*api.Session] {
 		{title: "WHO", width: 15, grow: true, text: func(s *api.Session, _ int) string { return who(s) }},
 		{title: "REMOTE", width: 21, grow: true, text: func(s *api.Session, _ int) string { return remote(s) }},
 		{title: "PROTO", width: 5, rank: 5, text: func(s *api.Session, _ int) string { return s.Proto }},
-		{title: "UPLINK", width: m.nameWidth(), text: func(s *api.Session, _ int) string { return s.Uplink }},
+		{title: "UPLINK", width: min(m.nameWidth(), 8), text: func(s *api.Session, _ int) string { return s.Uplink }},
 		{title: "DOWN", width: 9, right: true, rank: rank(api.SortRate, 1), text: func(s *api.Session, _ int) string { return human.Rate(s.InBps) }},
 		{title: "UP", width: 9, right: true, rank: 2, text: func(s *api.Session, _ int) string { return human.Rate(s.OutBps) }},
 		{title: "AGE", width: 5, right: true, rank: rank(api.SortAge, 4), text: func(s *api.Session, _ int) string { return human.Seconds(s.AgeS) }},
 		{title: "BYTES", width: 7, right: true, rank: rank(api.SortBytes, 3), text: func(s *api.Session, _ int) string { return human.Amount(s.BytesIn + s.BytesOut) }},
-		{title: "WHY", width: 12, grow: true, rank: 1, text: func(s *api.Session, _ int) string { return why(s) }},
+		{title: "WHY", width: 23, grow: true, rank: 1, text: func(s *api.Session, _ int) string { return why(s) }},
 	}
 }
 
