@@ -74,21 +74,21 @@ func (b *Book) page(file, text string) {
 		case open != nil:
 			open.Lines = append(open.Lines, line)
 			if open.Language != "yaml" {
-				b.script(at, line)
+				line, _, _ = strings.Cut(line, " #")
+				b.script(at, line, false)
 			}
 		default:
 			for _, m := range span.FindAllStringSubmatch(line, -1) {
-				b.command(at, m[1], true)
+				b.script(at, m[1], true)
 			}
 		}
 	}
 }
 
 // script takes the commands of a line for the shell.
-func (b *Book) script(at Place, line string) {
-	line, _, _ = strings.Cut(line, " #")
-	for _, part := range regexp.MustCompile(`&&|\|\||[|;]`).Split(line, -1) {
-		b.command(at, part, false)
+func (b *Book) script(at Place, line string, text bool) {
+	for _, part := range regexp.MustCompile(` (?:&&|\|\||\|) |;`).Split(line, -1) {
+		b.command(at, part, text)
 	}
 }
 
