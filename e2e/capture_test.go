@@ -143,6 +143,21 @@ func TestCaptureSeesBothSides(t *testing.T) {
 	}
 }
 
+// TestCaptureSeesIPv6 does the same of it.
+func TestCaptureSeesIPv6(t *testing.T) {
+	t.Parallel()
+	w := beginV6(t, lab.Options{}, inTurn)
+	clients := []talker{w.connect(w.lan, "wan1"), w.connect(w.Gateway, "wan1")}
+	r := w.capture(t, "--uplink", "wan1")
+	for i, c := range clients {
+		labtest.Must(t, c.say(fmt.Sprintf("saying %d", i)))
+	}
+	list := r.end()
+	for i, c := range clients {
+		w.expectBothSides(c, list, fmt.Sprintf("saying %d", i))
+	}
+}
+
 // say has the server echo a text.
 func (c talker) say(text string) error {
 	if err := c.talk(); err != nil {

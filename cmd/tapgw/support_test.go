@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -218,8 +219,25 @@ func TestManualPages(t *testing.T) {
 			t.Errorf("%s: %v\n%s", page, err, text)
 		}
 	}
+	lintPages(t, dir)
 	if _, err := os.Stat(filepath.Join(dir, "tapgw-man.8")); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the hidden command has a page")
+	}
+}
+
+// lintPages has groff complain, where there is one.
+func lintPages(t *testing.T, dir string) {
+	t.Helper()
+	groff, err := exec.LookPath("groff")
+	if err != nil {
+		return
+	}
+	pages, err := filepath.Glob(filepath.Join(dir, "*.8"))
+	if err != nil || len(pages) < 20 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	if out, err := exec.Command(groff, append([]string{"-man", "-Tutf8", "-ww", "-z"}, pages...)...).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

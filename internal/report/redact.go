@@ -102,7 +102,7 @@ var nobodys = []netip.Prefix{
 const publicBits = 8
 
 // address replaces an address bit by bit, each depending on those before it: two addresses have afterwards as many bits in
-// common as before.
+// common as before. The first bit always changes, so that no address is by chance what it was.
 func (r *Redactor) address(a netip.Addr) netip.Addr {
 	has := func(p netip.Prefix) bool { return p.Contains(a) }
 	if slices.ContainsFunc(nobodys, has) {
@@ -116,7 +116,8 @@ func (r *Redactor) address(a netip.Addr) netip.Addr {
 		keep = known[i].Bits()
 	}
 	b := a.AsSlice()
-	for bit := keep; bit < a.BitLen(); bit++ {
+	b[keep/8] ^= 0x80 >> (keep % 8)
+	for bit := keep + 1; bit < a.BitLen(); bit++ {
 		p, _ := a.Prefix(bit)
 		b[bit/8] ^= r.sum([]byte(p.String()))[0] & (0x80 >> (bit % 8))
 	}

@@ -79,6 +79,7 @@ func TestSecrets(t *testing.T) {
 		`"api_key": "a\"b", "x": 1`:            `"api_key": "removed", "x": 1`,
 		`http://me:pw@host/p`:                  `http://host/p`,
 		`http://host/login?mac=02:00&ip=1 end`: `http://host/login?removed end`,
+		`token_file: /etc/tapgw/t`:             `token_file: /etc/tapgw/t`,
 		`monkey: banana`:                       `monkey: banana`,
 	} {
 		if got := string(Secrets([]byte(text))); got != want {
