@@ -189,13 +189,6 @@ type Access struct {
 	Hint   string `json:"hint"`   // how to be allowed to, "" for who is
 }
 
-// Gate is where a browser reaches the page to sign in of an uplink: `tapgw portal --json`.
-type Gate struct {
-	Uplink string `json:"uplink"` // name
-	URL    string `json:"url"`    // the page, as its network says
-	Proxy  string `json:"proxy"`  // address and port of an HTTP proxy that leads there
-}
-
 // MarshalJSON keeps lists from becoming null.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type plain Status

@@ -148,7 +148,7 @@ func (a *app) signInBy(ctx context.Context, s api.Status, name string) error {
 // printGate says how to open the page. The commands are whole, however long, so that they can be copied.
 func (a *app) printGate(name, url, proxy string) error {
 	if a.json {
-		return writeJSONLine(a.Stdout, api.Gate{Uplink: name, URL: url, Proxy: proxy})
+		return writeJSONLine(a.Stdout, portal.Gate{Uplink: name, URL: url, Proxy: proxy})
 	}
 	name, shown := clean(name), clean(url)
 	quoted := "'" + strings.ReplaceAll(shown, "'", "%27") + "'" // the network chose it, and a shell will read it

@@ -28,6 +28,13 @@ const (
 	silence     = 2 * time.Minute  // in both directions of a tunnel
 )
 
+// Gate is where a browser reaches the page to sign in of an uplink: `tapgw portal --json`.
+type Gate struct {
+	Uplink string `json:"uplink"` // name
+	URL    string `json:"url"`    // the page, as its network says
+	Proxy  string `json:"proxy"`  // address and port of an HTTP proxy that leads there
+}
+
 // Way is how the far side is reached, and nothing else is.
 type Way interface {
 	// Resolve returns an address of a name.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"tapgw/api"
+	"tapgw/internal/portal"
 )
 
 // openDashboard opens it in the user's browser, which goes on without us, with the rights that the user has.
@@ -72,10 +73,10 @@ func (a *applet) browse(ctx context.Context, uplink string) error {
 }
 
 // openGate runs `tapgw portal`, which is the proxy.
-func openGate(ctx context.Context, uplink, socket string) (api.Gate, *exec.Cmd, error) {
+func openGate(ctx context.Context, uplink, socket string) (portal.Gate, *exec.Cmd, error) {
 	c := exec.CommandContext(ctx, program(), "portal", "--json", "--socket", socket, "--", uplink)
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
-	var gate api.Gate
+	var gate portal.Gate
 	out, err := c.StdoutPipe()
 	if err != nil {
 		return gate, nil, err
@@ -100,7 +101,7 @@ func openGate(ctx context.Context, uplink, socket string) (api.Gate, *exec.Cmd, 
 const maxGate = 64 << 10
 
 // checkGate refuses what a browser could take for something else than a page: the network chose it.
-func checkGate(g api.Gate) error {
+func checkGate(g portal.Gate) error {
 	page, err := url.Parse(g.URL)
 	if err != nil || page.Scheme != "http" && page.Scheme != "https" || page.Host == "" {
 		return fmt.Errorf("%q is no page", g.URL)
@@ -128,7 +129,7 @@ func isFile(path string) bool {
 }
 
 // browser is one with a profile of its own that uses the proxy.
-func browser(ctx context.Context, profile string, g api.Gate) (*exec.Cmd, error) {
+func browser(ctx context.Context, profile string, g portal.Gate) (*exec.Cmd, error) {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "brave-browser"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return exec.CommandContext(ctx, path, "--user-data-dir="+profile, "--no-first-run", "--proxy-server=http://"+g.Proxy, g.URL), nil
