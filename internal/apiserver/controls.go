@@ -14,7 +14,7 @@ func (s *Server) addControls(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/uplinks/{name}/metered", s.changer("uplink metered", s.setMetered))
 	mux.HandleFunc("POST /v1/uplinks/{name}/pin", s.changer("process pinned to an uplink", s.pin))
 	mux.HandleFunc("POST /v1/pause", s.changer("capture paused", s.pause))
-	mux.HandleFunc("POST /v1/resume", s.changer("capture resumed", func(*http.Request) (string, error) { return "", s.backend.Resume() }))
+	mux.HandleFunc("POST /v1/resume", s.changer("capture resumed", s.resume))
 	mux.HandleFunc("POST /v1/probe", s.guard(s.probe))
 }
 
@@ -59,6 +59,8 @@ func (s *Server) pause(r *http.Request) (string, error) {
 	d := time.Duration(seconds * float64(time.Second))
 	return d.String(), s.backend.Pause(d)
 }
+
+func (s *Server) resume(*http.Request) (string, error) { return "", s.backend.Resume() }
 
 func (s *Server) probe(w http.ResponseWriter, r *http.Request) {
 	list, err := s.backend.Probe(r.Context(), r.URL.Query().Get("uplink"))

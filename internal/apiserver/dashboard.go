@@ -91,6 +91,8 @@ func (s *Server) dashboardHandler() http.Handler {
 		"GET /v1/live": s.live, "GET /v1/status": s.status, "GET /v1/sessions": s.sessions, "GET /v1/sessions/groups": s.groups,
 		"GET /v1/history": s.history, "GET /v1/history/events": s.pastEvents,
 		"POST /v1/uplinks/{name}/enable": s.guard(s.setUplink(true)), "POST /v1/uplinks/{name}/disable": s.guard(s.setUplink(false)),
+		"POST /v1/uplinks/{name}/metered": s.changer("uplink metered", s.setMetered), "POST /v1/prefer": s.changer("uplink preferred", s.prefer),
+		"POST /v1/pause": s.changer("capture paused", s.pause), "POST /v1/resume": s.changer("capture resumed", s.resume),
 		"GET /sign-in": s.signInByKey, "POST /sign-in": s.signInByToken,
 	} {
 		mux.HandleFunc(pattern, handler)

@@ -293,7 +293,7 @@ func (b browser) follow(path string) <-chan [2]string {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	answer, err := b.http.Do(req)
+	answer, err := b.http.Do(req) //nolint:bodyclose // by the reader, at its end
 	if err != nil || answer.Header.Get("Content-Type") != "text/event-stream" {
 		b.t.Fatalf("%v, %v", answer, err)
 	}

@@ -18,6 +18,7 @@ const (
 	minute     = 60 // seconds
 	maxUplinks = 32
 	maxEvents  = 500
+	late       = 5 // seconds after which a look still tells of the time since the one before
 )
 
 // Point is an uplink at one moment, or on average.
@@ -84,8 +85,8 @@ func (h *History) of(name string) *track {
 }
 
 func (t *track) add(at int64, p Point) {
-	if t.last == at-2 {
-		t.seconds.put(at-1, p) // no clock is so exact that each second has its look
+	for missed := t.last + 1; t.last >= at-late && missed < at; missed++ {
+		t.seconds.put(missed, p) // no machine is so idle that each second has its look
 	}
 	t.last = at
 	t.seconds.put(at, p)

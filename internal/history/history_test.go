@@ -62,6 +62,19 @@ func TestSecondsEndNow(t *testing.T) {
 	}
 }
 
+// TestLateLooks: a busy machine leaves no holes, and a suspended one does.
+func TestLateLooks(t *testing.T) {
+	h := New()
+	for _, at := range []int{0, late, 2*late + 1} {
+		h.Observe(noon.Add(time.Duration(at)*time.Second), []Sample{up("fibre", float32(1+at))})
+	}
+	rx := span(t, h, noon.Add((2*late+1)*time.Second), api.SpanLive).Uplinks[0].RxBps
+	got := fmt.Sprint(rx[len(rx)-2*late-2:])
+	if want := "[1 6 6 6 6 6 NaN NaN NaN NaN NaN 12]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestMinutesAreMeans(t *testing.T) {
 	h := New()
 	now := watch(h, noon, 30*time.Second, up("fibre", 2e6))

@@ -3,6 +3,7 @@
 import { html, render, useState } from './vendor/htm-preact.js';
 import { clock, count, lasting, rate, shape, usable } from './format.js';
 import { sentence, useLive } from './live.js';
+import { Actions } from './actions.js';
 import { Card } from './uplinks.js';
 import { Throughput } from './throughput.js';
 import { Sessions } from './sessions.js';
@@ -56,7 +57,12 @@ function Events({ events }) {
   </section>`;
 }
 
-function Health({ status }) {
+function Pause({ until }) {
+  return html`<div class="note pause"><p>Paused until ${clock(until)}: traffic leaves by the host's own routes.</p>
+    <${Actions} of="capturing" actions=${[{ text: 'Resume', path: 'v1/resume', primary: true }]} /></div>`;
+}
+
+function Health({ status, mayChange }) {
   const shortcut = (on, why) => (on ? 'on' : `off: ${why}`);
   return html`<section class="panel" aria-labelledby="health">
     <h2 id="health">Health</h2>
@@ -70,6 +76,7 @@ function Health({ status }) {
       <${Fact} name="Running for">${lasting(status.uptime_s)}<//>
       <${Fact} name="Version">${status.version}<//>
     </dl>
+    ${mayChange && !status.paused_until && html`<${Actions} of="capturing" actions=${[{ text: 'Pause 5 min', path: 'v1/pause?seconds=300' }]} />`}
   </section>`;
 }
 
@@ -83,12 +90,13 @@ function App() {
     <p class="unseen" role="status" aria-live="polite">${live.said}</p>
     <main class=${live.connected ? '' : 'old'}>
       ${!live.mayChange && html`<p class="note">You may look. To change things here, run <code>tapgw web</code> on this host, and open what it prints.</p>`}
+      ${status.paused_until && html`<${Pause} until=${status.paused_until} />`}
       <section class="cards" aria-label="Uplinks">
         ${status.uplinks.map((u, i) => html`<${Card} key=${u.name} uplink=${u} colour=${i} mayChange=${live.mayChange} />`)}
       </section>
       <${Throughput} live=${live} names=${names} />
       <${Sessions} live=${live} names=${names} />
-      <div class="pair"><${Events} events=${live.events} /><${Health} status=${status} /></div>
+      <div class="pair"><${Events} events=${live.events} /><${Health} status=${status} mayChange=${live.mayChange} /></div>
     </main>`;
 }
 

@@ -7,7 +7,7 @@ import { Fact, Swatch } from './parts.js';
 
 function State({ uplink: u, now }) {
   return html`<p class="state ${u.state}"><span class="mark ${u.state}" aria-hidden="true">${shape(u.state)}</span>
-    <strong>${u.state}</strong>${u.suspect ? ', suspect' : ''} <span class="quiet">for ${since(u.since, now)}</span></p>`;
+    <strong>${u.state}</strong>${u.suspect ? ', suspect' : ''}${u.preferred ? ', preferred' : ''} <span class="quiet">for ${since(u.since, now)}</span></p>`;
 }
 
 function Usage({ uplink: u }) {
@@ -34,8 +34,12 @@ function Portal({ url }) {
 function actionsOf(u) {
   const at = (verb) => `v1/uplinks/${encodeURIComponent(u.name)}/${verb}`;
   const off = u.state === 'disabled';
+  const name = encodeURIComponent(u.name);
   return [
     off ? { text: 'Enable', path: at('enable'), primary: true } : { text: 'Disable', path: at('disable') },
+    u.preferred ? { text: 'Do not prefer', path: 'v1/prefer?uplink=' } : { text: 'Prefer', path: `v1/prefer?uplink=${name}` },
+    u.metered ? { text: 'Not metered', path: at('metered?mode=off') } : { text: 'Metered', path: at('metered?mode=on') },
+    ...(u.metered_by_command ? [{ text: 'Metered as configured', path: at('metered?mode=auto') }] : []),
   ];
 }
 
