@@ -32,17 +32,19 @@ export function useHistory(span, live) {
 
 const shortest = 60; // values that are shown at least, of however short a time there are any
 
-// columns leaves out the time before anything was known.
+// columns leaves out the time before anything was known, and the last seconds as long as they are not.
 function columns(answer, span) {
   const from = Date.parse(answer.from) / 1000;
-  const length = answer.uplinks[0]?.rx_bps.length || 0;
-  const known = Math.min(...answer.uplinks.map((u) => u.rx_bps.findIndex((v) => v !== null)).filter((i) => i >= 0));
-  const skip = Math.max(0, Math.min(known, length - shortest));
-  const history = { span, step: answer.step_s, most: length, x: [], uplinks: {} };
-  for (let i = skip; i < length; i++) history.x.push(from + i * answer.step_s);
+  const most = answer.uplinks[0]?.rx_bps.length || 0;
+  const known = (v) => v !== null;
+  const first = Math.min(...answer.uplinks.map((u) => u.rx_bps.findIndex(known)).filter((i) => i >= 0));
+  const end = Math.max(0, ...answer.uplinks.map((u) => u.rx_bps.findLastIndex(known) + 1));
+  const begin = Math.max(0, Math.min(first, end - shortest));
+  const history = { span, step: answer.step_s, most, x: [], uplinks: {} };
+  for (let i = begin; i < end; i++) history.x.push(from + i * answer.step_s);
   for (const u of answer.uplinks) {
-    const states = u.states.map((s) => ({ at: Date.parse(s.at) / 1000, state: s.state }));
-    history.uplinks[u.name] = { down: u.rx_bps.slice(skip), up: u.tx_bps.slice(skip), states };
+    const states = u.states.map((s) => ({ at: Date.parse(s.at) / 1000, state: s.state })).filter((s) => s.at < from + end * answer.step_s);
+    history.uplinks[u.name] = { down: u.rx_bps.slice(begin, end), up: u.tx_bps.slice(begin, end), states };
   }
   return history;
 }
