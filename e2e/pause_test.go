@@ -22,8 +22,8 @@ func (w world) localOf() string {
 	return c.LocalAddr().(*net.TCPAddr).IP.String()
 }
 
-// TestPauseLeavesTheHostItsRoutes: new connections of the host and the LAN leave plainly, those of the host that there are go on, those
-// of the LAN are reset at once; a stop meanwhile leaves no trace.
+// TestPauseLeavesTheHostItsRoutes: new connections of the host and the LAN leave plainly; those of the host go on when the pause begins and
+// when it ends, those of the LAN are reset. A stop meanwhile leaves no trace.
 func TestPauseLeavesTheHostItsRoutes(t *testing.T) {
 	t.Parallel()
 	g, topology, before := settled(t, lab.Options{}, inTurn)
@@ -38,9 +38,15 @@ func TestPauseLeavesTheHostItsRoutes(t *testing.T) {
 		t.Errorf("not shown:\n%s", out)
 	}
 	w.expectOnly(first) // by the route with the lowest metric
-	if local := w.localOf(); local != first.Addr().String() {
+	plain := w.dialFrom("tcp4", netip.Addr{}, lab.PortTCPEcho)
+	if local := plain.LocalAddr().(*net.TCPAddr).AddrPort().Addr(); local != first.Addr() {
 		t.Errorf("a new connection of the host is from %s", local)
 	}
+	conn, err := w.lan.Dial(labtest.Context(t), "tcp4", netip.AddrPortFrom(lab.ServerAddrs[0], lab.PortTCPEcho).String())
+	labtest.Must(t, err)
+	defer conn.Close()
+	plainInside := talker{Conn: conn}
+	labtest.Must(t, errors.Join(plain.talk(), plainInside.talk()))
 	labtest.Must(t, host.talk())
 	if err := inside.talk(); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a connection of the LAN: %v", err)
@@ -52,7 +58,10 @@ func TestPauseLeavesTheHostItsRoutes(t *testing.T) {
 	}
 	w.command("resume")
 	w.expectBoth()
-	labtest.Must(t, host.talk())
+	labtest.Must(t, errors.Join(host.talk(), plain.talk()))
+	if err := plainInside.talk(); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a connection of the LAN that began in the pause: %v", err)
+	}
 	if local := w.localOf(); local != tapAddr.String() {
 		t.Errorf("after the pause a connection is from %s", local)
 	}
