@@ -27,7 +27,7 @@ func TestRulesWait(t *testing.T) {
 func TestRepairsOfRulesWait(t *testing.T) {
 	d, now := newTestDaemon(t), time.Now()
 	d.ruleset.repaired = now
-	if missing, err := d.checkRules(now.Add(rivalPause - 1), false); missing || err != nil { // reads nothing
+	if missing, err := d.checkRules(now.Add(rivalPause-1), false); missing || err != nil { // reads nothing
 		t.Errorf("missing %v, %v", missing, err)
 	}
 }
