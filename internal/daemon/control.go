@@ -320,6 +320,11 @@ func recordDemoted(g *hostconf.Guard, more []rtnl.Record) error {
 	return g.Put(demotedKey, records)
 }
 
+// restoreRoutes removes our routes and rules and gives demoted routes their metric back.
+func (d *Daemon) restoreRoutes() error {
+	return errors.Join(d.routes.Cleanup(), restoreDemoted(d.routes, d.host))
+}
+
 // restoreDemoted gives the routes of the journal their metric back, and forgets them when all have it.
 func restoreDemoted(r *rtnl.Reconciler, g *hostconf.Guard) error {
 	records, err := demoted(g)

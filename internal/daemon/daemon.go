@@ -381,11 +381,7 @@ func (d *Daemon) close() error {
 	if d.services.reader != nil {
 		d.services.reader.Close()
 	}
-	for _, f := range []*owner.Finder{d.owners, d.programs} {
-		if f != nil {
-			f.Close()
-		}
-	}
+	d.closeOwners()
 	if d.shaken != nil {
 		d.shaken.Close()
 	}
@@ -397,9 +393,4 @@ func (d *Daemon) close() error {
 		note(d.lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// restoreRoutes removes our routes and rules and gives demoted routes their metric back.
-func (d *Daemon) restoreRoutes() error {
-	return errors.Join(d.routes.Cleanup(), restoreDemoted(d.routes, d.host))
 }

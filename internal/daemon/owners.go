@@ -23,6 +23,15 @@ func (d *Daemon) openOwners() {
 	d.programs.SetWanted(owner.Wanted{Executable: true})
 }
 
+// closeOwners ends both finders.
+func (d *Daemon) closeOwners() {
+	for _, f := range []*owner.Finder{d.owners, d.programs} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
 // wantOwners has no more found out of owners than rules ask for.
 func (d *Daemon) wantOwners(p *policy.Plan) {
 	var w owner.Wanted
