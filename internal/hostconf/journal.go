@@ -163,7 +163,7 @@ func loadJournal(path string) (journal, error) {
 	return j, nil
 }
 
-// readTrusted reads a small regular file that only its owner, we, can have written.
+// readTrusted reads a small regular file that nobody but us can have written.
 func readTrusted(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -174,7 +174,7 @@ func readTrusted(path string) ([]byte, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return nil, os.NewSyscallError("fstat", err)
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || !ours(path, st.Uid) || st.Mode&0o022 != 0 {
 		return nil, fmt.Errorf("not a regular file that only user %d can write", os.Geteuid())
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxJournal+2))
@@ -212,7 +212,7 @@ func replaceFile(path string, data []byte) error {
 		return err
 	}
 	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(err, hand(f), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -55,7 +55,7 @@ func claim(f *os.File, path string) (current bool, err error) {
 		return false, err
 	}
 	_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	return true, err
+	return true, errors.Join(err, hand(f))
 }
 
 // holder names the process that signed the lock.
