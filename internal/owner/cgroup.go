@@ -2,12 +2,15 @@ package owner
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,13 +18,18 @@ import (
 // kernfsHandle is the type of a file handle that is a cgroup's number (FILEID_KERNFS).
 const kernfsHandle = 0xfe
 
-// maxProcs bounds the processes of one cgroup that are looked at.
-const maxProcs = 4096
+const (
+	maxProcs   = 4096 // of one cgroup that are looked at
+	maxCgroups = 4096 // that are searched for one, as its packet waits
+)
 
 // cgroups is the mounted hierarchy of cgroups (version 2).
 type cgroups struct {
 	root string // where it is mounted
 	dir  *os.File
+
+	mu    sync.Mutex
+	found map[uint64]string // by search, "" for none: a cgroup keeps its place, and its number is never another's
 }
 
 // openCgroups finds the hierarchy; beside the older ones it may be mounted anywhere.
@@ -38,7 +46,7 @@ func openCgroups() (*cgroups, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cgroups{root, dir}, nil
+	return &cgroups{root: root, dir: dir, found: make(map[uint64]string)}, nil
 }
 
 // cgroupMount returns where cgroup2 is mounted, "" for nowhere (proc_pid_mountinfo(5)).
@@ -56,6 +64,9 @@ func cgroupMount(mounts string) string {
 func (c *cgroups) path(id uint64) (string, error) {
 	handle := unix.NewFileHandle(kernfsHandle, binary.NativeEndian.AppendUint64(nil, id))
 	fd, err := unix.OpenByHandleAt(int(c.dir.Fd()), handle, unix.O_PATH|unix.O_CLOEXEC)
+	if errors.Is(err, unix.EPERM) { // without CAP_DAC_READ_SEARCH
+		return c.search(id)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -69,6 +80,41 @@ func (c *cgroups) path(id uint64) (string, error) {
 		return "", errAnswer
 	}
 	return filepath.Clean("/" + below), nil
+}
+
+// search looks through the hierarchy, where the number of a folder is that of its cgroup.
+func (c *cgroups) search(id uint64) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	path, known := c.found[id]
+	if !known {
+		path = c.walk(id)
+		keep(c.found, id, path)
+	}
+	if path == "" {
+		return "", fs.ErrNotExist
+	}
+	return path, nil
+}
+
+// walk is search without memory, "" for none.
+func (c *cgroups) walk(id uint64) (found string) {
+	looked := 0
+	_ = filepath.WalkDir(c.root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return nil // one that ended meanwhile
+		}
+		if looked++; looked > maxCgroups {
+			return fs.SkipAll
+		}
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) == nil && st.Ino == id {
+			found = filepath.Clean("/" + strings.TrimPrefix(path, c.root))
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return found
 }
 
 // processes lists those of a cgroup.

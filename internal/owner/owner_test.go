@@ -252,8 +252,17 @@ func TestCgroup(t *testing.T) {
 	defer group.Close()
 	c := start(t, ours(t).Executable, &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())})
 	f := finder(t, Wanted{true, true})
-	if s, err := f.diag.find(unix.IPPROTO_UDP, c.local, c.remote); err != nil || s.cgroup == 0 {
+	s, err := f.diag.find(unix.IPPROTO_UDP, c.local, c.remote)
+	if err != nil || s.cgroup == 0 {
 		t.Errorf("the kernel does not tell the cgroup of a socket: %+v, %v", s, err)
+	}
+	for _, when := range []string{"first", "again"} {
+		if got, err := groups.search(s.cgroup); err != nil || got != path {
+			t.Errorf("by search, %s: %q, %v", when, got, err)
+		}
+	}
+	if got, err := groups.search(s.cgroup + 1<<40); err == nil {
+		t.Errorf("of a number that none has: %q", got)
 	}
 	if got, ok := f.Find(unix.IPPROTO_UDP, c.local, c.remote); !ok || got.Cgroup != path || got.Executable != ours(t).Executable {
 		t.Errorf("by its number: %+v, %v", got, ok)
