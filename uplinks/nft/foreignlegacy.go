@@ -69,6 +69,9 @@ func legacyChains(of family, hooks []legacyHook) (list []string, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if errors.Is(err, fs.ErrPermission) { // root's, or CAP_DAC_READ_SEARCH
+		return []string{line("%s: only root can read which tables there are", l.program)}, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("forwarding: read which %s tables there are: %w", l.program, err)
 	}
