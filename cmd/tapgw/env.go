@@ -62,6 +62,7 @@ type RunOptions struct {
 	ConfigPath string // "" means the default
 	Socket     string // "" leaves it to the configuration
 	Datapath   string // auto, kernel or userspace; "" leaves it to the configuration
+	Wait       bool   // for the first uplink
 	Version    string
 	Logger     *slog.Logger
 }

@@ -14,6 +14,7 @@ import (
 
 func (a *app) runCommand() *cobra.Command {
 	var datapath string
+	var wait bool
 	modes := datapathModes()
 	c := &cobra.Command{
 		Use:   "run",
@@ -26,11 +27,12 @@ func (a *app) runCommand() *cobra.Command {
 			if datapath != "" && !slices.Contains(modes, datapath) {
 				return misuse(c, fmt.Errorf("--datapath %q is none of %s", datapath, strings.Join(modes, ", ")))
 			}
-			o.Datapath = datapath
+			o.Datapath, o.Wait = datapath, wait
 			return a.Run(c.Context(), o)
 		},
 	}
 	c.Flags().StringVar(&datapath, "datapath", "", strings.Join(modes, ", ")+" (default datapath.mode of the configuration)")
+	c.Flags().BoolVar(&wait, "wait", false, "start without an uplink too, and use the first that appears")
 	_ = c.RegisterFlagCompletionFunc("datapath", cobra.FixedCompletions(modes, cobra.ShellCompDirectiveNoFileComp)) // fails without the flag only
 	return c
 }

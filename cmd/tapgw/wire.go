@@ -19,7 +19,7 @@ import (
 )
 
 func daemonOptions(o RunOptions) daemon.Options {
-	return daemon.Options{ConfigPath: o.ConfigPath, Socket: o.Socket, Datapath: o.Datapath, Version: o.Version, Logger: o.Logger}
+	return daemon.Options{ConfigPath: o.ConfigPath, Socket: o.Socket, Datapath: o.Datapath, Wait: o.Wait, Version: o.Version, Logger: o.Logger}
 }
 
 func runDaemon(ctx context.Context, o RunOptions) error {

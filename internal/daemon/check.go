@@ -69,6 +69,7 @@ func (d *Daemon) age() {
 	d.gateway.SweepHelpers(d.pumps.clock.tick())
 	d.releasePins()
 	d.failBack()
+	d.attend(time.Now())
 	d.gateway.SetTime(time.Now())
 	d.tellRefusals(time.Now())
 }

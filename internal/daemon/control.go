@@ -63,6 +63,7 @@ func (d *Daemon) control(ctx context.Context) error {
 		var err error
 		select {
 		case <-ctx.Done():
+			d.notifyStopping()
 			return nil
 		case <-d.changed:
 			d.stir()

@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
 	"tapgw/configs"
@@ -41,6 +40,7 @@ type Options struct {
 	ConfigPath string // "" means the default
 	Socket     string // "" leaves it to the configuration
 	Datapath   string // auto, kernel or userspace; "" leaves it to the configuration
+	Wait       bool   // start without an uplink too
 	Version    string
 	Logger     *slog.Logger
 }
@@ -103,6 +103,7 @@ type Daemon struct {
 	tapAddresses uplinks.TapAddresses // of IPv6
 	domainBook   *names.Book          // names of addresses, shared
 
+	manager     manager
 	complaints  complaints         // that were logged
 	refused     complaints         // about hosts whose new sessions are refused
 	rivalry     rivalry            // with whoever removes our routes
@@ -174,7 +175,7 @@ func oneLine(errs ...error) error {
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
 	past, tally := newPast(o.Logger), newTally(time.Now())
 	d := &Daemon{
-		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), foreign: nft.NewForeign(), past: past, tally: tally, journal: newJournal(o.Logger, past.History, tally), used: newDataUse(o.Logger), seed: rand.Uint64(),
+		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), foreign: nft.NewForeign(), past: past, tally: tally, journal: newJournal(o.Logger, past.History, tally), manager: newManager(o.Logger), used: newDataUse(o.Logger), seed: rand.Uint64(),
 		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), heard: make(map[side]heard), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		suspicions: make(chan suspicion, 2*uplinks.MaxUplinks), waiting: make(chan struct{}, 1),
@@ -219,8 +220,8 @@ func (d *Daemon) open() (err error) {
 	}
 	d.tracker = uplinks.NewTracker(d.trackerConfig(c))
 	snapshot, _ := d.tracker.Update(time.Now(), facts)
-	if len(snapshot.Uplinks) == 0 {
-		return fmt.Errorf("%w: connect to the Internet first (`ip route` must show a default route), or name one in the configuration under uplinks", ErrNoUplink)
+	if err := d.requireUplink(snapshot); err != nil {
+		return err
 	}
 	d.tracker = uplinks.NewTracker(d.trackerConfig(c)) // so that the first converge reports what appeared
 	d.openUsage(snapshot)
@@ -251,6 +252,18 @@ func (d *Daemon) open() (err error) {
 		return err
 	}
 	return d.adoptTAPAddresses(facts)
+}
+
+// requireUplink fails where there is none, unless one may come later.
+func (d *Daemon) requireUplink(s *uplinks.Snapshot) error {
+	if len(s.Uplinks) > 0 {
+		return nil
+	}
+	if !d.opts.Wait {
+		return fmt.Errorf("%w: connect to the Internet first (`ip route` must show a default route), or name one in the configuration under uplinks", ErrNoUplink)
+	}
+	d.log.Info("no uplink yet, waiting for one")
+	return nil
 }
 
 // openKernel opens what reads and changes addresses, routes and rules.
@@ -328,10 +341,7 @@ func (d *Daemon) announce(ctx context.Context, listening <-chan struct{}) error 
 	debug.FreeOSMemory() // what loading the programs took and nobody needs again
 	d.log.Info("ready", "uplinks", len(d.snapshot.Load().Uplinks), "tap", d.pumps.tap.Load().Name(), "socket", d.socket(),
 		"datapath", backend{d}.datapath(), "reason", d.noFast.text)
-	_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
-	if err != nil {
-		d.log.Warn("systemd was not told", "error", err)
-	}
+	d.notifyReady()
 	return nil
 }
 

@@ -35,6 +35,7 @@ func (d *Daemon) reloadOnHangup(ctx context.Context) error {
 
 // reload reads the file anew. It runs in the control loop.
 func (d *Daemon) reload() error {
+	defer d.notifyReloading()()
 	err := d.applyFile()
 	d.tally.reloaded(err, time.Now())
 	return err
