@@ -90,7 +90,7 @@ func TestNotify(t *testing.T) {
 	f := newFakeManager(t)
 	g := newGateway(t, topology.Gateway, datapath(t))
 	g.write(inTurn)
-	const watchdog = 1500 * time.Millisecond
+	const watchdog = 6 * time.Second
 	var err error
 	g.daemon, err = topology.Gateway.StartDaemon(g.hear, "env", "NOTIFY_SOCKET="+f.path, "WATCHDOG_USEC="+strconv.FormatInt(watchdog.Microseconds(), 10),
 		binary(t), "run", "--socket", g.socket(), "--config", g.file(), "--datapath", g.datapath)
@@ -114,7 +114,7 @@ func TestNotify(t *testing.T) {
 	f.expectStatus("STATUS=1 of 2 uplinks usable, ")
 
 	g.signal(syscall.SIGSTOP)
-	f.expectSilence(2 * watchdog)
+	f.expectSilence(watchdog * 3 / 4)
 	g.signal(syscall.SIGCONT)
 	f.expectLife(watchdog)
 
