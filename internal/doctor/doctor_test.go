@@ -53,7 +53,7 @@ func TestNetworkManager(t *testing.T) {
 }
 
 func TestNetworkd(t *testing.T) {
-	const running, both = "run/systemd/netif/links/2", "[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules = false\n"
+	const running, both = "run/systemd/netif/state", "[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules = false\n"
 	expect(t, networkd(hostWith(t, nil)), OK, "does not run")
 	for name, c := range map[string]struct {
 		files map[string]string

@@ -169,7 +169,7 @@ var neighbours = []neighbour{
 }
 
 // rules looks for routing rules of others, which come before the default route into the TAP.
-func rules(h *host) Finding {
+func rules(*host) Finding {
 	list, err := netlink.RuleList(netlink.FAMILY_ALL)
 	if err != nil {
 		return unknown("", "cannot read the routing rules: %v", err)

@@ -73,7 +73,7 @@ func connectivity(h *host) Finding {
 
 // networkd looks whether it deletes rules and routes that it has not made, as it does by default.
 func networkd(h *host) Finding {
-	if !h.exists("run/systemd/netif") {
+	if !h.exists("run/systemd/netif/state") {
 		return ok("systemd-networkd does not run")
 	}
 	keeps := func(key string) bool {

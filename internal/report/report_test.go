@@ -118,12 +118,15 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// FuzzRedact: no text is too odd.
+// FuzzRedact: no address stays, whatever is around it.
 func FuzzRedact(f *testing.F) {
-	f.Add("from 192.168.1.2:80 to 2001:db8::1")
-	f.Add("fe80::1%eth0:: 1.2.3.4/99 ::ffff:10.0.0.1")
-	f.Fuzz(func(t *testing.T, text string) {
-		r := NewRedactor("host")
-		r.Redact(Secrets([]byte(text)))
+	f.Add("from 192.168.1.2:80 to 2001:db8::1 ")
+	f.Add("fe80::1%eth0:: 1.2.3.4/99 ::ffff:10.0.0.1\n")
+	f.Fuzz(func(t *testing.T, around string) {
+		const secret = "192.0.2.77"
+		got := NewRedactor("host").Redact(Secrets([]byte(around + " " + secret + " " + around)))
+		if bytes.Contains(got, []byte(secret)) && !strings.Contains(around, "2.77") {
+			t.Errorf("%q became %q", around, got)
+		}
 	})
 }
