@@ -7,6 +7,8 @@ SUDO    := $(shell test "$$(id -u)" = 0 || echo sudo -E env "PATH=$$PATH")
 # Test binaries are compiled by the caller and run as root, so that no file of root's ends up in the caller's caches.
 EXEC    := $(if $(SUDO),-exec "$(SUDO)")
 LINT     = bin/golangci-lint
+NFPM     = bin/nfpm
+PACKAGE_VERSION ?= $(shell tools/package-version)
 # Counted, because a fuzzer that ends by the clock now and then fails for no reason (go.dev/issue/75804).
 FUZZTIME ?= 20000x
 SOAKTIME ?= 10m
@@ -15,9 +17,9 @@ STEPS    ?= 3000
 SEED     ?= 2
 # The compiler of the committed BPF programs: what another version makes of them differs.
 CLANG   ?= clang-14
-BPF_DIRS = $(shell grep -rl --include='*.go' '^//go:generate.*bpf2go' . | xargs -n1 dirname | sort -u)
+BPF_DIRS = $(shell grep -rl --exclude-dir=bin --include='*.go' '^//go:generate.*bpf2go' . | xargs -n1 dirname | sort -u)
 
-.PHONY: all build man demo test lint unit peers e2e fuzz differential soak bench bench-failover balance bpf-compiler generate generated clean help
+.PHONY: all build man package demo test lint unit peers e2e fuzz differential soak bench bench-failover balance bpf-compiler generate generated clean help
 
 all: build
 
@@ -30,6 +32,12 @@ build: ## build bin/tapgw and bin/tapgw-tray
 # The date of the pages is that of the sources.
 man: build ## manual pages into bin/man
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || date +%s) bin/tapgw man bin/man
+
+$(NFPM): tools/nfpm/go.mod tools/nfpm/go.sum
+	cd tools/nfpm && $(GO) build -o ../../$(NFPM) github.com/goreleaser/nfpm/v2/cmd/nfpm
+
+package: man $(NFPM) ## .deb and .rpm in bin/packages
+	GO=$(GO) VERSION=$(PACKAGE_VERSION) packaging/build bin/packages
 
 demo: build ## two shaped ISPs, one is cut and returns, in namespaces of its own
 	$(SUDO) ./bin/tapgw demo
@@ -53,9 +61,11 @@ USERSPACE := $(USERSPACE)|CarrierLoss|Blackhole|SessionsOf|FlowsOf|AllUplinksDow
 USERSPACE := $(USERSPACE)|Static|Host|OtherProtocols|IPv6|OwnIPv6|NPTv6|Renumbered|Pause|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW|Rules|Differential|Fault|Failover
 
 # Programs of others that the tests talk to the gateway with: a program and its Debian package; and one in Go.
-PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl busybox=busybox tmux=tmux chromium=chromium
+PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl busybox=busybox debootstrap=debootstrap tmux=tmux chromium=chromium
 # A session bus, a display and a real panel for the applet.
 PEERS += dbus-daemon=dbus-daemon Xvfb=xvfb xfce4-panel=xfce4-panel xfconf-query=xfconf xdotool=xdotool
+# What the packages are installed in, and what tests boot.
+ROOT := systemd-sysv dbus rpm
 # One that would take over the machine's own resolv.conf if it were installed.
 RESOLVED := systemd-resolved libsystemd-shared
 # One that would start a server; of it the tests need promtool.
@@ -66,14 +76,15 @@ peers: ## programs of others that the tests use
 	@tools/peers $(PEERS) -- $(SUDO)
 	@tools/unpack bin/resolved $(RESOLVED) -- $(SUDO)
 	@tools/unpack bin/prometheus $(PROMETHEUS) -- $(SUDO)
+	@tools/root bin/root $(ROOT) -- $(SUDO)
 	$(GO) build -o bin/$(notdir $(STUN)) $(STUN)
 
-e2e: build peers ## the daemon on real packets, with the kernel's datapath and with its own
+e2e: package peers ## the daemon on real packets, with the kernel's datapath and with its own
 	$(GO) test $(EXEC) -timeout 15m ./e2e/...
 	E2E_DATAPATH=userspace $(GO) test $(EXEC) -timeout 15m -run '^Test($(USERSPACE))' ./e2e/...
 
 fuzz: ## every fuzzer for FUZZTIME (runs, or a duration), none needs root
-	@set -e; for pkg in $$(grep -rl --include=*_test.go '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+	@set -e; for pkg in $$(grep -rl --exclude-dir=bin --include=*_test.go '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -h '^func Fuzz' $$pkg/*_test.go | sed -E 's/func (Fuzz[A-Za-z0-9_]*).*/\1/'); do \
 	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1000x $$pkg; done; done
 
@@ -105,4 +116,4 @@ generated: bpf-compiler ## fail when the committed BPF programs are not what the
 	BPF2GO_CC=$(CLANG) GO=$(GO) tools/generated $(BPF_DIRS)
 
 clean: ## remove what was built
-	rm -rf bin
+	$(SUDO) rm -rf bin

@@ -26,8 +26,14 @@ func ours(path string, uid uint32) bool {
 // hand gives a file to the service, unless it has other names, as somebody else's that was linked there has.
 func hand(f *os.File) error {
 	uid, gid, ok := service(f.Name())
+	if !ok || uid == 0 {
+		return nil
+	}
 	var st unix.Stat_t
-	if !ok || uid == 0 || unix.Fstat(int(f.Fd()), &st) != nil || st.Nlink != 1 {
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if st.Nlink != 1 {
 		return nil
 	}
 	return f.Chown(uid, gid)

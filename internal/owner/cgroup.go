@@ -100,9 +100,9 @@ func (c *cgroups) search(id uint64) (string, error) {
 // walk is search without memory, "" for none.
 func (c *cgroups) walk(id uint64) (found string) {
 	looked := 0
-	_ = filepath.WalkDir(c.root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
-			return nil // one that ended meanwhile
+	_ = filepath.WalkDir(c.root, func(path string, entry fs.DirEntry, _ error) error { // one that ended meanwhile cannot be read
+		if entry == nil || !entry.IsDir() {
+			return nil
 		}
 		if looked++; looked > maxCgroups {
 			return fs.SkipAll
