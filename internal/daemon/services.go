@@ -23,7 +23,7 @@ type services struct {
 }
 
 // socketShare is how many times as long as a listing of sockets took passes until the next: a busy server has many.
-const socketShare = 50
+const socketShare = 200
 
 // findServices looks which ports and UDP services the host has, and reports whether the services changed. The sockets of the uplinks follow
 // with followPorts. What cannot be listed now is listed the next time.
