@@ -3,6 +3,7 @@ package apiserver
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -71,7 +72,9 @@ func (b browser) ask(method, path string, headers ...string) reply {
 
 func (b browser) send(method, path string, form url.Values, headers ...string) reply {
 	b.t.Helper()
-	req, err := http.NewRequestWithContext(b.t.Context(), method, b.base+path, strings.NewReader(form.Encode()))
+	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second) // as what is not refused may never end
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, b.base+path, strings.NewReader(form.Encode()))
 	if err != nil {
 		b.t.Fatal(err)
 	}
