@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -206,35 +204,5 @@ func rename(t testing.TB, u *lab.Uplink, ns *lab.Namespace, name string) {
 		if r.Gw != nil {
 			labtest.Must(t, h.RouteReplace(&r))
 		}
-	}
-}
-
-// TestHistoryBeginsAnew: a file that nobody can read is moved aside, and one that cannot be written is told of once.
-func TestHistoryBeginsAnew(t *testing.T) {
-	t.Parallel()
-	w := begin(t, lab.Options{}, inTurn)
-	file := filepath.Join(w.dir, "history.json.gz")
-	w.stop()
-	info, err := os.Stat(file)
-	if err != nil || info.Size() == 0 || info.Mode().Perm()&0o022 != 0 {
-		t.Fatalf("the file is %v, %v", info, err)
-	}
-	labtest.Must(t, os.Truncate(file, info.Size()/2))
-	w.restart()
-	if n := w.said("the history begins anew", "history.json.gz.corrupt"); n != 1 {
-		t.Errorf("told %d times", n)
-	}
-	if aside, err := os.Stat(file + ".corrupt"); err != nil || aside.Size() != info.Size()/2 {
-		t.Errorf("moved aside: %v, %v", aside, err)
-	}
-	w.awaitUp(w.Topology)
-	live, err := w.client.History(t.Context(), api.SpanLive)
-	if err != nil || len(live.Uplinks) != 2 {
-		t.Errorf("what goes on: %+v, %v", live, err)
-	}
-	labtest.Must(t, os.Mkdir(file, 0o700)) // which nothing can replace
-	w.stop()
-	if n := w.said("the history is not written down"); n != 1 || w.err != nil {
-		t.Errorf("told %d times, and ended with %v", n, w.err)
 	}
 }
