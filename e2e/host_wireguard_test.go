@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"net/netip"
-	"strconv"
 	"testing"
 	"time"
 
@@ -42,28 +41,7 @@ var vpns = map[string]vpn{
 		rule.Family, rule.Table, rule.SuppressPrefixlen, rule.Priority = unix.AF_INET, unix.RT_TABLE_MAIN, 0, 32764
 		labtest.Must(t, h.RuleAdd(rule))
 	}},
-	// As Tailscale does with an exit node and access to the LAN.
-	"Tailscale": {balanced: true, config: []string{"fwmark=" + strconv.Itoa(markTailscale)}, connect: func(t testing.TB, topology *lab.Topology, w *tunnel) {
-		w.route(t, netip.MustParsePrefix("0.0.0.0/0"), 0, tableTailscale)
-		h := topology.Gateway.Handle()
-		labtest.Must(t, h.RouteAdd(&netlink.Route{Dst: ipNet(lanPrefix), Table: tableTailscale, Type: unix.RTN_THROW}))
-		mask := uint32(0xff0000)
-		for priority, table := range map[int]int{5210: unix.RT_TABLE_MAIN, 5230: unix.RT_TABLE_DEFAULT, 5250: 0, 5270: tableTailscale} {
-			rule := netlink.NewRule()
-			rule.Family, rule.Priority, rule.Table = unix.AF_INET, priority, table
-			if table != tableTailscale {
-				rule.Mark, rule.Mask = markTailscale, &mask
-			}
-			if table == 0 {
-				rule.Type = unix.RTN_UNREACHABLE
-			}
-			labtest.Must(t, h.RuleAdd(rule))
-		}
-	}},
 }
-
-// What Tailscale marks its own packets with, and where its routes are.
-const markTailscale, tableTailscale = 0x80000, 52
 
 // TestHostWireGuard: the host's own tunnel carries host and LAN, whether it was there before us or comes later, and lives on by
 // the other uplink when the one it used dies.
