@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"tapgw/api"
 )
@@ -16,7 +17,9 @@ import (
 // follow asks a running server for server-sent events, and yields the blocks of lines that it sends.
 func follow(t *testing.T, c *api.Client, lastID string) (next func() []string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://tapgw/v1/events", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tapgw/v1/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
