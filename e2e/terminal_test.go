@@ -42,7 +42,7 @@ func openTerminal(t testing.TB, ns *lab.Namespace, script string, env ...string)
 
 // tmux has the server of the terminal do something.
 func (x *terminal) tmux(args ...string) (string, error) {
-	out, err := x.ns.Command(labtest.Context(x.t), "tmux", append([]string{"-u", "-S", x.socket}, args...)...).CombinedOutput()
+	out, err := x.ns.Command(labtest.Context(x.t), "tmux", append([]string{"-N", "-u", "-S", x.socket}, args...)...).CombinedOutput()
 	return string(out), err
 }
 
