@@ -183,7 +183,7 @@ func (c *Capture) Run(ctx context.Context, w io.Writer, choose Chooser, limits L
 	}
 	lost, closing := c.close()
 	if err == nil && !f.full() {
-		err = f.write(c.batch(f.late), choose, time.Now())
+		err = f.settle(c.batch(f.late), choose) // what came last may be of sessions that are not known yet
 	}
 	if f == nil {
 		return Result{}, errors.Join(err, closing)
@@ -199,7 +199,7 @@ func (c *Capture) follow(ctx context.Context, f *file, choose Chooser) error {
 	for !f.full() {
 		select {
 		case <-ctx.Done():
-			return f.settle(c.batch(f.late), choose)
+			return nil
 		case <-tick.C:
 		}
 		if err := f.settle(c.batch(f.late), choose); err != nil {
