@@ -248,7 +248,7 @@ func TestSessionsAndCounters(t *testing.T) {
 	var list []Info
 	table.Sessions(func(i Info) bool { list = append(list, i); return true })
 	want := Info{
-		Translation: table.Translation(r), Created: after(0), Seen: after(2 * time.Second),
+		Translation: table.Translation(r), Ref: r, Created: after(0), Seen: after(2 * time.Second),
 		BytesOut: 100, BytesIn: 3001, PacketsOut: 1, PacketsIn: 3,
 	}
 	if len(list) != 2 || list[0] != want {
