@@ -134,7 +134,6 @@ func (s *Server) Listen() (err error) {
 	if s.control, err = listenUnix(s.opts.Socket); err != nil {
 		return err
 	}
-	s.listenDashboard()
 	if s.opts.MetricsAddress == "" {
 		return nil
 	}
@@ -161,6 +160,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	defer s.Close()
+	s.listenDashboard() // now that nothing else can fail that somebody should rather hear of
 	close(s.ready)
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return s.serve(ctx, s.control, s.handler()) })

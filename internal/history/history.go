@@ -92,9 +92,18 @@ func (t *track) add(at int64, p Point) {
 	t.seconds.put(at, p)
 	if t.sum.minute != at/minute {
 		t.closeMinute()
-		t.sum = sum{minute: at / minute}
+		t.sum = t.begin(at)
 	}
-	t.sum.add(p)
+	t.sum.add(p, 1)
+}
+
+// begin is the sum of a minute that begins, or of which the first seconds were in an earlier life.
+func (t *track) begin(at int64) sum {
+	s := sum{minute: at / minute}
+	if p, known := t.minutes.get(s.minute); known {
+		s.add(p, float64(max(1, at%minute)))
+	}
+	return s
 }
 
 // closeMinute puts the mean of what came since the minute began in its place.
@@ -202,15 +211,16 @@ type sum struct {
 	state                   string
 }
 
-func (s *sum) add(p Point) {
-	s.count++
-	s.rx += float64(p.Rx)
-	s.tx += float64(p.Tx)
-	s.load += float64(p.Load)
-	s.loss += float64(p.Loss)
+// add takes what was so for some seconds.
+func (s *sum) add(p Point, seconds float64) {
+	s.count += seconds
+	s.rx += seconds * float64(p.Rx)
+	s.tx += seconds * float64(p.Tx)
+	s.load += seconds * float64(p.Load)
+	s.loss += seconds * float64(p.Loss)
 	if p.RTT > 0 {
-		s.answered++
-		s.rtt += float64(p.RTT)
+		s.answered += seconds
+		s.rtt += seconds * float64(p.RTT)
 	}
 	if slices.Index(worse, p.State) >= slices.Index(worse, s.state) {
 		s.state = p.State

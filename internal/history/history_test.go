@@ -128,6 +128,19 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestRestartWithinAMinute: its mean is of both lives.
+func TestRestartWithinAMinute(t *testing.T) {
+	before, after := New(), New()
+	now := watch(before, noon, 20*time.Second, up("fibre", 9e6))
+	if err := after.Restore(before.Render(now)); err != nil {
+		t.Fatal(err)
+	}
+	now = watch(after, noon.Add(20*time.Second), 40*time.Second, up("fibre", 3e6))
+	if rx := span(t, after, now.Add(-time.Second), api.SpanHour).Uplinks[0].RxBps; rx[len(rx)-1] != 5e6 {
+		t.Errorf("20 s of 9 Mbit/s and 40 s of 3 make %v", rx[len(rx)-1])
+	}
+}
+
 var equalNaN = cmp.Comparer(func(a, b float64) bool { return a == b || math.IsNaN(a) && math.IsNaN(b) })
 
 // busy is as much as there can be, with numbers that compress badly.
