@@ -56,7 +56,7 @@ func startBrowser(t testing.TB, ns *lab.Namespace) (endpoint string) {
 	browser := ns.Command(ctx, "chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
 		"--remote-debugging-port=0", "--user-data-dir="+profile, "--no-first-run", "--disable-background-networking",
 		"--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars", "about:blank")
-	browser.Env = append(os.Environ(), "HOME="+profile)
+	browser.Env = append(os.Environ(), "HOME="+profile, "TMPDIR="+profile)
 	browser.Stdout, browser.Stderr = said, said
 	labtest.Must(t, browser.Start())
 	t.Cleanup(func() {
