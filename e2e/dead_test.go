@@ -315,7 +315,7 @@ func testFailback(t *testing.T, how string) {
 		return
 	}
 	datagramBy(second)
-	time.Sleep(map[string]time.Duration{"keep": 2 * time.Second, "drain": 11 * time.Second}[how]) // keep says that nothing happens
+	time.Sleep(map[string]time.Duration{"keep": 2 * time.Second, "drain": 13 * time.Second}[how]) // keep says that nothing happens; an idle gateway looks every 2 s
 	datagramBy(map[string]netip.Addr{"keep": second, "drain": first}[how])
 	tunnelBy(second) // it does not pause
 	if u := w.uplink("wan2"); u.StandsIn != "wan1" || u.Sessions == 0 {

@@ -3,10 +3,12 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,12 +144,18 @@ func answerAll(t testing.TB, conn net.PacketConn, answer func(from net.Addr, b [
 	}()
 }
 
+// listenUDP opens a socket. A program that another test just starts has the descriptors of this process until it runs, those of
+// sockets too that were closed meanwhile and whose port then is still in use.
 func listenUDP(ns *lab.Namespace, at netip.AddrPort) (conn net.PacketConn, err error) {
-	err = ns.Do(func() error {
-		conn, err = net.ListenUDP(familyOf(at.Addr()).udp, net.UDPAddrFromAddrPort(at))
-		return err
-	})
-	return conn, err
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		err = ns.Do(func() error {
+			conn, err = net.ListenUDP(familyOf(at.Addr()).udp, net.UDPAddrFromAddrPort(at))
+			return err
+		})
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Since(begun) > patience {
+			return conn, err
+		}
+	}
 }
 
 // askService sends n bytes to a UDP service and waits for them to come back until ctx ends.
