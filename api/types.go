@@ -100,6 +100,9 @@ func (s *Status) Verdict() string {
 	return "online"
 }
 
+// OneUplink is what people are told who have one uplink.
+const OneUplink = "There is one uplink: with a second (a phone, Wi-Fi, another provider) new sessions share both, and go on when one fails."
+
 // The states of an uplink.
 const (
 	StateProbing  = "probing"

@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -245,6 +246,9 @@ func TestFault08_AllUplinksDown(t *testing.T) {
 func TestSingleUplink(t *testing.T) {
 	t.Parallel()
 	w := begin(t, lab.Options{Uplinks: make([]lab.UplinkOptions, 1)}, "")
+	if out, _ := w.tapgw("status"); !strings.Contains(out, "with a second") {
+		t.Errorf("nobody is told what a second one would be good for:\n%s", out)
+	}
 	established := w.connect(w.lan, "wan1")
 	for _, set := range []func(on bool) error{
 		func(on bool) error { return w.Uplinks[0].Silence(on) },

@@ -74,6 +74,11 @@ func (a *app) printStatus(s api.Status) error {
 	if err := printCommands(a.Stdout, now, s); err != nil {
 		return err
 	}
+	if len(s.Uplinks) == 1 {
+		if _, err := fmt.Fprintln(a.Stdout, wrap(api.OneUplink, columns, "  ")); err != nil {
+			return err
+		}
+	}
 	if err := printSuspects(a.Stdout, s); err != nil {
 		return err
 	}

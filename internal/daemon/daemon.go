@@ -11,13 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"tapgw/api"
 	"tapgw/configs"
 	"tapgw/internal/apiserver"
 	"tapgw/internal/hostconf"
@@ -144,32 +144,6 @@ func Run(ctx context.Context, o Options) error {
 		return oneLine(err, d.close())
 	}
 	return oneLine(d.serve(ctx), d.close())
-}
-
-// ending is why the daemon ended, or what it could not take back, or both.
-type ending struct {
-	text  string
-	parts []error
-}
-
-func (e *ending) Error() string   { return e.text }
-func (e *ending) Unwrap() []error { return e.parts }
-
-// oneLine joins errors for people who read a log: in one line, the first cause first.
-func oneLine(errs ...error) error {
-	var e ending
-	var texts []string
-	for _, err := range errs {
-		if err != nil {
-			e.parts = append(e.parts, err)
-			texts = append(texts, strings.ReplaceAll(err.Error(), "\n", "; "))
-		}
-	}
-	if e.parts == nil {
-		return nil
-	}
-	e.text = strings.Join(texts, "; then: ")
-	return &e
 }
 
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
@@ -341,6 +315,9 @@ func (d *Daemon) announce(ctx context.Context, listening <-chan struct{}) error 
 	debug.FreeOSMemory() // what loading the programs took and nobody needs again
 	d.log.Info("ready", "uplinks", len(d.snapshot.Load().Uplinks), "tap", d.pumps.tap.Load().Name(), "socket", d.socket(),
 		"datapath", backend{d}.datapath(), "reason", d.noFast.text)
+	if len(d.snapshot.Load().Uplinks) == 1 {
+		d.log.Info(api.OneUplink)
+	}
 	d.notifyReady()
 	return nil
 }
