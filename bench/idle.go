@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -50,7 +51,7 @@ type repose struct {
 
 var reposes = []repose{
 	{"no sessions, nobody looks", 0, false, 0.2, 10},
-	{"1,000 sessions, watched by applet, event stream and scraper", 1000, true, 0.5, 20},
+	{"1,000 sessions, watched by dashboard, applet and scraper", 1000, true, 0.5, 20},
 }
 
 // idle measures what a gateway costs through which nothing goes.
@@ -114,7 +115,9 @@ func (r repose) measure(ctx context.Context, program string, window time.Duratio
 	defer cancel()
 	a.done() // the arena's own look at the events
 	if r.watched {
-		r.watch(ctx, a.gateway, &watchers)
+		if err := a.watch(ctx, &watchers); err != nil {
+			return u, err
+		}
 	}
 	if err := sleep(ctx, settleTime); err != nil {
 		return u, err
@@ -125,8 +128,17 @@ func (r repose) measure(ctx context.Context, program string, window time.Duratio
 // settleTime is how long a daemon may be busy with what was just there.
 const settleTime = 5 * time.Second
 
-// watch attaches to the daemon what people attach to it.
-func (r repose) watch(ctx context.Context, d *daemon, watchers *sync.WaitGroup) {
+// watch attaches to the daemon what people attach to it: a page of the dashboard, the applet of a desktop, and Prometheus.
+func (a *arena) watch(ctx context.Context, watchers *sync.WaitGroup) error {
+	page, err := a.browse(ctx)
+	if err != nil {
+		return err
+	}
+	watchers.Go(func() {
+		_, _ = io.Copy(io.Discard, page)
+		page.Close()
+	})
+	d := a.gateway
 	watchers.Go(func() { _ = d.client.Events(ctx, func(api.Event) {}) })
 	watchers.Go(func() {
 		for sleep(ctx, 2*time.Second) == nil {
@@ -138,6 +150,23 @@ func (r repose) watch(ctx context.Context, d *daemon, watchers *sync.WaitGroup) 
 			_ = d.scrape(ctx, func(string) error { return nil })
 		}
 	})
+	return nil
+}
+
+// browse follows the dashboard as its page does, until ctx ends.
+func (a *arena) browse(ctx context.Context) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:7380/v1/live", nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := (&http.Client{Transport: &http.Transport{DialContext: a.Gateway.Dial}}).Do(request)
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return nil, errors.Join(fmt.Errorf("the dashboard answers %s", answer.Status), answer.Body.Close())
+	}
+	return answer.Body, nil
 }
 
 // usage is what the daemon uses within a time.
