@@ -316,7 +316,7 @@ func (d *Daemon) announce(ctx context.Context, listening <-chan struct{}) error 
 	d.log.Info("ready", "uplinks", len(d.snapshot.Load().Uplinks), "tap", d.pumps.tap.Load().Name(), "socket", d.socket(),
 		"datapath", backend{d}.datapath(), "reason", d.noFast.text)
 	if len(d.snapshot.Load().Uplinks) == 1 {
-		d.log.Info(api.OneUplink)
+		d.log.Info("one uplink", "hint", api.OneUplink)
 	}
 	d.notifyReady()
 	return nil
