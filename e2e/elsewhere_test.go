@@ -87,20 +87,35 @@ func TestMW6_WrongUplink(t *testing.T) {
 }
 
 // TestMW6_HostsServices: what the host itself offers at an uplink's address can be reached by another uplink, on ports of
-// the pool and beyond, also from the other provider's network; closed ports are refused.
+// the pool and beyond, also from the other provider's network and when it is down, as the answers of its probes come by the other as well;
+// closed ports are refused.
 func TestMW6_HostsServices(t *testing.T) {
-	t.Parallel()
-	w := begin(t, lab.Options{}, preferFirst)
-	crossing(t, w)
-	route(t, w.Internet, single(w.Uplinks[0].Addr()), backboneOf(w.Uplinks[1]))
-	ports := []uint16{2000, 700}
-	for _, port := range ports {
+	for name, config := range map[string]string{"up": "probe: {interval: 1m}\n", "down": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := begin(t, lab.Options{}, preferFirst+config)
+			begun := time.Now()
+			crossing(t, w)
+			route(t, w.Internet, single(w.Uplinks[0].Addr()), backboneOf(w.Uplinks[1]))
+			if name == "down" {
+				w.events.state("wan1", api.StateDown, begun)
+			}
+			w.servesByTheOther([]uint16{2000, 700}, []uint16{3000, 800})
+		})
+	}
+}
+
+// servesByTheOther fails the test unless the host's services at the address of the first uplink are reached by the second.
+func (w world) servesByTheOther(open, closed []uint16) {
+	t := w.t
+	t.Helper()
+	for _, port := range open {
 		serveTCP(t, w.Gateway, port)
 		serveUDP(t, w.Gateway, netip.AddrPortFrom(netip.IPv4Unspecified(), port))
 	}
 	w.awaitServices()
 	before := w.wrongUplink()
-	for _, port := range ports {
+	for _, port := range open {
 		to := netip.AddrPortFrom(w.Uplinks[0].Addr(), port)
 		for _, ns := range []*lab.Namespace{w.Internet, w.Uplinks[1].ISP} {
 			conn, err := ns.Dial(labtest.Context(t), "tcp4", to.String())
@@ -110,7 +125,7 @@ func TestMW6_HostsServices(t *testing.T) {
 		}
 		labtest.Must(t, askService(labtest.Context(t), w.Internet, to, 100))
 	}
-	for _, port := range []uint16{3000, 800} {
+	for _, port := range closed {
 		expectRefusal(t, w.Internet, "tcp4", netip.AddrPortFrom(w.Uplinks[0].Addr(), port))
 	}
 	_, err := w.Internet.Ping(labtest.Context(t), w.Uplinks[0].Addr())

@@ -39,7 +39,10 @@ func (g *Gateway) request(p *packet.Packet, uplink uint8, now nat.Tick) (visible
 	if p.Kind != packet.UDP || !s.all.Has(p.DstPort) {
 		return false
 	}
-	g.remotes.note(client{p.Src, p.SrcPort, p.DstPort}, spoken{p.Dst, g.view.Load().homeOf(uplink, p.Dst), now})
+	v := g.view.Load()
+	home := v.homeOf(uplink, p.Dst)
+	u := v.ByID(home)
+	g.remotes.note(client{p.Src, p.SrcPort, p.DstPort}, spoken{p.Dst, home, u != nil && u.State == uplinks.Down, now})
 	g.table.End(nat.Key{Inside: g.ends.Load().host, Remote: p.Src, InsidePort: p.DstPort, RemotePort: p.SrcPort, Proto: p.Proto}, now)
 	return s.visible.Has(p.DstPort)
 }
@@ -61,7 +64,7 @@ func (g *Gateway) fromService(p *packet.Packet) bool {
 }
 
 // response returns how a packet of the host leaves when it answers a request: by the uplink where that remote was last
-// seen, which must still be of use.
+// seen, which must still be of use, as one is too whose probes fail, but not what a remote asks by it.
 func (g *Gateway) response(p *packet.Packet, now nat.Tick) (tr nat.Translation, u *uplinks.Uplink) {
 	if !g.fromService(p) {
 		return tr, nil
@@ -75,7 +78,7 @@ func (g *Gateway) response(p *packet.Packet, now nat.Tick) (tr nat.Translation, 
 	if u == nil || !u.Ready() || !slices.Contains(v.addresses[u.ID], at.local) {
 		return tr, nil
 	}
-	if u.State == uplinks.Down && g.anotherUsable(u) {
+	if u.State == uplinks.Down && !at.down && g.anotherUsable(u) {
 		return tr, nil
 	}
 	key, _ := nat.KeyOf(p)
@@ -114,6 +117,7 @@ type client struct {
 type spoken struct {
 	local  packet.Addr // address that it used
 	uplink uint8
+	down   bool // the uplink was said to be, so that its probes are no evidence
 	at     nat.Tick
 }
 

@@ -57,6 +57,23 @@ func TestServices(t *testing.T) {
 	}
 }
 
+// TestResponseByDownUplink: what a remote asks by an uplink whose probes fail is answered by it; more than an answer is not tried there
+// before the remote has spoken.
+func TestResponseByDownUplink(t *testing.T) {
+	w := newHost(t)
+	ask := func() { w.expect(w.in(udpFrame(t, server, remoteAsked, wan2, seenByHost, "x"), 2), Ignore, NoReason) }
+	ask()
+	w.ups[1].State = uplinks.Down
+	w.publish()
+	if _, uplink := w.answer(seenByHost); uplink != 1 {
+		t.Errorf("by uplink %d before the remote was heard by the other", uplink)
+	}
+	ask()
+	if port, uplink := w.answer(seenByHost); port != seenByHost || uplink != 2 {
+		t.Errorf("port %d of uplink %d, want %d of 2", port, uplink, seenByHost)
+	}
+}
+
 // TestNoResponse: what is not an answer, or cannot leave as one any more, is translated as anything else.
 func TestNoResponse(t *testing.T) {
 	asked := func(w *world) {
