@@ -119,18 +119,11 @@ func TestLargeDatagramsToTheHost(t *testing.T) {
 	})
 }
 
-// serveUDP sends each datagram back until the test ends. A program that another test just starts has the descriptors of this process
-// until it runs, those of sockets too that were closed meanwhile, whose ports are still in use.
-func serveUDP(t testing.TB, ns *lab.Namespace, at netip.AddrPort) (conn net.PacketConn) {
+// serveUDP sends each datagram back until the test ends.
+func serveUDP(t testing.TB, ns *lab.Namespace, at netip.AddrPort) net.PacketConn {
 	t.Helper()
-	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
-		var err error
-		conn, err = listenUDP(ns, at)
-		if !errors.Is(err, syscall.EADDRINUSE) || time.Since(begun) > patience {
-			labtest.Must(t, err)
-			break
-		}
-	}
+	conn, err := listenUDP(ns, at)
+	labtest.Must(t, err)
 	answerAll(t, conn, func(_ net.Addr, b []byte) []byte { return b })
 	return conn
 }
@@ -151,12 +144,15 @@ func answerAll(t testing.TB, conn net.PacketConn, answer func(from net.Addr, b [
 	}()
 }
 
+// listenUDP opens a socket. A program that another test just starts has the descriptors of this process until it runs, those of
+// sockets too that were closed meanwhile, whose ports are in use for so long.
 func listenUDP(ns *lab.Namespace, at netip.AddrPort) (conn net.PacketConn, err error) {
-	err = ns.Do(func() error {
-		conn, err = net.ListenUDP(familyOf(at.Addr()).udp, net.UDPAddrFromAddrPort(at))
-		return err
-	})
-	return conn, err
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		conn, err = ns.ListenPacket(familyOf(at.Addr()).udp, at.String())
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Since(begun) > patience {
+			return conn, err
+		}
+	}
 }
 
 // askService sends n bytes to a UDP service and waits for them to come back until ctx ends.

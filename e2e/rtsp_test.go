@@ -92,11 +92,11 @@ func openMedia(t testing.TB, ns *lab.Namespace, addr netip.Addr) (m media) {
 	t.Helper()
 	m.heard = new([2]netip.AddrPort)
 	for port := 30000; port < 31000; port += 2 {
-		low, err := listenUDP(ns, netip.AddrPortFrom(addr, uint16(port)))
+		low, err := ns.ListenPacket("udp4", netip.AddrPortFrom(addr, uint16(port)).String())
 		if err != nil {
 			continue
 		}
-		high, err := listenUDP(ns, netip.AddrPortFrom(addr, uint16(port+1)))
+		high, err := ns.ListenPacket("udp4", netip.AddrPortFrom(addr, uint16(port+1)).String())
 		if err != nil {
 			low.Close()
 			continue

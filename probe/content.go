@@ -2,6 +2,7 @@ package probe
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"strings"
 	"time"
@@ -122,18 +123,19 @@ func (j *Judge) flaw() string {
 	return ""
 }
 
-// unheard reports whether there are targets of a kind, and none of them or of the other kind answers any more.
+// unheard reports whether there are targets of a kind, and none of them or of the other kind answers any more, which the loss of the
+// path does not explain.
 func (j *Judge) unheard(kind, other Kind) bool {
-	any := false
+	missed := 0
 	for i, t := range j.plan.Targets {
 		switch m := &j.targets[i]; {
 		case t.Kind == kind && m.missed < deaf, t.Kind != kind && t.Kind == other && m.missed < noContent:
 			return false
 		case t.Kind == kind:
-			any = true
+			missed += m.missed
 		}
 	}
-	return any
+	return missed > 0 && math.Pow(j.least((*memory).lostShare), float64(missed)) < doubt
 }
 
 func (j *Judge) hosts(kind, other Kind) string {

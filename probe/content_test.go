@@ -2,6 +2,8 @@ package probe
 
 import (
 	"errors"
+	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 )
@@ -13,6 +15,7 @@ type network struct {
 	path   func(Target) bool
 	delay  time.Duration
 	probes map[Kind]int
+	seen   func(Verdict)
 }
 
 // watch runs the default plan in a network for some time and returns the last verdict, and how often the uplink was not usable once
@@ -65,6 +68,9 @@ func watch(t *testing.T, w *network, plan Plan, lasts time.Duration) (last Verdi
 				lost++
 			}
 			was = last.Usable
+			if w.seen != nil {
+				w.seen(last)
+			}
 		}
 	}
 	return last, lost
@@ -101,6 +107,27 @@ func TestContent(t *testing.T) {
 				t.Errorf("got  %+v, not usable %d times\nwant %+v", got, lost, c.want)
 			}
 		})
+	}
+}
+
+// TestFault05_LossIsNotSilence: where most probes are lost, those of one kind that are lost in a row do not show that others get through.
+func TestFault05_LossIsNotSilence(t *testing.T) {
+	plan, lossy := DefaultPlan(), 0
+	plan.Interval, plan.Timeout = ms(50), ms(200)
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		w := network{path: func(Target) bool { return r.Float64() > 0.75 }, seen: func(v Verdict) {
+			switch {
+			case strings.Contains(v.Reason, "lost"):
+				lossy++
+			case v.Degraded:
+				t.Errorf("seed %d: %s", seed, v.Reason)
+			}
+		}}
+		watch(t, &w, plan, 5*time.Second)
+	}
+	if lossy == 0 {
+		t.Error("the loss was not seen")
 	}
 }
 

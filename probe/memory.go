@@ -81,10 +81,12 @@ func (m *memory) count(lost bool) {
 
 // loss is 0 to 1. As long as little is counted it is thought to go on well, or the very first packet would tell too much.
 func (m *memory) loss() float64 {
-	if m.counted == 0 {
-		return 0
-	}
-	return float64(bits.OnesCount64(m.lost<<(fates-m.counted))) / float64(max(m.counted, fates/2))
+	return m.lostShare() * float64(m.counted) / float64(max(m.counted, fates/2))
+}
+
+// lostShare is 0 to 1 of what is counted, however little that is.
+func (m *memory) lostShare() float64 {
+	return float64(bits.OnesCount64(m.lost<<(fates-m.counted))) / float64(max(m.counted, 1))
 }
 
 // late is when an answer is later than usual.
@@ -226,11 +228,13 @@ func (j *Judge) rtt() (shortest time.Duration) {
 
 // loss is that of the target which answers best of those asked while all is well: another one may be dead or limit its answers,
 // the path is no better than the best.
-func (j *Judge) loss() float64 {
+func (j *Judge) loss() float64 { return j.least((*memory).loss) }
+
+func (j *Judge) least(loss func(*memory) float64) float64 {
 	least := 1.0
 	for i := range j.targets {
 		if m := &j.targets[i]; m.counted > 0 && (j.calm == 0 || j.calm&(1<<i) != 0) {
-			least = min(least, m.loss())
+			least = min(least, loss(m))
 		} else if j.calm&(1<<i) != 0 {
 			return 0 // nothing is known of it
 		}
