@@ -15,21 +15,22 @@ import (
 
 func TestScreens(t *testing.T) {
 	for _, test := range []struct {
+		name           string
 		columns, lines int
 		options        Options
 		keys           []string
 	}{
-		{60, 20, Options{}, nil},
-		{80, 24, Options{ASCII: true}, nil},
-		{80, 24, Options{Sort: api.SortAge}, []string{"2"}},
-		{120, 30, Options{}, []string{"3", "d"}},
-		{100, 30, Options{Match: "example"}, []string{"space", "?"}},
+		{"narrow", 60, 20, Options{}, nil},
+		{"ascii", 80, 24, Options{ASCII: true}, nil},
+		{"by-age", 80, 24, Options{Sort: api.SortAge}, []string{"2"}},
+		{"question", 120, 30, Options{}, []string{"3", "d"}},
+		{"help", 100, 30, Options{Match: "example"}, []string{"space", "?"}},
 	} {
 		m := view(t, healthy(), test.options)
 		m.look(test.columns, test.lines)
 		m.press(test.keys...)
 		got := m.look(test.columns, test.lines)
-		golden(t, fmt.Sprintf("screen-%d%s", test.columns, strings.Join(test.keys, "")), got)
+		golden(t, test.name, got)
 	}
 }
 
