@@ -101,7 +101,7 @@ func (a *app) parts(ctx context.Context, redacted bool) []report.Part {
 			return client.Sessions(ctx, api.Filter{Limit: reportedSessions})
 		})},
 		{Name: "usage.json", About: "data that uplinks have used of their caps", Read: asJSON(func() (any, error) { return client.Usage(ctx) })},
-		{Name: "events.jsonl", About: "what the daemon told meanwhile", Read: func() ([]byte, error) { return a.eventsNow(ctx) }},
+		{Name: "events.jsonl", About: "what happened, and the states now", Read: func() ([]byte, error) { return a.eventLines(ctx) }},
 		{Name: "doctor.json", About: "what tapgw doctor says", Read: asJSON(func() (any, error) { return a.examine(ctx) })},
 		{Name: "kernel.txt", About: "devices, addresses, routes, rules, nftables, sysctls", Read: a.KernelState},
 	}
@@ -143,12 +143,20 @@ func (a *app) configInForce(ctx context.Context) ([]byte, error) {
 	return text, err
 }
 
-// eventsNow are those that a stream begins with.
-func (a *app) eventsNow(ctx context.Context) ([]byte, error) {
+// eventLines are the events that the daemon remembers, and those that a stream begins with.
+func (a *app) eventLines(ctx context.Context) ([]byte, error) {
+	past, err := a.client().PastEvents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	add := func(e api.Event) { _ = writeJSONLine(&b, e) } // to memory, which cannot fail
+	for _, e := range past {
+		add(e)
+	}
 	ctx, cancel := context.WithTimeout(ctx, completeTime)
 	defer cancel()
-	var b bytes.Buffer
-	err := a.client().Events(ctx, func(e api.Event) { _ = writeJSONLine(&b, e) })
+	err = a.client().Events(ctx, add)
 	return b.Bytes(), err
 }
 

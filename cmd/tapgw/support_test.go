@@ -99,6 +99,7 @@ func TestReport(t *testing.T) {
 	d := healthy()
 	d.YAML = "api:\n  token: hunter2\n"
 	d.State.Uplinks[0].PortalURL = "http://login.hotel.example/?guest=4711"
+	d.Past = []api.Event{{ID: 7, Kind: api.EventState, Uplink: "fiber", To: api.StateDown, Message: "no reply from 203.0.113.1, token=hunter2"}}
 	path := filepath.Join(t.TempDir(), "r.tar.gz")
 	w := newWorld(serve(t, d), "report", "-o", path)
 	examines(w, doctor.Warn)
@@ -112,7 +113,7 @@ func TestReport(t *testing.T) {
 	files := unpacked(t, path)
 	for name, says := range map[string]string{
 		"about.txt": "tapgw 1.2.3\ndaemon 1.2.3\n", "status.json": `"fiber"`, "config.yaml": `token: "removed"`, "sessions.json": "192.168.1.20:40000",
-		"usage.json": `"fiber"`, "events.jsonl": `"snapshot"`, "doctor.json": "wan1", "kernel.txt": "192.168.8.1\ncould not be read: not all",
+		"usage.json": `"fiber"`, "events.jsonl": `"no reply from 203.0.113.1`, "doctor.json": "wan1", "kernel.txt": "192.168.8.1\ncould not be read: not all",
 	} {
 		if !strings.Contains(files[name], says) {
 			t.Errorf("%s: %s", name, files[name])
@@ -120,6 +121,9 @@ func TestReport(t *testing.T) {
 		if strings.Contains(files[name], "hunter2") || strings.Contains(files[name], "4711") {
 			t.Errorf("%s has a secret: %s", name, files[name])
 		}
+	}
+	if past, now := strings.Index(files["events.jsonl"], `"id":7`), strings.Index(files["events.jsonl"], `"snapshot"`); past != 1 || now < past {
+		t.Errorf("not what was before what is: %s", files["events.jsonl"])
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != reportMode {
 		t.Errorf("%v, %v", info, err)
@@ -137,6 +141,7 @@ func TestReportRedacted(t *testing.T) {
 		path := filepath.Join(t.TempDir(), name)
 		socket := "/nonexistent/s"
 		if d != nil {
+			d.Past = []api.Event{{Kind: "some", Uplink: "fiber", Message: "192.168.1.20 goes to www.example.com by 2001:db8:77::2"}}
 			socket = serve(t, d)
 		}
 		w := newWorld(socket, "report", "-o", path, "--redact")
@@ -147,6 +152,9 @@ func TestReportRedacted(t *testing.T) {
 			t.Fatalf("exit status %d: %s", code, w.err.String())
 		}
 		for file, text := range unpacked(t, path) {
+			if file == "events.jsonl" && d != nil && !strings.Contains(text, `"kind":"some"`) {
+				t.Errorf("%s has no past: %s", name, text)
+			}
 			for _, secret := range []string{"192.168.1.", "192.168.8.", "203.0.113.7", "2001:db8:77", "example.com"} {
 				if strings.Contains(text, secret) {
 					t.Errorf("%s of %s contains %s:\n%s", file, name, secret, text)
