@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -66,34 +67,54 @@ func strict(t *testing.T) *openapi3.T {
 	return doc
 }
 
-// TestOpenAPIPaths: the description has the requests that the server knows, and no others.
-func TestOpenAPIPaths(t *testing.T) {
+// patterns are the requests that some of the sources serve, as they name them.
+func patterns(t *testing.T, as string, of func(file string) bool) (served []string) {
+	t.Helper()
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var served, described []string
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasSuffix(file, "_test.go") || file == "dashboard.go" { // which has an address of its own
+		if strings.HasSuffix(file, "_test.go") || !of(file) {
 			continue
 		}
-		for _, m := range regexp.MustCompile(`\.Handle(?:Func)?\("([A-Z]+ /[^"]*)"`).FindAllSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile(as).FindAllSubmatch(text, -1) {
 			served = append(served, string(m[1]))
 		}
 	}
+	slices.Sort(served)
+	return served
+}
+
+// dashboardFile is the source of what has an address of its own.
+const dashboardFile = "dashboard.go"
+
+// TestOpenAPIPaths: the description has the requests that the server knows, and no others, and says which the dashboard knows.
+func TestOpenAPIPaths(t *testing.T) {
+	socket := patterns(t, `\.Handle(?:Func)?\("([A-Z]+ /[^"]*)"`, func(file string) bool { return file != dashboardFile })
+	page := patterns(t, `"([A-Z]+ /[^"]*)"`, func(file string) bool { return file == dashboardFile })
+	var onSocket, onPage []string
 	for path, item := range strict(t).Paths.Map() {
-		for method := range item.Operations() {
-			described = append(described, method+" "+path)
+		for method, op := range item.Operations() {
+			if len(item.Servers) == 0 {
+				onSocket = append(onSocket, method+" "+path)
+			}
+			if slices.Contains(op.Tags, "dashboard") {
+				onPage = append(onPage, method+" "+path)
+			}
 		}
 	}
-	slices.Sort(served)
-	slices.Sort(described)
-	if !slices.Equal(served, described) {
-		t.Errorf("the server has\n%s\nand docs/openapi.yaml\n%s", strings.Join(served, "\n"), strings.Join(described, "\n"))
+	slices.Sort(onSocket)
+	slices.Sort(onPage)
+	if !slices.Equal(socket, onSocket) {
+		t.Errorf("the server has\n%s\nand docs/openapi.yaml\n%s", strings.Join(socket, "\n"), strings.Join(onSocket, "\n"))
+	}
+	if !slices.Equal(page, onPage) {
+		t.Errorf("the dashboard has\n%s\nand docs/openapi.yaml\n%s", strings.Join(page, "\n"), strings.Join(onPage, "\n"))
 	}
 }
 
@@ -125,7 +146,9 @@ func TestOpenAPIAnswers(t *testing.T) {
 	for path, item := range doc.Paths.Map() {
 		for method := range item.Operations() {
 			for _, all := range []bool{true, false} {
-				check(t, c, router, request(t, method, path, item.GetOperation(method), all))
+				if len(item.Servers) == 0 {
+					check(t, bySocket(c), router, request(t, method, path, item.GetOperation(method), all))
+				}
 			}
 		}
 	}
@@ -135,10 +158,72 @@ func TestOpenAPIAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if code := check(t, c, router, r); code < 400 {
+		if code := check(t, bySocket(c), router, r); code < 400 {
 			t.Errorf("%s: %d", wrong, code)
 		}
 	}
+}
+
+// TestOpenAPIDashboard: what the dashboard answers to somebody who has signed in, and to others, is as described.
+func TestOpenAPIDashboard(t *testing.T) {
+	doc := strict(t)
+	router, err := legacy.NewRouter(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range []string{"", "0123456789abcdef"} {
+		b, c := browse(t, full(), token)
+		address, err := c.SignInURL(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://tapgw"+strings.TrimPrefix(address, b.base), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if code := check(t, b.byTCP(), router, entry); code != http.StatusSeeOther {
+			t.Errorf("signing in: %d", code)
+		}
+		for _, as := range []browser{newBrowser(t, b.base), b} {
+			for path, item := range doc.Paths.Map() {
+				for method, op := range item.Operations() {
+					if slices.Contains(op.Tags, "dashboard") && (token == "" || len(item.Servers) > 0) {
+						check(t, as.byTCP(), router, request(t, method, path, op, true))
+					}
+				}
+			}
+		}
+	}
+}
+
+// bySocket sends requests to the control socket.
+func bySocket(c *api.Client) http.RoundTripper {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", c.Socket)
+	}}
+}
+
+// asBrowser sends them to a dashboard, with and to the cookies of a browser.
+type asBrowser struct{ browser }
+
+func (b browser) byTCP() http.RoundTripper { return asBrowser{b} }
+
+// RoundTrip follows no redirection.
+func (b asBrowser) RoundTrip(r *http.Request) (*http.Response, error) {
+	at, err := url.Parse(b.base)
+	if err != nil {
+		return nil, err
+	}
+	r = r.Clone(r.Context())
+	r.URL.Scheme, r.URL.Host, r.Host = at.Scheme, at.Host, at.Host
+	for _, cookie := range b.http.Jar.Cookies(at) {
+		r.AddCookie(cookie)
+	}
+	answer, err := b.http.Transport.RoundTrip(r)
+	if err == nil {
+		b.http.Jar.SetCookies(at, answer.Cookies())
+	}
+	return answer, err
 }
 
 // request has the examples of the parameters: of all, or of those that must be there.
@@ -163,16 +248,13 @@ func request(t *testing.T, method, path string, op *openapi3.Operation, all bool
 }
 
 // check sends a request and fails the test unless the answer is as described.
-func check(t *testing.T, c *api.Client, router routers.Router, r *http.Request) (code int) {
+func check(t *testing.T, by http.RoundTripper, router routers.Router, r *http.Request) (code int) {
 	t.Helper()
 	route, variables, err := router.FindRoute(r)
 	if err != nil {
 		t.Fatalf("%s %s: %v", r.Method, r.URL, err)
 	}
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", c.Socket)
-	}}
-	answer, err := transport.RoundTrip(r)
+	answer, err := by.RoundTrip(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +276,7 @@ func firstOf(t *testing.T, answer *http.Response) []byte {
 	t.Helper()
 	var body []byte
 	var err error
-	if strings.HasSuffix(answer.Header.Get("Content-Type"), "ndjson") {
+	if kind := answer.Header.Get("Content-Type"); strings.HasSuffix(kind, "ndjson") || strings.HasSuffix(kind, "event-stream") {
 		body, err = bufio.NewReader(answer.Body).ReadBytes('\n')
 	} else {
 		body, err = io.ReadAll(answer.Body)
@@ -207,5 +289,7 @@ func firstOf(t *testing.T, answer *http.Response) []byte {
 
 func init() {
 	openapi3filter.RegisterBodyDecoder("application/x-ndjson", openapi3filter.JSONBodyDecoder)
-	openapi3filter.RegisterBodyDecoder("application/yaml", openapi3filter.FileBodyDecoder)
+	for _, text := range []string{"application/yaml", "text/event-stream", "text/html"} {
+		openapi3filter.RegisterBodyDecoder(text, openapi3filter.FileBodyDecoder)
+	}
 }
