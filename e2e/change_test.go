@@ -153,7 +153,7 @@ func TestFault55_60_Unplug(t *testing.T) {
 	w.events.state("wan1", api.StateUp, back)
 	visits.by(first.Addr(), back)
 	labtest.Must(t, onFirst.talk())
-	expectOutage(t, visits.stop(), gone, carrierBound)
+	expectOutage(t, visits.stop(), begun, gone.Sub(begun)+carrierBound)
 	if u := w.uplink("wan1"); u.RxBps > transfer.Rate()/10 || u.TxBps > transfer.Rate()/10 {
 		t.Errorf("load of the new interface: %.0f and %.0f bit/s", u.RxBps, u.TxBps)
 	}

@@ -30,9 +30,10 @@ func testCarrierLoss(t *testing.T, o lab.Options) {
 	visits := keepVisiting(t, w.lan)
 	visits.by(first.Addr(), time.Now())
 
+	begun := time.Now()
 	labtest.Must(t, first.Link.Cut())
 	cut := time.Now()
-	down := w.events.state("wan1", api.StateDown, cut.Add(-time.Second))
+	down := w.events.state("wan1", api.StateDown, begun)
 	t.Logf("seen %s after the cut: %s", down.Time.Sub(cut), down.Message)
 	labtest.Must(t, onSecond.talk())
 	visits.by(second.Addr(), cut.Add(2*carrierBound))
@@ -45,7 +46,7 @@ func testCarrierLoss(t *testing.T, o lab.Options) {
 	}
 	labtest.Must(t, onFirst.talk())
 	labtest.Must(t, onSecond.talk())
-	expectOutage(t, visits.stop(), cut, carrierBound)
+	expectOutage(t, visits.stop(), begun, cut.Sub(begun)+carrierBound)
 }
 
 // flap lets a device that has nothing to do with the test lose its carrier again and again.

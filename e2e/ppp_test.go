@@ -86,6 +86,6 @@ func TestFault19_55_PPPReconnects(t *testing.T) {
 		t.Errorf("a session of the lost address: %v", err)
 	}
 	labtest.Must(t, onSecond.talk())
-	expectOutage(t, visits.stop(), gone, carrierBound)
+	expectOutage(t, visits.stop(), begun, gone.Sub(begun)+carrierBound)
 	w.events.none(0, begun, func(e api.Event) bool { return e.Uplink == "wan2" || isRepair(e) })
 }
