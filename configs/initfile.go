@@ -87,13 +87,13 @@ func scalarText(s string) string { return strings.TrimSuffix(string(encode(text(
 // suggestions are the sections of the reference but the uplinks, with every line turned into a comment.
 func suggestions() string {
 	var b strings.Builder
-	for i, part := range strings.Split(reference, "\n## ") {
+	for i, part := range strings.Split(reference, "\n\n## ") {
 		if i == 0 || strings.HasPrefix(part, uplinksKey) {
 			continue
 		}
 		b.WriteString("\n## ")
 		for j, line := range strings.Split(strings.TrimRight(part, "\n"), "\n") {
-			if j > 0 {
+			if j > 0 && !strings.HasPrefix(line, "## ") {
 				b.WriteString("# ")
 			}
 			b.WriteString(line + "\n")

@@ -291,12 +291,19 @@ func TestDemo(t *testing.T) {
 
 func TestConfigCheckAndShow(t *testing.T) {
 	w := newWorld("", "config", "check")
-	w.CheckConfig = func(string) ([]string, error) { return []string{"odd \x1b"}, nil }
+	w.CheckConfig = func(string) (bool, []string, error) { return true, []string{"odd \x1b"}, nil }
 	if code := w.run(); code != 0 || w.out.String() != "/etc/tapgw/tapgw.yaml: ok\n" || w.err.String() != "warning: odd ?\n" {
 		t.Errorf("%d: %q %q", code, w.out.String(), w.err.String())
 	}
+	w = newWorld("", "config", "check")
+	w.CheckConfig = func(string) (bool, []string, error) { return false, nil, nil }
+	if code := w.run(); code != 0 || !strings.Contains(w.out.String(), "the defaults count") {
+		t.Errorf("without a file: %d: %q", code, w.out.String())
+	}
 	w = newWorld("", "config", "check", "--config", "/x")
-	w.CheckConfig = func(path string) ([]string, error) { return nil, errors.New(path + ": line 3: unknown key") }
+	w.CheckConfig = func(path string) (bool, []string, error) {
+		return false, nil, errors.New(path + ": line 3: unknown key")
+	}
 	if code := w.run(); code != exitFailure {
 		t.Errorf("exit status %d", code)
 	}
@@ -315,8 +322,8 @@ func TestConfigInit(t *testing.T) {
 		w.InitConfig = func(context.Context) ([]byte, error) { return []byte("# begin\n"), nil }
 		return w, w.run()
 	}
-	if w, code := initialise(); code != 0 || !strings.Contains(w.out.String(), path) {
-		t.Fatalf("%d: %s", code, w.err.String())
+	if w, code := initialise(); code != 0 || !strings.Contains(w.out.String(), "config check --config "+path+"\n") {
+		t.Fatalf("%d: %s%s", code, w.out.String(), w.err.String())
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != "# begin\n" {
 		t.Errorf("%q, %v", text, err)

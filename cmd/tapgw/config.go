@@ -31,19 +31,31 @@ func (a *app) path() string {
 	return configs.DefaultPath
 }
 
+// pathFlag names the file to another command.
+func (a *app) pathFlag() string {
+	if a.configPath == "" {
+		return ""
+	}
+	return " --config " + clean(a.configPath)
+}
+
 func (a *app) configCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Say whether the configuration is right, and where it is not",
 		RunE: func(*cobra.Command, []string) error {
-			warnings, err := a.CheckConfig(a.configPath)
+			found, warnings, err := a.CheckConfig(a.configPath)
 			if err != nil {
 				return err
 			}
 			for _, w := range warnings {
 				fmt.Fprintln(a.Stderr, "warning:", clean(w))
 			}
-			_, err = fmt.Fprintf(a.Stdout, "%s: ok\n", clean(a.path()))
+			verdict := "ok"
+			if !found {
+				verdict = "no such file, so the defaults count; write one with: sudo tapgw config init"
+			}
+			_, err = fmt.Fprintf(a.Stdout, "%s: %s\n", clean(a.path()), verdict)
 			return err
 		},
 	}
@@ -84,7 +96,8 @@ func (a *app) configInit() *cobra.Command {
 			if err := writeConfig(a.path(), text, force); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.Stdout, "wrote %s; edit it, then: tapgw config check && tapgw reload\n", clean(a.path()))
+			_, err = fmt.Fprintf(a.Stdout, "wrote %s; edit it, then: tapgw config check%s\nIt counts from the next start on; where tapgw runs: sudo tapgw reload\n",
+				clean(a.path()), a.pathFlag())
 			return err
 		},
 	}

@@ -24,6 +24,7 @@ type Env struct {
 	Getenv   func(string) string
 	Now      func() time.Time // its location is the one times are shown in
 	Terminal bool             // stdout is one
+	Console  bool             // stderr is one
 	Journal  bool             // stderr goes to systemd's journal
 	Version  string
 
@@ -33,8 +34,9 @@ type Env struct {
 	Cleanup func(ctx context.Context, o RunOptions) ([]daemon.Cleaned, error)
 	// Demo shows the main job in namespaces of its own.
 	Demo func(ctx context.Context, o DemoOptions) error
-	// CheckConfig reports all that is wrong with the file at path ("" means the default), or what is probably not meant.
-	CheckConfig func(path string) (warnings []string, err error)
+	// CheckConfig reports all that is wrong with the file at path ("" means the default), or what is probably not meant;
+	// found is false where there is no default file.
+	CheckConfig func(path string) (found bool, warnings []string, err error)
 	// ShowConfig returns the configuration that the file at path, the environment and the defaults make, as YAML.
 	ShowConfig func(path string) ([]byte, error)
 	// Socket returns the control socket of the file at path ("" means the default), "" when that cannot be used.

@@ -32,6 +32,7 @@ func realEnv() *Env {
 		Now:         time.Now,
 		Terminal:    isTerminal(os.Stdout),
 		Journal:     journal.InUse(),
+		Console:     isTerminal(os.Stderr),
 		Version:     version,
 		Run:         runDaemon,
 		Cleanup:     cleanup,

@@ -4,14 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tapgw/api"
 	"tapgw/configs"
-	"tapgw/internal/journal"
 )
 
 const longHelp = `tapgw uses all ways to the Internet that this host has, every new session on the
@@ -125,21 +123,10 @@ func (a *app) client() *api.Client {
 func (a *app) givenSocket() string { return cmp.Or(a.socket, a.Getenv(api.SocketEnv)) }
 
 // colour reports whether stdout takes colours; they only ever repeat what a word says.
-func (a *app) colour() bool {
-	return a.Terminal && a.Getenv("NO_COLOR") == "" && a.Getenv("TERM") != "dumb"
-}
+func (a *app) colour() bool { return a.Terminal && a.colourful() }
 
-func (a *app) logger(c *cobra.Command) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(a.logLevel)); err != nil {
-		return nil, misuse(c, fmt.Errorf("--log-level %q is none of debug, info, warn, error", a.logLevel))
-	}
-	text := slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: level})
-	if a.Journal {
-		return slog.New(journal.NewHandler(level, text)), nil
-	}
-	return slog.New(text), nil
-}
+// colourful reports whether terminals are to have colours.
+func (a *app) colourful() bool { return a.Getenv("NO_COLOR") == "" && a.Getenv("TERM") != "dumb" }
 
 // withJSON gives c the flag --json.
 func (a *app) withJSON(c *cobra.Command, help string) *cobra.Command {

@@ -42,15 +42,15 @@ func loadConfig(path string) (*configs.Loaded, error) {
 	return configs.Load(configs.Options{Path: path, Env: os.Environ()})
 }
 
-func checkConfig(path string) (warnings []string, err error) {
+func checkConfig(path string) (found bool, warnings []string, err error) {
 	loaded, err := loadConfig(path)
 	if err != nil {
-		return nil, err
+		return false, nil, err
 	}
 	for _, w := range loaded.Warnings {
 		warnings = append(warnings, w.Error())
 	}
-	return warnings, nil
+	return loaded.Path != "", warnings, nil
 }
 
 func showConfig(path string) ([]byte, error) {

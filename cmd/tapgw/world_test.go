@@ -73,7 +73,7 @@ func newWorld(socket string, args ...string) *world {
 		Run:         func(context.Context, RunOptions) error { return errUnexpected },
 		Cleanup:     func(context.Context, RunOptions) ([]daemon.Cleaned, error) { return nil, errUnexpected },
 		Demo:        func(context.Context, DemoOptions) error { return errUnexpected },
-		CheckConfig: func(string) ([]string, error) { return nil, errUnexpected },
+		CheckConfig: func(string) (bool, []string, error) { return false, nil, errUnexpected },
 		ShowConfig:  func(string) ([]byte, error) { return nil, errUnexpected },
 		Socket:      func(string) string { return "" },
 		Resolve:     resolveForTests,

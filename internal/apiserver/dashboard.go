@@ -69,6 +69,9 @@ func (d *dashboard) url() string {
 	return "http://" + at.String() + "/"
 }
 
+// DashboardURL is where the page is, once Ready; "" for nowhere.
+func (s *Server) DashboardURL() string { return s.dashboard.url() }
+
 // dashboardURL answers GET /v1/dashboard.
 func (s *Server) dashboardURL(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, api.Dashboard{URL: s.dashboard.url()})

@@ -143,7 +143,11 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.open(); err != nil {
 		return oneLine(err, d.close())
 	}
-	return oneLine(d.serve(ctx), d.close())
+	if err := oneLine(d.serve(ctx), d.close()); err != nil {
+		return err
+	}
+	d.log.Info("stopped, the network is as it was before")
+	return nil
 }
 
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
@@ -314,7 +318,7 @@ func (d *Daemon) announce(ctx context.Context, listening <-chan struct{}) error 
 	}
 	debug.FreeOSMemory() // what loading the programs took and nobody needs again
 	d.log.Info("ready", "uplinks", len(d.snapshot.Load().Uplinks), "tap", d.pumps.tap.Load().Name(), "socket", d.socket(),
-		"datapath", backend{d}.datapath(), "reason", d.noFast.text)
+		"dashboard", d.api.DashboardURL(), "datapath", backend{d}.datapath(), "reason", d.noFast.text)
 	if len(d.snapshot.Load().Uplinks) == 1 {
 		d.log.Info("one uplink", "hint", api.OneUplink)
 	}
