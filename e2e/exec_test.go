@@ -83,7 +83,7 @@ func TestExecGivesTheStatusOfTheCommand(t *testing.T) {
 		{"--via wan2 -- sh -c exit\t7", 7, ""},
 		{"--via wan2 -- no-such-command-here", 127, "no command no-such-command-here"},
 		{"--via wan2 -- /", 126, "run /"},
-		{"--via wan9 -- true", 10, "no such uplink"},
+		{"--via wan9 -- true", 10, `no such uplink: "wan9"; known uplinks: `},
 		{"true", 2, "--via"},
 	} {
 		args := append([]string{"exec", "--socket", w.socket()}, strings.Split(c.args, " ")...)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/net/netutil"
+	"golang.org/x/sys/unix"
 )
 
 // ErrInUse means that another daemon answers on the socket.
@@ -23,10 +24,14 @@ const (
 	maxMetricsTCP = 16 // connections at once
 	socketMode    = 0o666
 	socketDirMode = 0o755
+	maxSocket     = len(unix.RawSockaddrUnix{}.Path) - 1 // less the final zero
 )
 
 // listenUnix listens on path. A socket file left by a crash is removed, a living one never.
 func listenUnix(path string) (net.Listener, error) {
+	if len(path) > maxSocket {
+		return nil, fmt.Errorf("the path of the control socket has %d bytes, and may have %d (set api.socket or --socket)", len(path), maxSocket)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), socketDirMode); err != nil {
 		return nil, fmt.Errorf("make the folder of the control socket (set api.socket or --socket): %w", err)
 	}

@@ -415,6 +415,12 @@ func TestListenComesFirst(t *testing.T) {
 	}
 }
 
+// TestSocketPathTooLong: the kernel would only say that an argument is invalid.
+func TestSocketPathTooLong(t *testing.T) {
+	s := testServer(newFake(), Options{Socket: filepath.Join(open(t), strings.Repeat("x", 150))})
+	mustContain(t, s.Listen(), "may have 107", "--socket")
+}
+
 func TestListenLeavesNothing(t *testing.T) {
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

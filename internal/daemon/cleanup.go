@@ -50,8 +50,11 @@ func Cleanup(o Options) ([]Cleaned, error) {
 	c := newCleaner(o)
 	left := exists(lockFile(c.socket))
 	lock, err := hostconf.Lock(lockFile(c.socket))
-	if err != nil {
+	if errors.Is(err, hostconf.ErrRunning) {
 		return nil, fmt.Errorf("%w; stop it first, it cleans up by itself", err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	c.check(c.host())
 	c.check(lock.Close())

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"tapgw/internal/hostconf"
@@ -22,7 +23,11 @@ func TestCleanupFindsTheSocketOfTheEnvironment(t *testing.T) {
 		_, err := Cleanup(Options{Logger: slog.New(slog.DiscardHandler)})
 		return err
 	})
-	if !errors.Is(err, hostconf.ErrRunning) {
-		t.Errorf("got %v, want %v", err, hostconf.ErrRunning)
+	if !errors.Is(err, hostconf.ErrRunning) || !strings.Contains(err.Error(), "stop it first") {
+		t.Errorf("got %v, want %v and what to do", err, hostconf.ErrRunning)
+	}
+	_, err = Cleanup(Options{Socket: filepath.Join(lockFile(socket), "x", "s"), Logger: slog.New(slog.DiscardHandler)}) // below a file
+	if err == nil || strings.Contains(err.Error(), "stop it first") {
+		t.Errorf("where there can be no lock: %v", err)
 	}
 }

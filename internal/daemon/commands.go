@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"time"
 
 	"tapgw/api"
@@ -18,7 +17,7 @@ import (
 // unknown explains an error of the tracker.
 func (d *Daemon) unknown(name string, err error) error {
 	if errors.Is(err, uplinks.ErrUnknown) {
-		return fmt.Errorf("%w: %q; there are %s", api.ErrUnknownUplink, name, strings.Join(d.names(), ", "))
+		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
 	}
 	return err
 }

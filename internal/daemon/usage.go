@@ -162,7 +162,7 @@ func (d *Daemon) followUsage(now time.Time) (changed bool) {
 // setUsage says what an uplink has used, as its ISP counts. It runs in the control loop.
 func (d *Daemon) setUsage(name string, used uint64) error {
 	if err := d.used.Set(time.Now(), name, used); err != nil {
-		return fmt.Errorf("%w: %q; there are %s", api.ErrUnknownUplink, name, strings.Join(d.names(), ", "))
+		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
 	}
 	d.followUsage(time.Now())
 	poke(d.used.due)

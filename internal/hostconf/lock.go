@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,12 +23,12 @@ type InstanceLock struct{ file *os.File }
 // fails with ErrRunning.
 func Lock(path string) (*InstanceLock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
+		return nil, unopened(err)
 	}
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
-			return nil, fmt.Errorf("lock: %w: start as root, or name another state directory", err)
+			return nil, unopened(err)
 		}
 		current, err := claim(f, path)
 		if current && err == nil {
@@ -37,6 +38,14 @@ func Lock(path string) (*InstanceLock, error) {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 	}
+}
+
+// unopened says what helps where there can be no lock: it lies beside the control socket.
+func unopened(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("lock: %w; use sudo", err)
+	}
+	return fmt.Errorf("lock: %w; name another place by api.socket or --socket", err)
 }
 
 // claim locks f and signs it. It reports false when f was removed by its last holder before we locked it.

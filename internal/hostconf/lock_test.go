@@ -29,6 +29,20 @@ func TestLockExcludesOthers(t *testing.T) {
 	}
 }
 
+// TestNoLock: what helps depends on why there can be none.
+func TestNoLock(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(filepath.Join(file, "run", "lock")); err == nil || !strings.Contains(err.Error(), "--socket") {
+		t.Errorf("below a file: %v", err)
+	}
+	if err := unopened(&os.PathError{Op: "open", Path: file, Err: os.ErrPermission}); !strings.Contains(err.Error(), "use sudo") {
+		t.Errorf("without the right: %v", err)
+	}
+}
+
 // TestLockLeftByACrash: the file of a process that was killed holds nobody up, whatever is in it.
 func TestLockLeftByACrash(t *testing.T) {
 	for _, text := range []string{"", "4194304\n", "\x00garbage that is longer than any number"} {
