@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"tapgw/internal/golden"
 	"tapgw/policy"
 )
 
@@ -260,7 +261,7 @@ func TestInit(t *testing.T) {
 		{Interface: "enp3s0"}, {Interface: "two words"}, {Interface: ""}, {Interface: "wwan0"},
 	}
 	text := Init(found)
-	golden(t, "testdata/init.txt", text)
+	golden.Text(t, "testdata/init.txt", string(text))
 	loaded := mustParse(t, string(text))
 	want := Default()
 	want.Uplinks = []Uplink{

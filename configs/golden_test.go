@@ -2,32 +2,15 @@ package configs
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tapgw/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-func golden(t *testing.T, path string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got; -update writes it):\n%s", path, diff)
-	}
-}
 
 // TestMessages compares every word that is said about the bad files in testdata.
 func TestMessages(t *testing.T) {
@@ -45,7 +28,7 @@ func TestMessages(t *testing.T) {
 			if err == nil {
 				t.Fatalf("accepted as %+v", loaded.Config)
 			}
-			golden(t, strings.TrimSuffix(file, ".yaml")+".txt", []byte(err.Error()+"\n"))
+			golden.Text(t, strings.TrimSuffix(file, ".yaml")+".txt", err.Error()+"\n")
 		})
 	}
 }
@@ -59,7 +42,7 @@ func TestShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "testdata/office.show.txt", append(loaded.Show(), "\n"+loaded.Warnings.Error()+"\n"...))
+	golden.Text(t, "testdata/office.show.txt", string(loaded.Show())+"\n"+loaded.Warnings.Error()+"\n")
 	without, err := Parse(loaded.Show(), "show")
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +58,7 @@ func TestShowRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "testdata/rules.show.txt", append(loaded.Show(), "\n"+loaded.Warnings.Error()+"\n"...))
+	golden.Text(t, "testdata/rules.show.txt", string(loaded.Show())+"\n"+loaded.Warnings.Error()+"\n")
 	back, err := Parse(loaded.Show(), "show")
 	if err != nil {
 		t.Fatal(err)

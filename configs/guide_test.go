@@ -8,6 +8,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"tapgw/internal/golden"
 )
 
 const guideHead = `# Configuration
@@ -151,7 +153,7 @@ func TestGuide(t *testing.T) {
 			t.Errorf("the reference does not mention %s", f.path)
 		}
 	}
-	golden(t, "../docs/configuration.md", []byte(b.String()))
+	golden.Text(t, "../docs/configuration.md", b.String())
 }
 
 // markdown is the part of the guide about a key. It notes which keys of the types that tells of.

@@ -16,6 +16,7 @@ import (
 
 	"tapgw/api"
 	"tapgw/internal/apiserver"
+	"tapgw/internal/golden"
 	"tapgw/internal/portal"
 )
 
@@ -125,7 +126,7 @@ func TestPortal(t *testing.T) {
 		d.change("hotel", set(api.StateDown)) // as it may be for a moment
 		d.change("hotel", set(api.StateUp))
 	}, "hotel")
-	golden(t, "portal", text)
+	golden.Text(t, "testdata/portal", text)
 	if want := (Outlet{"wlan1", netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("10.1.2.1")}); code != 0 || o != want {
 		t.Errorf("exit status %d, by %v", code, o)
 	}
@@ -137,7 +138,7 @@ func TestPortalOfIPv6(t *testing.T) {
 	text, o, code := runPortal(t, d, func(string, func()) {
 		d.change("wifi", func(u *api.Uplink) { u.IPv6.State = api.StateDegraded })
 	})
-	golden(t, "portal-ipv6", text)
+	golden.Text(t, "testdata/portal-ipv6", text)
 	if code != 0 || o.Source != netip.MustParseAddr("2001:db8::2") || o.Gateway != netip.MustParseAddr("fe80::1") {
 		t.Errorf("exit status %d, by %v", code, o)
 	}
@@ -147,7 +148,7 @@ func TestPortalOfIPv6(t *testing.T) {
 func TestPortalJSON(t *testing.T) {
 	d := newChanging()
 	text, _, code := runPortal(t, d, func(string, func()) { d.change("hotel", set(api.StateUp)) }, "--json", "hotel")
-	golden(t, "portal-json", text)
+	golden.Text(t, "testdata/portal-json", text)
 	if code != 0 {
 		t.Errorf("exit status %d", code)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"tapgw/api"
+	"tapgw/internal/golden"
 )
 
 func TestReadingCommands(t *testing.T) {
@@ -76,7 +78,7 @@ func TestReadingCommands(t *testing.T) {
 				t.Errorf("exit status %d, want %d; stderr: %s", code, test.code, w.err.String())
 			}
 			got := w.out.String()
-			golden(t, test.name, got)
+			golden.Text(t, filepath.Join("testdata", test.name), got)
 			if strings.Contains(test.args, "--json") {
 				checkJSON(t, got)
 			} else {
@@ -240,14 +242,14 @@ func TestEventsUntilInterrupted(t *testing.T) {
 	} {
 		text, code := follow(t, healthy(), e)
 		_, after, _ := strings.Cut(text, "wifi is up\n")
-		golden(t, "event-"+name, after)
+		golden.Text(t, "testdata/event-"+name, after)
 		checkPlain(t, text)
 		if code != 0 {
 			t.Errorf("%s: exit status %d", name, code)
 		}
 		text, code = follow(t, healthy(), e, "--json")
 		lines := strings.Split(strings.TrimSpace(text), "\n")
-		golden(t, "event-"+name+".json", eventID.ReplaceAllString(lines[len(lines)-1], `"id":1`)+"\n")
+		golden.Text(t, "testdata/event-"+name+".json", eventID.ReplaceAllString(lines[len(lines)-1], `"id":1`)+"\n")
 		for _, line := range lines {
 			checkJSON(t, line)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"tapgw/api"
 	"tapgw/internal/doctor"
+	"tapgw/internal/golden"
 )
 
 // examines gives a world findings of these levels.
@@ -49,7 +50,7 @@ func TestDoctor(t *testing.T) {
 			if code := w.run(); code != c.code || w.err.Len() > 0 {
 				t.Errorf("exit status %d: %s", code, w.err.String())
 			}
-			golden(t, c.name, w.out.String())
+			golden.Text(t, filepath.Join("testdata", c.name), w.out.String())
 			if strings.HasSuffix(c.name, ".json") {
 				checkJSON(t, w.out.String())
 			} else {
@@ -108,7 +109,7 @@ func TestReport(t *testing.T) {
 		t.Fatalf("exit status %d: %s", code, w.err.String())
 	}
 	said := strings.ReplaceAll(w.out.String(), path, "FILE")
-	golden(t, "report", said)
+	golden.Text(t, "testdata/report", said)
 	checkPlain(t, said)
 	files := unpacked(t, path)
 	for name, says := range map[string]string{

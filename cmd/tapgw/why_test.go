@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"tapgw/api"
 	"tapgw/internal/apiserver/apitest"
+	"tapgw/internal/golden"
 )
 
 // answering is a daemon that gives one answer.
@@ -57,7 +59,7 @@ func TestWhy(t *testing.T) {
 			if code := w.run(); code != 0 || w.err.Len() > 0 {
 				t.Errorf("exit status %d; stderr: %s", code, w.err.String())
 			}
-			golden(t, c.name, w.out.String())
+			golden.Text(t, filepath.Join("testdata", c.name), w.out.String())
 			if strings.Contains(c.args, "--json") {
 				checkJSON(t, w.out.String())
 			} else {

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,8 +22,6 @@ import (
 	"tapgw/internal/doctor"
 	"tapgw/internal/portal"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -90,21 +86,6 @@ func newWorld(socket string, args ...string) *world {
 }
 
 func (w *world) run() int { return execute(context.Background(), w.Env) }
-
-// golden compares got with testdata/NAME.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil || got != string(want) {
-		t.Errorf("%s: %v; run with -update if this is meant:\n%s", name, err, got)
-	}
-}
 
 // suspected is a daemon with two uplinks that new sessions avoid, one of them those of IPv6 alone.
 func suspected() *fakeDaemon {

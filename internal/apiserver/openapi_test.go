@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"flag"
 	"io"
 	"net"
 	"net/http"
@@ -24,9 +23,8 @@ import (
 	"github.com/getkin/kin-openapi/routers/legacy"
 
 	"tapgw/api"
+	"tapgw/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write docs/openapi.yaml anew")
 
 const openAPIFile = "../../docs/openapi.yaml"
 
@@ -41,14 +39,7 @@ func TestOpenAPISchemas(t *testing.T) {
 	if !found {
 		t.Fatalf("no %q in %s", begin, openAPIFile)
 	}
-	want := head + begin + schemas(t)
-	if *update {
-		if err := os.WriteFile(openAPIFile, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	} else if want != string(text) {
-		t.Error("not current; run with -update")
-	}
+	golden.Text(t, openAPIFile, head+begin+schemas(t))
 }
 
 // strict reads the description and lets no schema have other fields than the named ones.

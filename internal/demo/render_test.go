@@ -1,35 +1,21 @@
 package demo
 
 import (
-	"flag"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"tapgw/internal/golden"
 )
 
-var update = flag.Bool("update", false, "write the golden files")
-
-// golden compares got with a file, and checks that a terminal of 80 columns shows it unbroken.
-func golden(t *testing.T, name, got string) {
+// shows compares got with a file, and checks that a terminal of 80 columns shows it unbroken.
+func shows(t *testing.T, name, got string) {
 	t.Helper()
 	expectNarrow(t, got)
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s: got\n%s\nwant\n%s", name, got, want)
-	}
+	golden.Text(t, filepath.Join("testdata", name), got)
 }
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9]*[mAK]")
@@ -72,10 +58,10 @@ func TestChecks(t *testing.T) {
 		list := f.checks()
 		table := renderChecks(list, plain) + closing(failed(list), len(list), 24*time.Second)
 		expectASCII(t, table)
-		golden(t, name+".txt", table)
+		shows(t, name+".txt", table)
 	}
-	golden(t, "good-rich.txt", renderChecks(good.checks(), rich))
-	golden(t, "bad-rich.txt", renderChecks(bad.checks(), rich))
+	shows(t, "good-rich.txt", renderChecks(good.checks(), rich))
+	shows(t, "bad-rich.txt", renderChecks(bad.checks(), rich))
 }
 
 func TestTheBarsAreThoseOfTheContract(t *testing.T) {
@@ -114,10 +100,10 @@ func someRows() []row {
 }
 
 func TestRows(t *testing.T) {
-	golden(t, "rows-rich.txt", renderRows(someRows(), rich))
+	shows(t, "rows-rich.txt", renderRows(someRows(), rich))
 	line := renderLine(12*time.Second, someRows(), plain)
 	expectASCII(t, line)
-	golden(t, "line.txt", line)
+	shows(t, "line.txt", line)
 }
 
 func TestBarStaysInItsBounds(t *testing.T) {
@@ -130,7 +116,7 @@ func TestBarStaysInItsBounds(t *testing.T) {
 
 func TestTitle(t *testing.T) {
 	expectASCII(t, title())
-	golden(t, "title.txt", title())
+	shows(t, "title.txt", title())
 }
 
 func TestScreen(t *testing.T) {
@@ -152,6 +138,6 @@ func TestScreen(t *testing.T) {
 		if !tc.rich {
 			expectASCII(t, b.String())
 		}
-		golden(t, name, b.String())
+		shows(t, name, b.String())
 	}
 }

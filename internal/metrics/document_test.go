@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +9,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"tapgw/internal/golden"
 )
 
 const documentHead = `# Metrics
@@ -40,7 +41,6 @@ const labelValues = `
 
 // TestDocument: docs/metrics.md has what a scrape that has everything has.
 func TestDocument(t *testing.T) {
-	const path = "../../docs/metrics.md"
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(ours(scrape(t, sample()))))
 	if err != nil {
@@ -60,14 +60,7 @@ func TestDocument(t *testing.T) {
 		b.WriteString(row(families[name]))
 	}
 	fmt.Fprintf(&b, labelValues, "`"+strings.Join(states, "`, `")+"`")
-	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if have, err := os.ReadFile(path); err != nil || string(have) != b.String() {
-		t.Errorf("%s is not current (%v); run with -update", path, err)
-	}
+	golden.Text(t, "../../docs/metrics.md", b.String())
 }
 
 // row is the line of one metric.

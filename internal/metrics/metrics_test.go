@@ -1,11 +1,9 @@
 package metrics
 
 import (
-	"flag"
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -13,9 +11,8 @@ import (
 	"time"
 
 	"tapgw/api"
+	"tapgw/internal/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 type fixed Snapshot
 
@@ -86,17 +83,7 @@ func sample() Snapshot {
 }
 
 func TestGolden(t *testing.T) {
-	const path = "testdata/metrics.txt"
-	got := ours(scrape(t, sample()))
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil || got != string(want) {
-		t.Errorf("%v; run with -update if this is meant:\n%s", err, got)
-	}
+	golden.Text(t, "testdata/metrics.txt", ours(scrape(t, sample())))
 }
 
 func TestKernelDatapath(t *testing.T) {

@@ -3,6 +3,7 @@ package top
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"tapgw/api"
 	"tapgw/internal/apiserver"
+	"tapgw/internal/golden"
 	"tapgw/internal/human"
 )
 
@@ -30,7 +32,7 @@ func TestScreens(t *testing.T) {
 		m.look(test.columns, test.lines)
 		m.press(test.keys...)
 		got := m.look(test.columns, test.lines)
-		golden(t, test.name, got)
+		golden.Text(t, filepath.Join("testdata", test.name), got)
 	}
 }
 

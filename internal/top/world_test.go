@@ -1,10 +1,8 @@
 package top
 
 import (
-	"flag"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,8 +16,6 @@ import (
 	"tapgw/internal/apiserver"
 	"tapgw/internal/apiserver/apitest"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -126,19 +122,5 @@ func (m *model) press(keys ...string) {
 			msg = tea.KeyPressMsg{Code: rune(k[0]), Text: k}
 		}
 		m.run(msg)
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil || got != string(want) {
-		t.Errorf("%s: %v; run with -update if this is meant:\n%s", name, err, got)
 	}
 }

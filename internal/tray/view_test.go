@@ -2,11 +2,9 @@ package tray
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,10 +12,9 @@ import (
 	"time"
 
 	"tapgw/api"
+	"tapgw/internal/golden"
 	"tapgw/internal/tray/icon"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
@@ -75,21 +72,7 @@ func TestViews(t *testing.T) {
 		"stopped":  stopped(errors.New("no daemon answers on /run/tapgw/tapgw.sock; start it with \"sudo systemctl start tapgw\"")),
 		"evil":     running(evil(), all, noon),
 	} {
-		golden(t, name, written(v))
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".txt")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil || string(want) != got {
-		t.Errorf("%s is not\n%s\nbut\n%s(%v)", name, want, got, err)
+		golden.Text(t, filepath.Join("testdata", name+".txt"), written(v))
 	}
 }
 

@@ -2,18 +2,16 @@ package icon
 
 import (
 	"bytes"
-	"flag"
 	"image"
 	"image/color"
 	"image/png"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "write the golden pictures anew")
+	"tapgw/internal/golden"
+)
 
 // pictures are what the golden files show.
 var pictures = map[string][]Link{
@@ -32,17 +30,7 @@ var pictures = map[string][]Link{
 func TestPictures(t *testing.T) {
 	for name, links := range pictures {
 		got := Encode(Draw(links, 44))
-		path := filepath.Join("testdata", name+".png")
-		if *update {
-			if err := os.WriteFile(path, got, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !same(t, got, want) {
+		if !same(t, got, golden.File(t, filepath.Join("testdata", name+".png"), got)) {
 			t.Errorf("%s.png looks different; look at it after go test ./internal/tray/icon -update", name)
 		}
 	}
