@@ -84,10 +84,9 @@ const named = `uplinks:
   - {name: cable, interface: wan2, capacity: {down: 20Mbit, up: 5Mbit}, metered: {cap: 20GB}, tier: 0}
 `
 
-// TestDashboard: a browser shows what the gateway does while it does it, and what it did before a restart; who has not signed in may
-// only look.
-func TestDashboard(t *testing.T) {
-	t.Parallel()
+// beginNamed starts a gateway with the uplinks fibre and cable, both up, and a LAN.
+func beginNamed(t *testing.T) (world, *gateway) {
+	t.Helper()
 	topology := labtest.Build(t, twoShaped)
 	labtest.Servers(t, topology)
 	g := start(t, topology.Gateway, named)
@@ -95,6 +94,14 @@ func TestDashboard(t *testing.T) {
 	g.awaitState("cable", api.StateUp)
 	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
 	w.meetLAN()
+	return w, g
+}
+
+// TestDashboard: a browser shows what the gateway does while it does it, and what it did before a restart; who has not signed in may
+// only look.
+func TestDashboard(t *testing.T) {
+	t.Parallel()
+	w, g := beginNamed(t)
 
 	b := g.dashboard()
 	b.await("both are up", `document.querySelector('h1').innerText === 'Internet: online' && document.querySelectorAll('.card.up').length === 2`)
@@ -151,13 +158,7 @@ func most(s api.Series) (v float64) {
 // TestDashboardLooks makes pictures, for people to look at, and finds what does not fit on a phone.
 func TestDashboardLooks(t *testing.T) {
 	t.Parallel()
-	topology := labtest.Build(t, twoShaped)
-	labtest.Servers(t, topology)
-	g := start(t, topology.Gateway, named)
-	g.awaitState("fibre", api.StateUp)
-	g.awaitState("cable", api.StateUp)
-	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
-	w.meetLAN()
+	w, g := beginNamed(t)
 	w.busy()
 	b := g.dashboard()
 	b.signIn(g)

@@ -154,12 +154,18 @@ func TestSwitchingUplinks(t *testing.T) {
 		t.Error(d.Calls())
 	}
 	for _, name := range []string{"dsl", "a/b", "\x1b[2J", "%", "?x"} {
-		w := newWorld(socket, "uplink", "enable", name)
-		if code := w.run(); code != exitUnknownUplink {
-			t.Errorf("%q: exit status %d", name, code)
-		}
-		checkErrorLine(t, &w.err, "no such uplink", "known uplinks: fiber, wifi")
+		unknownUplink(t, socket, "uplink", "enable", name)
 	}
+}
+
+// unknownUplink tries a command on an uplink that there is not.
+func unknownUplink(t *testing.T, socket string, args ...string) {
+	t.Helper()
+	w := newWorld(socket, args...)
+	if code := w.run(); code != exitUnknownUplink {
+		t.Errorf("%q: exit status %d", args, code)
+	}
+	checkErrorLine(t, &w.err, "no such uplink", "known uplinks: fiber, wifi")
 }
 
 func TestSettingUsage(t *testing.T) {

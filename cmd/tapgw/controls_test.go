@@ -61,11 +61,7 @@ func TestChangingTheDaemon(t *testing.T) {
 		t.Errorf("%q", d.Calls())
 	}
 	for _, args := range []string{"uplink prefer dsl", "uplink metered dsl off", "exec --via dsl -- true", "probe dsl"} {
-		w := newWorld(socket, strings.Fields(args)...)
-		if code := w.run(); code != exitUnknownUplink {
-			t.Errorf("%s: exit status %d", args, code)
-		}
-		checkErrorLine(t, &w.err, "no such uplink", "known uplinks: fiber, wifi")
+		unknownUplink(t, socket, strings.Fields(args)...)
 	}
 }
 
@@ -113,12 +109,7 @@ func TestFindingTheCommand(t *testing.T) {
 
 // TestWaitIsOverAtOnce where it is so already.
 func TestWaitIsOverAtOnce(t *testing.T) {
-	for _, c := range []struct {
-		daemon *fakeDaemon
-		args   string
-		code   int
-		says   string
-	}{
+	for _, c := range []asking{
 		{healthy(), "wait", 0, "Internet: online (2 of 2 uplinks usable)\n"},
 		{partial(), "wait --for partial", 0, "Internet: partial (3 of 7 uplinks usable)\n"},
 		{partial(), "wait --for dsl", 0, "Internet: partial (3 of 7 uplinks usable)\n"},

@@ -177,12 +177,7 @@ func TestPortalEnds(t *testing.T) {
 }
 
 func TestNoPortal(t *testing.T) {
-	for _, c := range []struct {
-		daemon *fakeDaemon
-		args   string
-		code   int
-		says   string
-	}{
+	for _, c := range []asking{
 		{healthy(), "", 0, "No uplink waits for somebody to sign in."},
 		{healthy(), "fiber", 0, "fiber is up: it has no page to sign in."},
 		{healthy(), "nosuch", exitUnknownUplink, "no such uplink"},

@@ -85,6 +85,14 @@ func newWorld(socket string, args ...string) *world {
 	return w
 }
 
+// asking is a command line to a daemon, and what comes of it.
+type asking struct {
+	daemon *fakeDaemon
+	args   string
+	code   int
+	says   string
+}
+
 func (w *world) run() int { return execute(context.Background(), w.Env) }
 
 // suspected is a daemon with two uplinks that new sessions avoid, one of them those of IPv6 alone.

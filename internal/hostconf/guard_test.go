@@ -146,7 +146,6 @@ func TestForwardingForALAN(t *testing.T) {
 	r.untouched()
 }
 
-// TestCrash leaves the journal to another Guard, as tapgw cleanup does after kill -9.
 // TestGlobalSwitch: whoever makes the host a router while we forward for a LAN, as Docker does, is not undone.
 func TestGlobalSwitch(t *testing.T) {
 	r := newRouter(t)
@@ -177,6 +176,7 @@ func TestGlobalSwitch(t *testing.T) {
 	expectAll("1")
 }
 
+// TestCrash leaves the journal to another Guard, as tapgw cleanup does after kill -9.
 func TestCrash(t *testing.T) {
 	r := newRouter(t)
 	g := r.open()

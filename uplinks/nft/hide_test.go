@@ -77,12 +77,19 @@ func TestExemptSet(t *testing.T) {
 	w.apply(wanted)
 }
 
+// givesBack adds an uplink to a neighbour whose frames are what is given back.
+func (w *world) givesBack() (neighbour *lab.Namespace, wanted Wanted) {
+	w.t.Helper()
+	neighbour = labtest.Namespace(w.t, "neighbour")
+	w.connect("wan2", "198.51.101.1", neighbour, "198.51.101.2", net.HardwareAddr(backMAC[:]))
+	wanted = w.wanted()
+	wanted.Uplinks = append(wanted.Uplinks, w.uplink("wan2", "198.51.101.1"))
+	return neighbour, wanted
+}
+
 func TestFramesGivenBackPass(t *testing.T) {
 	w := newWorld(t)
-	neighbour := labtest.Namespace(t, "neighbour")
-	w.connect("wan2", "198.51.101.1", neighbour, "198.51.101.2", net.HardwareAddr(backMAC[:]))
-	wanted := w.wanted()
-	wanted.Uplinks = append(wanted.Uplinks, w.uplink("wan2", "198.51.101.1"))
+	neighbour, wanted := w.givesBack()
 	r := w.apply(wanted)
 	w.reach(neighbour, "198.51.101.1", poolPort, w.listen(w.host, poolPort))
 
@@ -110,10 +117,7 @@ func TestFragmentsAreHidden(t *testing.T) {
 
 func TestFragmentsGivenBackPass(t *testing.T) {
 	w := newWorld(t)
-	neighbour := labtest.Namespace(t, "neighbour")
-	w.connect("wan2", "198.51.101.1", neighbour, "198.51.101.2", net.HardwareAddr(backMAC[:]))
-	wanted := w.wanted()
-	wanted.Uplinks = append(wanted.Uplinks, w.uplink("wan2", "198.51.101.1"))
+	neighbour, wanted := w.givesBack()
 	w.apply(wanted)
 	server := w.listenUDP(w.host, poolPort)
 	w.send(neighbour, "198.51.101.1", poolPort, strings.Repeat("fragmented", 300))
@@ -126,10 +130,7 @@ func TestFragmentsGivenBackPass(t *testing.T) {
 // the host's.
 func TestOtherProtocolsAreHidden(t *testing.T) {
 	w := newWorld(t)
-	neighbour := labtest.Namespace(t, "neighbour")
-	w.connect("wan2", "198.51.101.1", neighbour, "198.51.101.2", net.HardwareAddr(backMAC[:]))
-	wanted := w.wanted()
-	wanted.Uplinks = append(wanted.Uplinks, w.uplink("wan2", "198.51.101.1"))
+	neighbour, wanted := w.givesBack()
 	w.apply(wanted)
 	big := strings.Repeat("pieces", 500)
 	for proto, hidden := range map[string]bool{"ip4:47": true, "ip4:50": true, "ip4:132": true, "ip4:253": true, "ip4:2": false} {
