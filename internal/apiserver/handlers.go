@@ -76,7 +76,7 @@ func jsonErrors(mux *http.ServeMux) http.Handler {
 }
 
 // joinHint is what the unprivileged can do; where no package was installed there is no group yet.
-const joinHint = "use sudo, or join the group: sudo groupadd -f " + Group + " && sudo usermod -aG " + Group + " $USER, and log in again"
+const joinHint = "use sudo, or: sudo groupadd -f " + Group + "; sudo usermod -aG " + Group + " $USER; log in again"
 
 // access tells beforehand what guard would.
 func (s *Server) access(w http.ResponseWriter, r *http.Request) {

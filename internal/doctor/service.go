@@ -39,7 +39,7 @@ func access(*host) Finding {
 			return ok("this user may look and change")
 		}
 	}
-	return Finding{Level: OK, Message: "this user may look, not change", Advice: "to change: sudo, or sudo groupadd -f tapgw && sudo usermod -aG tapgw $USER, and log in again"}
+	return Finding{Level: OK, Message: "this user may look, not change", Advice: "to change: sudo, or sudo groupadd -f tapgw; sudo usermod -aG tapgw $USER; log in again"}
 }
 
 // health tells of uplinks that are not used.
