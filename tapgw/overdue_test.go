@@ -1,9 +1,6 @@
 package tapgw
 
 import (
-	"fmt"
-	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
@@ -342,56 +339,6 @@ func TestDeadTCP(t *testing.T) {
 	}
 }
 
-// TestUnansweredUDP is never sent again; the client's next packet goes by another uplink, once.
-func TestUnansweredUDP(t *testing.T) {
-	p := newPatient(t)
-	query := func() uint8 {
-		_, uplink := p.open(udpFrame(t, inside, 4000, server, 53, "query"))
-		return uplink
-	}
-	if uplink := query(); uplink != 1 {
-		t.Fatalf("uplink %d", uplink)
-	}
-	p.pass(time.Second, 1) // other things come in
-	if len(p.resent) != 0 {
-		t.Fatal("duplicated")
-	}
-	if !slices.Equal(p.doubts, []uint8{1}) {
-		t.Errorf("doubts about %d", p.doubts)
-	}
-	if uplink := query(); uplink != 2 {
-		t.Errorf("the next packet goes by uplink %d", uplink)
-	}
-	p.pass(2 * time.Second)
-	if uplink := query(); uplink != 2 {
-		t.Error("goes back and forth")
-	}
-}
-
-// TestUDPStays: a session that was answered, one of an endpoint with others, and a flow that wants no answer.
-func TestUDPStays(t *testing.T) {
-	p := newPatient(t)
-	ask := func(inside packet.Addr, remote packet.Addr, port uint16) (uint16, uint8) {
-		return p.open(udpFrame(t, inside, 4000, remote, port, "x"))
-	}
-	outside, _ := ask(inside, server, 53)
-	p.pass(time.Second)
-	p.expect(p.in(udpFrame(t, server, 53, wan1, outside, "late"), 1), Deliver, NoReason)
-	if _, uplink := ask(inside, server, 53); uplink != 1 {
-		t.Error("moved although it was answered late")
-	}
-	ask(inside, router, 53)
-	p.pass(time.Second, 1)
-	if _, uplink := ask(inside, router, 53); uplink != 1 {
-		t.Error("moved away from its endpoint")
-	}
-	ask(other, server, 514)
-	p.pass(time.Second, 1)
-	if _, uplink := ask(other, server, 514); uplink != 1 {
-		t.Error("a flow of one way moved while the uplink works")
-	}
-}
-
 // TestWatchAllocatesNothing, neither when a session is opened nor when it is looked after.
 func TestWatchAllocatesNothing(t *testing.T) {
 	p := newPatient(t)
@@ -411,94 +358,5 @@ func TestWatchAllocatesNothing(t *testing.T) {
 	})
 	if n != 0 {
 		t.Errorf("%v allocations", n)
-	}
-}
-
-// TestLossIsNoSilence: half an hour at 5 % loss in each direction, on a busy gateway and on a quiet one.
-func TestLossIsNoSilence(t *testing.T) {
-	for name, c := range map[string]struct {
-		gap       time.Duration // between new connections, on average
-		busy      bool
-		suspicion int // at most
-	}{"busy": {50 * time.Millisecond, true, 0}, "seldom": {5 * time.Second, false, 3}} {
-		t.Run(name, func(t *testing.T) { testLoss(t, c.gap, c.busy, c.suspicion) })
-	}
-}
-
-// answer is one on its way.
-type answer struct {
-	at      time.Duration
-	frame   []byte
-	uplink  uint8
-	already bool
-}
-
-func testLoss(t *testing.T, gap time.Duration, busy bool, most int) {
-	const loss, halfHour = 0.05, 30 * time.Minute
-	p, r := newPatient(t), rand.New(rand.NewPCG(3, 4))
-	p.ups[1].Tier = 0 // both are used
-	must(t, p.g.SetPlan(policy.NewPlan("round-robin")))
-	p.publish()
-	var way []answer
-	now := start
-	travel := func(b []byte, uplink uint8) {
-		s := look(t, b)
-		if out, in := r.Float64(), r.Float64(); min(out, in) < loss {
-			return
-		}
-		to := s.src()
-		back := tcpFrame(t, s.dst(), 80, to, uint16(s.tcp.SrcPort), synAck, "")
-		way = append(way, answer{at: p.at + time.Duration(15+r.IntN(120))*time.Millisecond, frame: back, uplink: uplink})
-	}
-	p.outlook.Send = func(uplink uint8, b []byte) { travel(b, uplink) }
-	next, port, connections := p.at, uint16(1024), 0
-	for end := p.at + halfHour; p.at < end; {
-		if p.at >= next {
-			next += time.Duration(r.ExpFloat64() * float64(gap))
-			port++
-			connections++
-			b := tcpFrame(t, inside, max(port, 1024), packet.IPv4(0xcb007100+r.Uint32N(200)), 80, syn, "")
-			if res := p.g.Outbound(b, now); res.Verdict == Send {
-				travel(b, res.Uplink)
-			}
-		}
-		var heard []uint8
-		if busy {
-			heard = []uint8{1, 2}
-		}
-		for i := range way {
-			if a := &way[i]; !a.already && a.at <= p.at {
-				a.already = true
-				p.g.Inbound(a.frame, a.uplink, now)
-				heard = append(heard, a.uplink)
-			}
-		}
-		for len(way) > 0 && way[0].already {
-			way = way[1:]
-		}
-		p.pass(5*time.Millisecond, heard...)
-		now = start + nat.TickOf(p.at)
-		if connections%500 == 0 {
-			p.table.Sweep(now, 0)
-		}
-	}
-	t.Logf("%d connections, %d suspicions, %d moved, %d rescued, %d late resets, %d overlooked", connections, len(p.suspects),
-		p.events(Moved), p.events(Rescued), p.events(LateReset), p.events(Overlooked))
-	if len(p.suspects) > most {
-		t.Errorf("suspicions %+v", p.suspects)
-	}
-}
-
-func BenchmarkOverdue(b *testing.B) {
-	for _, n := range []uint16{0, 100, 2000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			p := newPatient(b)
-			for port := range n {
-				p.dial(1024+port, server)
-			}
-			for b.Loop() {
-				p.g.Overdue(start, &p.outlook)
-			}
-		})
 	}
 }

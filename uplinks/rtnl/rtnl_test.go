@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -212,85 +211,6 @@ func TestGatewayMACChangeIsFollowed(t *testing.T) {
 	})
 }
 
-// gatewayWorld is two uplinks with the same gateway address, a metric-0 default, a header-less uplink, and a stand-in for
-// the TAP. Route reports what is used now.
-func gatewayWorld(w *world) (*uplinks.Tracker, uplinks.Capture) {
-	w.t.Helper()
-	w.veth("wan0", "192.168.1.10", "192.168.1.1")
-	w.veth("wan1", "192.168.1.20", "192.168.1.1")
-	w.defaultVia("wan0", "192.168.1.1", 0)
-	w.defaultVia("wan1", "192.168.1.1", 100)
-	w.tun("tun7", "203.0.113.9/32", unix.IFF_TUN)
-	w.defaultVia("tun7", "", 300)
-	w.tap()
-	return uplinks.NewTracker(uplinks.TrackerConfig{TapName: "tapgw0", AssumeHealthy: true}), w.capture()
-}
-
-func (w *world) tap() *os.File {
-	w.t.Helper()
-	return w.tun("tapgw0", "198.18.73.1/30", unix.IFF_TAP)
-}
-
-func (w *world) capture() uplinks.Capture {
-	return uplinks.Capture{TapIndex: w.link("tapgw0").Attrs().Index, TapAddress: netip.MustParseAddr("198.18.73.1"),
-		TapGateway: netip.MustParseAddr("198.18.73.2")}
-}
-
-// plan reads and plans as the daemon does.
-func (w *world) plan(tr *uplinks.Tracker, c uplinks.Capture) uplinks.Wanted {
-	w.t.Helper()
-	f := w.read()
-	s, _ := tr.Update(time.Now(), f)
-	return uplinks.Plan(s, f, c)
-}
-
-// apply makes the kernel what is planned.
-func (w *world) apply(rec *Reconciler, tr *uplinks.Tracker, c uplinks.Capture) Report {
-	w.t.Helper()
-	report, err := rec.Apply(w.plan(tr, c))
-	w.must(err)
-	return report
-}
-
-// undo takes back what rec did.
-func (w *world) undo(rec *Reconciler, demoted []Record) {
-	w.t.Helper()
-	w.must(rec.Cleanup())
-	w.must(rec.Restore(demoted))
-}
-
-// expectNoTrace applies what is planned and takes it back.
-func (w *world) expectNoTrace(tr *uplinks.Tracker, c uplinks.Capture) {
-	w.t.Helper()
-	before := w.objects()
-	rec := NewReconciler(w.k)
-	w.undo(rec, w.apply(rec, tr, c).Demoted)
-	w.sameObjects(before)
-}
-
-// leavesBy asks the kernel which device a packet takes.
-func (w *world) leavesBy(src, dst string) string {
-	w.t.Helper()
-	o := &netlink.RouteGetOptions{}
-	if src != "" {
-		o.SrcAddr = net.ParseIP(src)
-	}
-	routes, err := w.h.RouteGetWithOptions(net.ParseIP(dst), o)
-	w.must(err)
-	link, err := w.h.LinkByIndex(routes[0].LinkIndex)
-	w.must(err)
-	return link.Attrs().Name
-}
-
-func (w *world) expectLeaving(want map[[2]string]string) {
-	w.t.Helper()
-	for flow, device := range want {
-		if got := w.leavesBy(flow[0], flow[1]); got != device {
-			w.t.Errorf("from %q to %s leaves by %s, want %s", flow[0], flow[1], got, device)
-		}
-	}
-}
-
 func TestApplyCapturesAndCleanupRestores(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
@@ -444,61 +364,6 @@ func TestTapDeletedAndMadeAgain(t *testing.T) {
 	w.apply(rec, tr, w.capture())
 	w.expectLeaving(map[[2]string]string{{"", "198.51.100.1"}: "tapgw0"})
 	w.undo(rec, first.Demoted)
-}
-
-// A DHCP client that renews puts its metric-0 route back; one that ends removes it, and it must stay removed.
-func TestRivalsMetricZero(t *testing.T) {
-	w := newWorld(t)
-	tr, c := gatewayWorld(w)
-	rec := NewReconciler(w.k)
-	first := w.apply(rec, tr, c)
-	w.defaultVia("wan0", "192.168.1.1", 0)
-	second := w.apply(rec, tr, c)
-	if len(second.Demoted) != 1 {
-		t.Fatalf("demoted %+v", second.Demoted)
-	}
-	w.expectLeaving(map[[2]string]string{{"", "198.51.100.1"}: "tapgw0"})
-	w.must(rec.Cleanup())
-	w.must(w.h.LinkDel(w.link("wan0")))
-	before := w.objects()
-	w.must(rec.Restore(append(first.Demoted, second.Demoted...)))
-	w.sameObjects(before)
-}
-
-// A new lease may bring another gateway; what stands for the old one must not outlive it.
-func TestRivalsNewGateway(t *testing.T) {
-	w := newWorld(t)
-	tr, c := gatewayWorld(w)
-	rec := NewReconciler(w.k)
-	first := w.apply(rec, tr, c)
-	fresh := w.defaultVia("wan0", "192.168.1.254", 0)
-	before := w.read().Routes
-	second := w.apply(rec, tr, c)
-	s, _ := tr.Update(time.Now(), w.read())
-	if g := s.ByID(0).Gateway; g.String() != fresh.Gw.String() {
-		t.Errorf("gateway %v of %+v", g, before)
-	}
-	w.undo(rec, append(first.Demoted, second.Demoted...))
-	for _, r := range w.read().Routes {
-		if r.Dst.Bits() == 0 && r.Gateway.String() == fresh.Gw.String() && r.Metric == 0 {
-			return
-		}
-	}
-	t.Errorf("not restored: %+v", w.read().Routes)
-}
-
-func TestRestoreNeverReplacesAnotherRoute(t *testing.T) {
-	w := newWorld(t)
-	tr, c := gatewayWorld(w)
-	rec := NewReconciler(w.k)
-	report := w.apply(rec, tr, c)
-	w.must(rec.Cleanup())
-	w.defaultVia("wan1", "192.168.1.99", 0)
-	before := w.objects()
-	if err := rec.Restore(report.Demoted); !errors.Is(err, errTaken) {
-		t.Errorf("error %v, want %v", err, errTaken)
-	}
-	w.sameObjects(before)
 }
 
 func TestCounters(t *testing.T) {
