@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/icmp"
@@ -57,6 +58,7 @@ func (p *Prober) Close() error { return p.slot.Close() }
 type socket struct {
 	link   probe.Link
 	conn   net.PacketConn
+	raw    syscall.RawConn // of conn
 	id     uint16
 	closed chan struct{} // when the reader has ended
 
@@ -89,11 +91,15 @@ func open(ctx context.Context, link probe.Link) (*socket, error) {
 	if err != nil {
 		return nil, cause(err)
 	}
-	if err := setFilter(conn, link, id); err != nil {
+	raw, err := bound.Raw(conn)
+	if err == nil {
+		err = setFilter(conn, link, id)
+	}
+	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	s := &socket{link: link, conn: conn, id: id, seq: seq, closed: make(chan struct{}), waiting: make(map[uint16]*echo)}
+	s := &socket{link: link, conn: conn, raw: raw, id: id, seq: seq, closed: make(chan struct{}), waiting: make(map[uint16]*echo)}
 	go s.read()
 	return s, nil
 }
@@ -123,8 +129,7 @@ func (s *socket) Close() error { return s.conn.Close() }
 func (s *socket) Done() <-chan struct{} { return s.closed }
 
 func (s *socket) send(e *echo) error {
-	_, err := s.conn.WriteTo(e.request, &net.IPAddr{IP: e.dst.AsSlice()})
-	return cause(err)
+	return cause(bound.SendTo(s.raw, e.request, e.dst))
 }
 
 // prepare registers a request before it is sent, since the reply may be faster than the return of the system call.
@@ -157,15 +162,12 @@ func (s *socket) read() {
 	defer close(s.closed)
 	buf := make([]byte, 1500)
 	for {
-		n, from, err := s.conn.ReadFrom(buf)
+		n, from, err := bound.ReceiveFrom(s.raw, buf)
 		if err != nil {
 			_ = s.conn.Close() // of no use any more, or closed already
 			return
 		}
-		if a, ok := from.(*net.IPAddr); ok {
-			addr, _ := netip.AddrFromSlice(a.IP)
-			s.deliver(buf[:n], addr.Unmap(), time.Now())
-		}
+		s.deliver(bound.Payload(buf[:n], from), from, time.Now())
 	}
 }
 
