@@ -45,6 +45,9 @@ type Plan struct {
 	Latency time.Duration // of answers, the same until it is a quarter less
 }
 
+// DefaultInterval has a dead uplink found within 1.3 s where nobody sends.
+const DefaultInterval = 700 * time.Millisecond
+
 // DefaultChecks finds out soon enough that a kind of traffic alone does not pass, and costs next to nothing.
 const DefaultChecks = 20 * time.Second
 
@@ -60,7 +63,7 @@ const (
 func DefaultPlan() Plan {
 	one, other := netip.AddrFrom4([4]byte{1, 1, 1, 1}), netip.AddrFrom4([4]byte{8, 8, 8, 8})
 	return Plan{
-		Interval: 700 * time.Millisecond,
+		Interval: DefaultInterval,
 		Timeout:  time.Second,
 		Checks:   DefaultChecks,
 		Targets: []Target{

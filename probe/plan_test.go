@@ -35,7 +35,7 @@ func TestPlanValidate(t *testing.T) {
 			if err := p.Validate(); !errors.Is(err, ErrPlan) {
 				t.Errorf("got %v, want ErrPlan", err)
 			}
-			if _, err := NewRunner(p, nil, nil); !errors.Is(err, ErrPlan) {
+			if _, err := NewRunner(p, nil, nil, nil); !errors.Is(err, ErrPlan) {
 				t.Errorf("NewRunner: got %v, want ErrPlan", err)
 			}
 		})

@@ -3,7 +3,6 @@ package probe
 import (
 	"context"
 	"math/bits"
-	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -20,16 +19,40 @@ type Runner struct {
 	plan   Plan
 	prober Prober
 	load   func() Load
+	timer  func() Timer
 	kick   chan struct{}
 }
 
+// Timer wakes a Runner up.
+type Timer interface {
+	At(time.Time) // replaces the instant before, and may be in the past
+	Fired() <-chan time.Time
+	Stop()
+}
+
+// goTimer is one of the Go runtime's.
+type goTimer struct{ *time.Timer }
+
+func (t goTimer) At(at time.Time)         { t.Reset(time.Until(at)) }
+func (t goTimer) Fired() <-chan time.Time { return t.C }
+func (t goTimer) Stop()                   { t.Timer.Stop() }
+
 // NewRunner returns a Runner that does nothing until Run. It refuses an invalid plan. It asks load, unless that is nil, what the
-// uplink carries.
-func NewRunner(plan Plan, prober Prober, load func() Load) (*Runner, error) {
+// uplink carries, and uses a timer of Go's where timer is or returns nil.
+func NewRunner(plan Plan, prober Prober, load func() Load, timer func() Timer) (*Runner, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
-	return &Runner{plan: plan, prober: prober, load: load, kick: make(chan struct{}, 1)}, nil
+	return &Runner{plan: plan, prober: prober, load: load, timer: timer, kick: make(chan struct{}, 1)}, nil
+}
+
+func (r *Runner) newTimer() Timer {
+	if r.timer != nil {
+		if t := r.timer(); t != nil {
+			return t
+		}
+	}
+	return goTimer{time.NewTimer(0)}
 }
 
 // Suspect makes Run ask at once: after a link event, when the machine woke up, or when traffic remains unanswered. An uplink that
@@ -50,8 +73,9 @@ func (r *Runner) Run(ctx context.Context, link Link, report func(Verdict)) {
 	defer s.probes.Wait()
 	defer cancel()
 
-	timer := time.NewTimer(0)
+	timer := r.newTimer()
 	defer timer.Stop()
+	timer.At(time.Now())
 	for {
 		decided := false
 		select {
@@ -61,7 +85,7 @@ func (r *Runner) Run(ctx context.Context, link Link, report func(Verdict)) {
 			decided = s.take(a)
 		case <-r.kick:
 			s.suspect(time.Now())
-		case <-timer.C:
+		case <-timer.Fired():
 		}
 		decided = s.drain() || decided
 		now := time.Now()
@@ -73,7 +97,7 @@ func (r *Runner) Run(ctx context.Context, link Link, report func(Verdict)) {
 		if decided {
 			report(s.judge.Verdict())
 		}
-		timer.Reset(s.wake().Sub(now))
+		timer.At(s.wake())
 	}
 }
 
@@ -119,7 +143,7 @@ func (s *series) take(a answer) bool {
 // begin starts a round. The next one is planned from now, not from when this one was due: what was missed is not caught up.
 func (s *series) begin(ctx context.Context, now time.Time) {
 	n, targets := s.judge.Begin(now)
-	s.last, s.next = now, now.Add(jitter(s.judge.Pause()))
+	s.last, s.next = now, next(now, s.judge.Pause())
 	for ; targets != 0; targets &= targets - 1 {
 		target := bits.TrailingZeros16(targets)
 		s.probes.Go(func() { s.ask(ctx, n, target) })
@@ -170,5 +194,20 @@ func (s *series) wake() time.Time {
 	return s.next
 }
 
-// jitter shortens d by up to a tenth, so that uplinks do not probe in step; never longer, or detection would take longer.
-func jitter(d time.Duration) time.Duration { return d - rand.N(d/10) }
+// beginning is an instant of every step.
+var beginning = time.Now()
+
+// Since is how long ago the latest instant was that all who do something so often have in common.
+func Since(now time.Time, every time.Duration) time.Duration {
+	since := now.Sub(beginning) % every
+	if since < 0 {
+		since += every
+	}
+	return since
+}
+
+// next is d later, or up to a tenth sooner: after some rounds uplinks are asked at the same instants, so that an idle machine wakes up
+// once for all of them; never later, or detection would take longer.
+func next(now time.Time, d time.Duration) time.Time {
+	return now.Add(d - min(Since(now, d), d/10))
+}

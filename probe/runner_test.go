@@ -40,7 +40,7 @@ func (w *world) Probe(ctx context.Context, _ Link, t Target) (time.Duration, err
 // start runs a Runner in the current bubble; stop ends it and waits for all its goroutines.
 func start(t *testing.T, plan Plan, w *world, report func(Verdict)) (r *Runner, stop func()) {
 	t.Helper()
-	r, err := NewRunner(plan, w, nil)
+	r, err := NewRunner(plan, w, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +97,40 @@ func TestSuspicion(t *testing.T) {
 		r.Suspect()
 		if took := (<-down).Sub(began); took > 600*time.Millisecond {
 			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// TestUplinksAreAskedTogether: whenever their runners began, uplinks are asked at the same instants before long, and none is asked later
+// than it would be alone.
+func TestUplinksAreAskedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		plan := DefaultPlan()
+		var mu sync.Mutex
+		var asked [3][]time.Time
+		for i := range asked {
+			path := func(now time.Time, _ Target) (time.Duration, bool, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				asked[i] = append(asked[i], now)
+				return ms(5 * i), true, nil
+			}
+			_, stop := start(t, plan, &world{path: path}, func(Verdict) {})
+			defer stop()
+			time.Sleep(ms(170))
+		}
+		time.Sleep(15 * plan.Interval)
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range asked {
+			for n := 1; n < len(asked[i]); n++ {
+				if pause := asked[i][n].Sub(asked[i][n-1]); pause > plan.Interval {
+					t.Errorf("uplink %d was not asked for %v", i, pause)
+				}
+			}
+			if last := asked[i][len(asked[i])-1]; !last.Equal(asked[0][len(asked[0])-1]) {
+				t.Errorf("uplink %d was asked %v later than the first", i, last.Sub(asked[0][len(asked[0])-1]))
+			}
 		}
 	})
 }

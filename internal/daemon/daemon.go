@@ -118,6 +118,7 @@ type Daemon struct {
 	changed      chan struct{}        // the kernel's facts may have changed
 	checkDue     chan struct{}        // the periodic look
 	pace         atomic.Pointer[pace] // of the looks; shared
+	processors   processors           // shared
 	rulesChanged chan struct{}        // somebody changed rules of nftables
 	verdicts     chan verdict
 	suspicions   chan suspicion

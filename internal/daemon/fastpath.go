@@ -114,7 +114,7 @@ func (d *Daemon) attachUpcall() error {
 // startUpcall reads what the programs hand over, until the device is closed or gone.
 func (d *Daemon) startUpcall() {
 	upcall := d.pumps.upcall.Load()
-	provideProcessors(2 * len(upcall.Queues()))
+	d.processors.provide(2 * len(upcall.Queues()))
 	for number := range upcall.Queues() {
 		d.readers.Go(func() {
 			if err := d.pumps.runUpcall(upcall, number); err != nil {

@@ -15,7 +15,7 @@ const sampleEvery = 2
 
 // measure feeds the load meters, notices carriers and has the control loop check, until ctx ends. One timer serves all.
 func (d *Daemon) measure(ctx context.Context) error {
-	p, err := newPace()
+	p, err := newPace(d.rest)
 	if err != nil {
 		return err
 	}
@@ -36,6 +36,13 @@ func (d *Daemon) measure(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// rest has the Go scheduler rest where the kernel carries known sessions; else readers may need theirs before the next look.
+func (d *Daemon) rest(resting bool) {
+	if d.fast != nil {
+		d.processors.rest(resting)
+	}
 }
 
 // measuring is what is remembered from look to look.

@@ -3,16 +3,18 @@ package daemon
 import (
 	"sync"
 	"time"
+
+	"tapgw/probe"
 )
 
 const (
 	// lookEvery is how often the uplinks' devices are looked at while something goes on, for their carriers: the kernel tells of a
 	// lost one up to a second late (linkwatch) when it told of another shortly before.
 	lookEvery = 125 * time.Millisecond
-	// restEvery is how often while nothing does, as each look wakes an idle machine up.
-	restEvery = time.Second
+	// restEvery is how often while nothing does, as each look wakes an idle machine up: when the uplinks are probed anyway.
+	restEvery = probe.DefaultInterval
 	// restsPerCheck so many slow looks the control loop checks, which costs many times as much.
-	restsPerCheck = 2
+	restsPerCheck = 3
 	// restAfter is how long nothing must have gone on.
 	restAfter = 3 * time.Second
 	// restBits a second are what an uplink may carry while nothing goes on: probes, keepalives and chatter of the LAN.
@@ -22,15 +24,19 @@ const (
 // pace is when to look again. What makes it quick may come from any goroutine.
 type pace struct {
 	beat
+	follow func(resting bool) // is told of every change
 
 	mu      sync.Mutex
 	stirred time.Time // when something went on last
 	resting bool
 }
 
-func newPace() (*pace, error) {
-	b, err := newBeat(lookEvery)
-	return &pace{beat: b, stirred: time.Now()}, err
+func newPace(follow func(resting bool)) (*pace, error) {
+	b, err := newBeat()
+	if err != nil {
+		return nil, err
+	}
+	return &pace{beat: b, follow: follow, stirred: time.Now()}, b.every(lookEvery)
 }
 
 // stir has looks be quick for a while, as something goes on, and reports whether they were not.
@@ -41,6 +47,7 @@ func (p *pace) stir() (rested bool) {
 	rested = p.resting
 	if rested {
 		p.resting = p.every(lookEvery) != nil
+		p.follow(p.resting)
 	}
 	return rested
 }
@@ -51,6 +58,7 @@ func (p *pace) rest() bool {
 	defer p.mu.Unlock()
 	if !p.resting && time.Since(p.stirred) > restAfter {
 		p.resting = p.every(restEvery) == nil
+		p.follow(p.resting)
 	}
 	return p.resting
 }

@@ -47,15 +47,6 @@ func largestMTU(s *uplinks.Snapshot) int {
 	return mtu
 }
 
-// provideProcessors gives the Go scheduler one processor for each reader beyond those of the machine: a reader keeps its
-// own while it waits for a moment, and the others must not wait for that. With as many as the machine has, new
-// connections per second were half.
-func provideProcessors(readers int) {
-	if n := runtime.NumCPU() + readers; n > runtime.GOMAXPROCS(0) {
-		runtime.GOMAXPROCS(n)
-	}
-}
-
 // startTAP reads the device's queues until it is closed or gone. Any other end of a reader has the control loop end the
 // daemon: a host whose packets nobody reads is better off without the TAP.
 func (d *Daemon) startTAP(tap *tapdev.Device) {
@@ -231,7 +222,7 @@ func (d *Daemon) take(u *uplinks.Uplink) bool {
 
 // startPort reads what an uplink receives.
 func (d *Daemon) startPort(u *uplinks.Uplink, p *openPort) {
-	provideProcessors(2*d.queues() + len(d.ports))
+	d.processors.provide(2*d.queues() + len(d.ports))
 	port, failed := p.Port, p.failed
 	d.readers.Go(func() {
 		if err := d.pumps.runUplink(u.ID, port); err != nil {

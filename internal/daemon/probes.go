@@ -72,7 +72,7 @@ func (p *prober) start(ctx context.Context, at side, link probe.Link, sparing bo
 		plan = plan.Sparing()
 	}
 	set := new(probers.Set)
-	runner, err := probe.NewRunner(plan, set, func() probe.Load { return p.load(at.uplink) })
+	runner, err := probe.NewRunner(plan, set, func() probe.Load { return p.load(at.uplink) }, newAlarm)
 	if err != nil {
 		return // the configuration was validated by the same rules
 	}

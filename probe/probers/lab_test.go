@@ -91,7 +91,7 @@ func (u *uplink) wait(target string, timeout time.Duration) (time.Duration, erro
 // run starts a Runner on u and returns its verdicts. The channel is drained by await.
 func (u *uplink) run(plan probe.Plan) <-chan probe.Verdict {
 	u.t.Helper()
-	r, err := probe.NewRunner(plan, u, nil)
+	r, err := probe.NewRunner(plan, u, nil, nil)
 	labtest.Must(u.t, err)
 	ctx, cancel := context.WithCancel(u.t.Context())
 	verdicts := make(chan probe.Verdict)
