@@ -12,7 +12,7 @@ import (
 const (
 	// checkEvery is how often sessions age, and how soon what no message tells of is noticed.
 	checkEvery = 4 * lookEvery
-	// idleCheckEvery is how often what others have in the way of packets is looked at while there are none.
+	// idleCheckEvery is how often others' sockets, and what they have in the way of packets, are looked at while there are none.
 	idleCheckEvery = 4 * time.Second
 	// convergeEvery is how often everything is looked at, whether or not netlink told of a change.
 	convergeEvery = 20 * checkEvery
@@ -47,8 +47,9 @@ func (d *Daemon) check(ctx context.Context, last *looks) error {
 	missing, gone := d.checkRules(time.Now(), everything)
 	lost, unknown := d.verifyFastPath()
 	err = errors.Join(err, gone, unknown)
-	stale := d.isStale(last)
-	if d.findServices() {
+	others := d.looksAtOthers(last)
+	stale := others && (d.shortcutIsStale() || d.trackingIsStale())
+	if others && d.findServices() {
 		err = errors.Join(err, d.followPorts(d.snapshot.Load()))
 	}
 	if everything || woke || capped || missing || stale || len(lost) > 0 || d.unfinished {
@@ -74,11 +75,12 @@ func (d *Daemon) age() {
 	d.tellRefusals(time.Now())
 }
 
-// isStale reports whether what others have in the way of packets has changed. Where nothing goes on, that is looked at more seldom.
-func (d *Daemon) isStale(last *looks) bool {
+// looksAtOthers reports whether it is time to look at others' sockets, and what they have in the way of packets. Where nothing goes on,
+// that is more seldom; the first packet of a session has it looked at.
+func (d *Daemon) looksAtOthers(last *looks) bool {
 	every := time.Duration(0)
 	if d.pace.Load().rest() {
 		every = idleCheckEvery
 	}
-	return due(&last.others, every) && (d.shortcutIsStale() || d.trackingIsStale())
+	return due(&last.others, every)
 }

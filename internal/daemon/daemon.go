@@ -140,6 +140,9 @@ func Run(ctx context.Context, o Options) error {
 		o.Logger.Warn("configuration", "warning", w.Error())
 	}
 	debug.SetGCPercent(gcPercent)
+	if err := relaxWatcher(); err != nil {
+		o.Logger.Debug("Go's runtime wakes up more often than it must", "error", err)
+	}
 	d := newDaemon(o, loaded)
 	if err := d.open(); err != nil {
 		return oneLine(err, d.close())

@@ -73,6 +73,7 @@ const readerNice = -10
 // ownThread gives the goroutine of a reader a thread that ends with it. Without CAP_SYS_NICE it runs like any other.
 func (p *pumps) ownThread() {
 	runtime.LockOSThread()
+	punctual()
 	if p.called {
 		return
 	}
