@@ -7,14 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"tapgw/api"
+	"tapgw/internal/lab"
 )
 
 // idleOptions are the command line of `tapgw-bench idle`.
@@ -171,46 +168,14 @@ func (a *arena) browse(ctx context.Context) (io.ReadCloser, error) {
 
 // usage is what the daemon uses within a time.
 func (d *daemon) usage(ctx context.Context, window time.Duration) (u usage, err error) {
-	before, begun := processUse(d.PID()), time.Now()
+	before, begun := lab.UseOf(d.PID()), time.Now()
 	if err := sleep(ctx, window); err != nil {
 		return u, err
 	}
-	after, elapsed := processUse(d.PID()), time.Since(begun)
+	after, elapsed := lab.UseOf(d.PID()), time.Since(begun)
 	if len(after) == 0 {
 		return u, errors.New("the daemon's threads cannot be read")
 	}
-	for thread, now := range after {
-		u.share += 100 * float64(now.ran-before[thread].ran) / float64(elapsed)
-		u.wakeups += float64(now.waits-before[thread].waits) / elapsed.Seconds()
-	}
-	return u, nil
-}
-
-// threadUse is what a thread has used since it began.
-type threadUse struct {
-	ran   time.Duration
-	waits int // times it has given the processor up by itself
-}
-
-// processUse reads what the threads of a process have used (proc(5)).
-func processUse(pid int) map[string]threadUse {
-	use := map[string]threadUse{}
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
-	for _, thread := range threads {
-		ran, _, _ := strings.Cut(readText(thread+"/schedstat"), " ")
-		ns, err := strconv.ParseInt(ran, 10, 64)
-		if err != nil {
-			continue // it has ended
-		}
-		_, rest, _ := strings.Cut(readText(thread+"/status"), "\nvoluntary_ctxt_switches:")
-		count, _, _ := strings.Cut(rest, "\n")
-		waits, _ := strconv.Atoi(strings.TrimSpace(count))
-		use[thread] = threadUse{time.Duration(ns), waits}
-	}
-	return use
-}
-
-func readText(path string) string {
-	b, _ := os.ReadFile(path)
-	return string(b)
+	used := after.Since(before)
+	return usage{100 * float64(used.Ran) / float64(elapsed), float64(used.Waits) / elapsed.Seconds()}, nil
 }

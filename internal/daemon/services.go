@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -158,6 +159,7 @@ func (p *pumps) settled(r interface{ Handled(*batchio.Progress) bool }, begun ti
 			return false
 		}
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		runtime.Gosched() // the reader may need the only processor that is not at rest
 	}
 	return true
 }

@@ -39,7 +39,7 @@ type File struct {
 	call   uintptr // that reads one packet
 	wake   int     // eventfd, readable once closed
 	poll   [2]unix.PollFd
-	soon   int        // how many waits in a row were short
+	soon   int        // how many waits in a row were short; before the first, all Go processors but one may be at rest
 	failed unix.Errno // found behind the packets of the last batch
 
 	turn    atomic.Uint32 // of the reader: all packets of the turns before are handled
@@ -182,7 +182,7 @@ const (
 
 // wait blocks until there is something to read, an error included, or the file is closed.
 func (f *File) wait() error {
-	if f.pollHidden() {
+	if f.soon > 0 && f.pollHidden() {
 		return nil
 	}
 	if f.soon >= brisk {
