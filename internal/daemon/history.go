@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// rememberEvery is how often the uplinks' rates and health are remembered: with each look where these are slow.
-	rememberEvery = restEvery
+	// rememberEvery is how often the uplinks' rates and health are remembered while something goes on; else with each look.
+	rememberEvery = time.Second
 	// pastEvery is how often what is remembered is written down: a power failure loses no more, and disks may sleep in between.
 	pastEvery = 5 * time.Minute
 )
