@@ -32,10 +32,11 @@ type resolver struct {
 // serveNames starts the resolver of an uplink's provider, which everybody can reach unless it is the provider's end of the link.
 func (w world) serveNames(u *lab.Uplink, a netip.Addr) *resolver {
 	w.t.Helper()
-	if a != u.NextHop() {
+	if a != familyOf(a).provider(u) {
 		labtest.Must(w.t, u.AddService(a))
 	}
-	return w.serveNamesTo(u.Link.Near.Prefix.Masked(), u.ISP, a)
+	own := familyOf(a).own(u)
+	return w.serveNamesTo(netip.PrefixFrom(own, own.BitLen()), u.ISP, a)
 }
 
 // serveNamesTo starts a resolver that answers some clients.
@@ -145,6 +146,11 @@ func TestHostResolversOfISPs(t *testing.T) {
 		g := startWithRun(t, topology.Gateway, run)
 		testResolvers(t, g, topology, resolverOf, silence)
 	})
+	t.Run("IPv6", func(t *testing.T) {
+		t.Parallel()
+		topology, config := resolving(t, lab.Options{IPv6: true}, overIPv6.provider)
+		testResolvers(t, start(t, topology.Gateway, config), topology, overIPv6.provider, silence)
+	})
 	for name, fail := range map[string]func(*lab.Uplink, bool) error{"dead router": silence, "router that answers": blackhole} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -208,34 +214,48 @@ func (g *gateway) execIn(mounts string) {
 
 func testResolvers(t *testing.T, g *gateway, topology *lab.Topology, of func(*lab.Uplink) netip.Addr, fail func(*lab.Uplink, bool) error) {
 	g.awaitUp(topology)
+	g.family = familyOf(of(topology.Uplinks[0]))
 	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
+	for _, u := range w.Uplinks {
+		w.familyIs(u, api.StateUp, time.Time{})
+	}
 	w.meetLAN()
 	first, second := w.serveNames(w.Uplinks[0], of(w.Uplinks[0])), w.serveNames(w.Uplinks[1], of(w.Uplinks[1]))
-	file := w.resolvConf(of)
+	file, own := w.resolvConf(of), w.family.own
 	w.resolves("with all uplinks", file, w.lan, w.Gateway)
 	begun := time.Now()
 	labtest.Must(t, fail(w.Uplinks[1], true))
-	w.events.state("wan2", api.StateDown, begun)
+	w.familyIs(w.Uplinks[1], api.StateDown, begun)
 	took, err := lookUp(t, w.lan, file)
 	t.Logf("right after the first resolver's uplink is seen to be dead a lookup takes %s (%v)", took, err)
-	before := second.askedBy(w.Uplinks[1].Addr())
+	before := second.askedBy(own(w.Uplinks[1]))
 	w.resolves("with the first resolver's uplink dead", file, w.lan, w.Gateway)
-	if second.askedBy(w.Uplinks[1].Addr()) != before {
+	if second.askedBy(own(w.Uplinks[1])) != before {
 		t.Error("the resolver of a dead uplink is asked")
 	}
 	w.events.none(0, begun, isRepair)
 	labtest.Must(t, fail(w.Uplinks[1], false))
 	healed := time.Now()
-	w.events.state("wan2", api.StateUp, healed)
+	w.familyIs(w.Uplinks[1], api.StateUp, healed)
 	eventually(t, "the first resolver being asked again", func() bool { // the status names the new state before the rules follow
 		w.resolves("with all uplinks again", file, w.lan, w.Gateway)
-		return second.askedBy(w.Uplinks[1].Addr()) > before
+		return second.askedBy(own(w.Uplinks[1])) > before
 	})
-	if n, m := first.askedBy(w.Uplinks[1].Addr()), second.askedBy(w.Uplinks[0].Addr()); n+m > 0 {
+	if n, m := first.askedBy(own(w.Uplinks[1])), second.askedBy(own(w.Uplinks[0])); n+m > 0 {
 		t.Errorf("a provider's resolver was asked by the other's uplink %d times", n+m)
 	}
-	if first.askedBy(w.Uplinks[0].Addr()) == 0 {
+	if first.askedBy(own(w.Uplinks[0])) == 0 {
 		t.Error("the other resolver was never asked")
+	}
+}
+
+// familyIs waits until an uplink is in a state to the family of the test.
+func (w world) familyIs(u *lab.Uplink, state string, since time.Time) {
+	w.t.Helper()
+	if w.family == overIPv6 {
+		w.ipv6Is(u.Device, state, since)
+	} else {
+		w.awaitState(u.Device, state)
 	}
 }
 
