@@ -254,9 +254,14 @@ func (c *Client) call(ctx context.Context, method, path string, limit int64, int
 }
 
 func (c *Client) post(ctx context.Context, path string) error {
+	return c.change(ctx, http.MethodPost, path)
+}
+
+// change asks for something that has no answer.
+func (c *Client) change(ctx context.Context, method, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	body, err := c.do(ctx, http.MethodPost, path)
+	body, err := c.do(ctx, method, path)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ type SessionGroups struct {
 // SessionGroup is the sessions of one uplink, host or site.
 type SessionGroup struct {
 	Key      string   `json:"key"`
+	Host     string   `json:"host,omitempty"` // name of Key, where that is a host with one
 	Sessions int      `json:"sessions"`
 	BytesOut uint64   `json:"bytes_out"`
 	BytesIn  uint64   `json:"bytes_in"`

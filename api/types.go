@@ -22,6 +22,7 @@ type Status struct {
 	UptimeS               int64    `json:"uptime_s"`                 // seconds since the daemon started
 	Sessions              int      `json:"sessions"`                 // translated sessions now
 	Uplinks               []Uplink `json:"uplinks"`                  // never null
+	Pins                  int      `json:"pins,omitempty"`           // hosts and sites that are pinned to an uplink
 	// PausedUntil is when traffic is captured again, which until then leaves by the host's own routes; absent unless paused.
 	PausedUntil time.Time `json:"paused_until,omitzero"`
 }
@@ -136,6 +137,7 @@ type Session struct {
 	Rule     string         `json:"rule"`   // name of the one that chose its group of uplinks, "" for none
 	Reason   string         `json:"reason"` // why it uses Uplink, a clause
 
+	Host   string `json:"host,omitempty"`   // name of Inside, where /etc/hosts or the leases of this host have one
 	Domain string `json:"domain,omitempty"` // name that Remote was asked for by, where names are learned
 
 	// Only in sorted lists.
@@ -177,7 +179,8 @@ const (
 	EventMetered   = "metered"           // a command says whether an uplink is metered; Message says how
 	EventPause     = "paused"            // traffic leaves by the host's own routes for a while
 	EventResume    = "resumed"           // it is captured again
-	EventPin       = "pinned"            // a program uses an uplink alone; Message names the process
+	EventPin       = "pinned"            // a program, or an inside host, uses one uplink; Message names it
+	EventUnpin     = "unpinned"          // a host does no longer
 	EventRepair    = "repair"            // something of ours in the kernel was changed by others and put back
 )
 

@@ -155,6 +155,16 @@ func parseDomain(s string) (string, error) {
 	return d, nil
 }
 
+// ParseSite reads whom a host may talk to: a domain with all below it, or addresses.
+func ParseSite(s string) (domain string, addresses netip.Prefix, err error) {
+	if _, failed := netip.ParseAddr(s); failed == nil || strings.Contains(s, "/") {
+		addresses, err = parsePrefix(s)
+		return "", addresses, err
+	}
+	domain, err = parseDomain(s)
+	return domain, addresses, err
+}
+
 // parseWord makes a parser of what only the machine knows.
 func parseWord(kind, example string) func(string) (string, error) {
 	return func(s string) (string, error) {

@@ -107,6 +107,20 @@ func TestTop(t *testing.T) {
 	x.press("s") // with the key before it would be another one
 	x.await("Sessions by bytes")
 
+	x.press("P")
+	x.await("Select a session", "> "+lan)
+	x.press("P")
+	x.await("Pin " + lan + " to wan2?")
+	x.press("a")
+	x.await(lan + " uses wan2")
+	if list, err := w.client.Pins(t.Context()); err != nil || len(list) != 1 || list[0].Inside != w.Hosts[0].Addr || list[0].Uplink != "wan2" {
+		t.Errorf("pinned: %v, %v", list, err)
+	}
+	x.press("P")
+	x.await("Pin " + lan)
+	x.press("u")
+	x.await("is not pinned to wan2 any more")
+
 	if screen := x.screen(); !strings.Contains(screen, "LOSS") || !strings.Contains(screen, "WHY") {
 		t.Errorf("columns are missing in a wide terminal:\n%s", screen)
 	}

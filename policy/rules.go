@@ -14,6 +14,7 @@ type Rule struct {
 	Number uint32 // the caller's, to be kept with the session; 0 for none
 	Action Action
 
+	Own         bool // of the host itself alone
 	From, To    []*Set
 	MACs        []MAC
 	Interfaces  []string
@@ -114,7 +115,7 @@ func (r *Rule) Fails(s *Session, f *Facts) Field {
 		return ByDirect
 	case !r.hasTime(s.Minute):
 		return ByTime
-	case !anyHas(r.From, s.Inside):
+	case r.Own && !s.Own, !anyHas(r.From, s.Inside):
 		return ByFrom
 	case !anyHas(r.To, s.Remote):
 		return ByTo

@@ -78,7 +78,7 @@ var reference = regexp.MustCompile(`(?:src|href)="([^"]+)"|from '\./([^']+)'`)
 
 // TestReferencesExist: a file that is missing would show only in a browser.
 func TestReferencesExist(t *testing.T) {
-	for _, name := range []string{"index.html", "sign-in.html", "app.js", "actions.js", "parts.js", "live.js", "uplinks.js", "throughput.js", "chart.js", "series.js", "sessions.js"} {
+	for _, name := range []string{"index.html", "sign-in.html", "app.js", "actions.js", "parts.js", "live.js", "uplinks.js", "throughput.js", "chart.js", "series.js", "sessions.js", "pins.js"} {
 		for _, m := range reference.FindAllSubmatch(read(t, name), -1) {
 			read(t, string(m[1])+string(m[2]))
 		}

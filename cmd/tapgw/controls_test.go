@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,9 +19,18 @@ import (
 func commanded() *fakeDaemon {
 	d := healthy()
 	d.State.PausedUntil = noon.Add(4*time.Minute + 30*time.Second)
-	d.State.Uplinks[0].Preferred = true
+	d.State.Uplinks[0].Preferred, d.State.Pins = true, 2
 	d.State.Uplinks[0].MeteredByCommand = true
 	d.State.Uplinks[1].Metered, d.State.Uplinks[1].MeteredByCommand = true, true
+	return d
+}
+
+// pinnedTwice has a pin with an end, and one of itself.
+func pinnedTwice() *fakeDaemon {
+	d := healthy()
+	d.Pinned = []api.Pin{
+		{Inside: netip.MustParseAddr("192.168.1.20"), Site: "example.com", Uplink: "wifi", Until: noon.Add(90 * time.Minute)}, {Uplink: "fiber"},
+	}
 	return d
 }
 
@@ -47,6 +57,12 @@ func TestChangingTheDaemon(t *testing.T) {
 		{"uplink prefer --none", "no uplink preferred\n", `prefer ""`},
 		{"uplink metered wifi on", "uplink wifi metered: on\n", "metered wifi on"},
 		{"uplink metered fiber auto", "uplink fiber metered: auto\n", "metered fiber auto"},
+		{"pin 192.168.1.20 wifi", "192.168.1.20 uses wifi; end that with: tapgw unpin 192.168.1.20\n", `pin 192.168.1.20 "" to wifi, false`},
+		{
+			"pin self example.com wifi --for 2h", "self example.com uses wifi for 2h0m; before that: tapgw unpin self example.com\n",
+			`pin invalid IP "example.com" to wifi, true`,
+		},
+		{"unpin 2001:db8::7 10.0.0.0/8", "2001:db8::7 10.0.0.0/8 uses what is best again\n", `unpin 2001:db8::7 "10.0.0.0/8"`},
 		{"pause", "paused for 5m0s; before that: tapgw resume\n", "pause 5m0s"},
 		{"pause 90s", "paused for 1m30s; before that: tapgw resume\n", "pause 1m30s"},
 		{"resume", "traffic is captured\n", "resume"},
@@ -60,7 +76,7 @@ func TestChangingTheDaemon(t *testing.T) {
 	if !slices.Equal(d.Calls(), want) {
 		t.Errorf("%q", d.Calls())
 	}
-	for _, args := range []string{"uplink prefer dsl", "uplink metered dsl off", "exec --via dsl -- true", "probe dsl"} {
+	for _, args := range []string{"uplink prefer dsl", "uplink metered dsl off", "pin self dsl", "exec --via dsl -- true", "probe dsl"} {
 		unknownUplink(t, socket, strings.Fields(args)...)
 	}
 }

@@ -70,6 +70,9 @@ func printCommands(w io.Writer, now time.Time, s api.Status) error {
 			lines = append(lines, "- "+u.Name+": "+not+"metered by command: tapgw uplink metered "+u.Name+" auto")
 		}
 	}
+	if s.Pins > 0 {
+		lines = append(lines, "- clients pinned to an uplink ("+count(s.Pins)+"): tapgw pins")
+	}
 	for _, line := range lines {
 		if _, err := fmt.Fprintln(w, wrap(clean(line), columns, "  ")); err != nil {
 			return err

@@ -98,7 +98,13 @@ func (a *app) parts(ctx context.Context, redacted bool) []report.Part {
 		{Name: "status.json", About: "the state of the daemon and its uplinks", Read: asJSON(func() (any, error) { return client.Status(ctx) })},
 		{Name: "config.yaml", About: "the configuration in force", Read: func() ([]byte, error) { return a.configInForce(ctx) }},
 		{Name: "sessions.json", About: fmt.Sprintf("sessions, at most %d", reportedSessions), Read: asJSON(func() (any, error) {
-			return client.Sessions(ctx, api.Filter{Limit: reportedSessions})
+			list, err := client.Sessions(ctx, api.Filter{Limit: reportedSessions})
+			for i := range list {
+				if redacted { // names without a dot look like any word
+					list[i].Host = ""
+				}
+			}
+			return list, err
 		})},
 		{Name: "usage.json", About: "data that uplinks have used of their caps", Read: asJSON(func() (any, error) { return client.Usage(ctx) })},
 		{Name: "events.jsonl", About: "what happened, and the states now", Read: func() ([]byte, error) { return a.eventLines(ctx) }},

@@ -47,7 +47,7 @@ func newRoot(e *Env) *cobra.Command {
 	flags.StringVar(&a.logLevel, "log-level", "info", "debug, info, warn or error")
 	root.AddCommand(
 		a.statusCommand(), a.uplinksCommand(), a.sessionsCommand(), a.whyCommand(), a.usageCommand(), a.eventsCommand(), a.topCommand(),
-		a.uplinkCommand(), a.portalCommand(), a.webCommand(), a.reloadCommand(), a.configCommand(),
+		a.uplinkCommand(), a.pinCommand(), a.unpinCommand(), a.pinsCommand(), a.portalCommand(), a.webCommand(), a.reloadCommand(), a.configCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.waitCommand(), a.execCommand(), a.probeCommand(),
 		a.runCommand(), a.cleanupCommand(), a.demoCommand(), a.versionCommand(),
 		a.doctorCommand(), a.reportCommand(), a.captureCommand(), a.manCommand(),

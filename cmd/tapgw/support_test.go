@@ -142,6 +142,7 @@ func TestReportRedacted(t *testing.T) {
 		path := filepath.Join(t.TempDir(), name)
 		socket := "/nonexistent/s"
 		if d != nil {
+			d.Table[0].Host = "toms-laptop"
 			d.Past = []api.Event{{Kind: "some", Uplink: "fiber", Message: "192.168.1.20 goes to www.example.com by 2001:db8:77::2"}}
 			socket = serve(t, d)
 		}
@@ -156,7 +157,7 @@ func TestReportRedacted(t *testing.T) {
 			if file == "events.jsonl" && d != nil && !strings.Contains(text, `"kind":"some"`) {
 				t.Errorf("%s has no past: %s", name, text)
 			}
-			for _, secret := range []string{"192.168.1.", "192.168.8.", "203.0.113.7", "2001:db8:77", "example.com"} {
+			for _, secret := range []string{"192.168.1.", "192.168.8.", "203.0.113.7", "2001:db8:77", "example.com", "toms-laptop"} {
 				if strings.Contains(text, secret) {
 					t.Errorf("%s of %s contains %s:\n%s", file, name, secret, text)
 				}
@@ -185,7 +186,7 @@ func TestCompletionKnowsTheUplinks(t *testing.T) {
 	}
 	socket := serve(t, d)
 	for _, args := range []string{
-		"uplink enable", "uplink disable", "uplink prefer", "uplink metered", "portal", "probe", "usage", "sessions --uplink", "capture --uplink", "exec --via", "wait --for",
+		"uplink enable", "uplink disable", "uplink prefer", "uplink metered", "pin self", "pin self example.com", "portal", "probe", "usage", "sessions --uplink", "capture --uplink", "exec --via", "wait --for",
 	} {
 		got := offered(t, socket, append(strings.Fields(args), "")...)
 		if !slices.Equal(got, []string{"fiber", "wifi"}) {

@@ -247,6 +247,7 @@ func hostile() *fakeDaemon {
 		})
 	}
 	end := netip.AddrPortFrom(long, 65535)
+	d.Pinned = []api.Pin{{Inside: long, Site: evil, Uplink: evil, Until: time.Unix(1<<36, 0)}, {Until: time.Unix(1, 0)}}
 	d.Table = []api.Session{{
 		Proto: evil, Inside: end, Remote: end, Outside: end, Uplink: evil, State: evil, AgeS: 1 << 62, IdleS: 1 << 62,
 		BytesOut: 1 << 63, BytesIn: 1<<63 - 1,

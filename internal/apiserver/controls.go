@@ -13,6 +13,9 @@ func (s *Server) addControls(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/prefer", s.changer("uplink preferred", s.prefer))
 	mux.HandleFunc("POST /v1/uplinks/{name}/metered", s.changer("uplink metered", s.setMetered))
 	mux.HandleFunc("POST /v1/uplinks/{name}/pin", s.changer("process pinned to an uplink", s.pin))
+	mux.HandleFunc("GET /v1/pins", s.pins)
+	mux.HandleFunc("POST /v1/pins", s.changer("host pinned to an uplink", s.pinHost))
+	mux.HandleFunc("DELETE /v1/pins", s.changer("host pinned no longer", s.unpin))
 	mux.HandleFunc("POST /v1/pause", s.changer("capture paused", s.pause))
 	mux.HandleFunc("POST /v1/resume", s.changer("capture resumed", s.resume))
 	mux.HandleFunc("POST /v1/probe", s.guard(s.probe))
@@ -52,12 +55,20 @@ func (s *Server) pin(r *http.Request) (string, error) {
 }
 
 func (s *Server) pause(r *http.Request) (string, error) {
-	seconds, err := strconv.ParseFloat(r.URL.Query().Get("seconds"), 64)
-	if err != nil || !(seconds > 0 && seconds <= api.MaxPause.Seconds()) { // NaN too
-		return "", fmt.Errorf("%w: seconds must be a number up to %.0f", api.ErrBadRequest, api.MaxPause.Seconds())
+	d, err := lengthOf(r, api.MaxPause)
+	if err != nil {
+		return "", err
 	}
-	d := time.Duration(seconds * float64(time.Second))
 	return d.String(), s.backend.Pause(d)
+}
+
+// lengthOf is the time that a request names.
+func lengthOf(r *http.Request, most time.Duration) (time.Duration, error) {
+	seconds, err := strconv.ParseFloat(r.URL.Query().Get("seconds"), 64)
+	if err != nil || !(seconds > 0 && seconds <= most.Seconds()) { // NaN too
+		return 0, fmt.Errorf("%w: seconds must be a number up to %.0f", api.ErrBadRequest, most.Seconds())
+	}
+	return time.Duration(seconds * float64(time.Second)), nil
 }
 
 func (s *Server) resume(*http.Request) (string, error) { return "", s.backend.Resume() }

@@ -95,6 +95,7 @@ func (s *Server) dashboardHandler() http.Handler {
 		"GET /v1/history": s.history, "GET /v1/history/events": s.pastEvents,
 		"POST /v1/uplinks/{name}/enable": s.guard(s.setUplink(true)), "POST /v1/uplinks/{name}/disable": s.guard(s.setUplink(false)),
 		"POST /v1/uplinks/{name}/metered": s.changer("uplink metered", s.setMetered), "POST /v1/prefer": s.changer("uplink preferred", s.prefer),
+		"GET /v1/pins": s.pins, "POST /v1/pins": s.changer("host pinned to an uplink", s.pinHost), "DELETE /v1/pins": s.changer("host pinned no longer", s.unpin),
 		"POST /v1/pause": s.changer("capture paused", s.pause), "POST /v1/resume": s.changer("capture resumed", s.resume),
 		"GET /sign-in": s.signInByKey, "POST /sign-in": s.signInByToken,
 	} {

@@ -35,10 +35,12 @@ func (s *Server) groups(w http.ResponseWriter, r *http.Request) {
 
 var groupings = map[string]func(*api.Session) string{
 	"uplink":  func(s *api.Session) string { return s.Uplink },
-	"host":    func(s *api.Session) string { return s.Inside.Addr().String() },
+	"host":    hostOf,
 	"site":    siteOf,
 	"session": func(s *api.Session) string { return s.Proto + " " + s.Inside.String() + " → " + remoteOf(s) },
 }
+
+func hostOf(s *api.Session) string { return s.Inside.Addr().String() }
 
 // siteOf is the name of the remote, or its address where that is not known.
 func siteOf(s *api.Session) string { return cmp.Or(s.Domain, s.Remote.Addr().String()) }
@@ -54,6 +56,9 @@ func add(found map[string]*api.SessionGroup, key string, s *api.Session) {
 	g := found[key]
 	if g == nil {
 		g = &api.SessionGroup{Key: key}
+		if key == hostOf(s) {
+			g.Host = s.Host
+		}
 		found[key] = g
 	}
 	g.Sessions++

@@ -25,10 +25,11 @@ func TestSessionGroups(t *testing.T) {
 		}
 		return g
 	}
-	if g := get("uplink"); fmt.Sprint(g) != "{8 2 [{lte 4 0 16000 [lte]} {fiber 4 0 12000 [fiber]}]}" {
+	if g := get("uplink"); fmt.Sprint(g) != "{8 2 [{lte  4 0 16000 [lte]} {fiber  4 0 12000 [fiber]}]}" {
 		t.Errorf("by uplink: %v", g)
 	}
-	if g := get("host"); g.Total != 4 || g.Groups[0].Key != "10.0.0.3" || g.Groups[0].Sessions != 2 {
+	fake.Table[3].Host = "nas"
+	if g := get("host"); g.Total != 4 || g.Groups[0].Key != "10.0.0.3" || g.Groups[0].Host != "nas" || g.Groups[0].Sessions != 2 {
 		t.Errorf("by host: %v", g)
 	}
 	if g := get("site"); g.Total != 2 || g.Groups[0].Key != "198.51.100.80" || g.Groups[1].Key != "www.example.com" {

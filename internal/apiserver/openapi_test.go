@@ -120,6 +120,7 @@ func full() *fakeDaemon {
 		Metered: true, Usage: api.Usage{UsedBytes: 1<<64 - 1, CapBytes: 20e9, ResetsAt: at, State: api.UsageOK},
 	}
 	fake.Table = sessions(8)
+	fake.Pinned = []api.Pin{{Inside: addr, Site: "example.com", Uplink: "lte", Until: at}, {Uplink: "lte"}}
 	fake.Probes = []api.Probe{{Uplink: "lte", Answers: []api.ProbeAnswer{{Family: api.FamilyIPv4, Target: "icmp://192.0.2.9", RTTMs: 1.5}}}}
 	fake.Reply = api.Why{Outcome: api.OutcomePlaced, Rules: []api.WhyRule{{Name: "a"}}, Uplinks: []api.WhyUplink{{Name: "lte", Chosen: true}}}
 	return fake
@@ -143,7 +144,8 @@ func TestOpenAPIAnswers(t *testing.T) {
 			}
 		}
 	}
-	for _, wrong := range []string{"GET /v1/sessions?limit=x", "GET /v1/sessions?uplink=dsl", "POST /v1/uplinks/dsl/enable", "POST /v1/uplinks/lte/usage"} {
+	for _, wrong := range []string{"GET /v1/sessions?limit=x", "GET /v1/sessions?uplink=dsl", "POST /v1/uplinks/dsl/enable", "POST /v1/uplinks/lte/usage",
+		"POST /v1/pins?uplink=lte&inside=lte", "POST /v1/pins?uplink=lte&seconds=0", "POST /v1/pins?uplink=dsl"} {
 		method, path, _ := strings.Cut(wrong, " ")
 		r, err := http.NewRequestWithContext(t.Context(), method, "http://tapgw"+path, nil)
 		if err != nil {

@@ -21,7 +21,7 @@ import (
 // answers are the types that the others hang on.
 var answers = []any{
 	api.Status{}, api.Session{}, api.Event{}, api.Why{}, api.Version{}, api.UplinkUsage{}, api.Probe{}, api.Error{},
-	api.History{}, api.SessionGroups{}, api.Dashboard{}, api.Access{}, api.LiveSnapshot{}, api.LiveDelta{},
+	api.History{}, api.SessionGroups{}, api.Dashboard{}, api.Access{}, api.LiveSnapshot{}, api.LiveDelta{}, api.Pin{},
 }
 
 // source is what the text of package api says.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os/user"
 	"strconv"
 	"time"
@@ -32,6 +33,8 @@ type Reader interface {
 	Describe(s *api.Session)
 	// Why says what would become of a session.
 	Why(q api.Question) (api.Why, error)
+	// Pins returns which hosts and sites are pinned to uplinks.
+	Pins() []api.Pin
 	// Config returns the configuration in force, as YAML.
 	Config() ([]byte, error)
 	// History returns what the uplinks carried in one of the spans of package api; ok is false of any other.
@@ -54,6 +57,9 @@ type Changer interface {
 	Resume() error
 	// Pin has a process use an uplink alone.
 	Pin(name string, pid int) error
+	// PinHost has the new sessions of an inside host, or of the gateway itself, use an uplink.
+	PinHost(p api.Pin) error
+	Unpin(inside netip.Addr, site string) error
 	// Probe asks the targets of an uplink, or of all for "".
 	Probe(ctx context.Context, name string) ([]api.Probe, error)
 }

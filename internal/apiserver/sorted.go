@@ -81,7 +81,7 @@ func (q *search) in(s *api.Session) bool {
 		return true
 	}
 	q.line = s.Remote.AppendTo(append(s.Inside.AppendTo(q.line[:0]), ' '))
-	for _, part := range []string{s.Proto, s.Uplink, s.State, s.Rule, s.Program, s.Domain} {
+	for _, part := range []string{s.Proto, s.Uplink, s.State, s.Rule, s.Program, s.Domain, s.Host} {
 		q.line = append(append(q.line, ' '), part...)
 	}
 	return bytes.Contains(bytes.ToLower(q.line), q.text)

@@ -23,6 +23,7 @@ func (b backend) Status() api.Status {
 	s := api.Status{
 		Version: b.opts.Version, Datapath: b.datapath(), UptimeS: int64(time.Since(b.started).Seconds()),
 		Sessions: b.tables.sessions(), Uplinks: []api.Uplink{}, DatapathReason: b.noFast.text,
+		Pins: len(b.pinnedHosts()),
 	}
 	s.LANShortcut, s.LANShortcutReason = b.lan.status()
 	if b.tables[uplinks.IPv6] != nil {
@@ -118,7 +119,7 @@ func (b backend) session(i nat.Info, uplink string) api.Session {
 		Uplink:  uplink, State: i.State.String(),
 		AgeS: seconds(b.pumps.clock.since(i.Created)), IdleS: seconds(b.pumps.clock.since(i.Seen)),
 		BytesOut: i.BytesOut, BytesIn: i.BytesIn, Rule: b.numbers.name(i.Rule), Reason: policy.Reason(i.Reason).String(),
-		Domain: b.domainOf(i),
+		Domain: b.domainOf(i), Host: b.lanNames.Name(i.Inside.Netip(), time.Now()),
 	}
 }
 

@@ -79,12 +79,16 @@ func (d *Daemon) resume() error {
 	return nil
 }
 
-// endPause resumes when it is time, by the clock that sleeps with the machine or by the one that does not.
+// endPause resumes when it is time.
 func (d *Daemon) endPause(now time.Time) {
-	until := d.paused.Load()
-	if until != nil && (!now.Before(*until) || !now.Round(0).Before(until.Round(0))) {
+	if until := d.paused.Load(); until != nil && isOver(*until, now) {
 		_ = d.resume() // never fails
 	}
+}
+
+// isOver reports whether a time has come, by the clock that sleeps with the machine or by the one that does not.
+func isOver(until, now time.Time) bool {
+	return !now.Before(until) || !now.Round(0).Before(until.Round(0))
 }
 
 func (d *Daemon) isPaused() bool { return d.paused.Load() != nil }

@@ -127,6 +127,7 @@ func (d *Daemon) converge(ctx context.Context) error {
 
 func (d *Daemon) follow(ctx context.Context) error {
 	d.endPause(time.Now())
+	d.endHostPins(time.Now())
 	rerouted := d.setRerouted()
 	facts, err := d.readFacts(time.Now())
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"tapgw/configs"
 	"tapgw/internal/apiserver"
 	"tapgw/internal/hostconf"
+	"tapgw/internal/lannames"
 	"tapgw/internal/metrics"
 	"tapgw/internal/owner"
 	"tapgw/internal/resolvers"
@@ -68,6 +69,7 @@ type Daemon struct {
 	lock      *hostconf.InstanceLock
 	tracker   *uplinks.Tracker
 	dns       *resolvers.Reader
+	lanNames  *lannames.Book // shared
 	prober    *prober
 	tables    tables             // shared
 	fast      *fastpath.Programs // nil while userspace carries all packets; shared
@@ -87,8 +89,9 @@ type Daemon struct {
 	tally     *tally                    // shared
 	paused    atomic.Pointer[time.Time] // until when, nil while traffic is captured; shared
 	pins      []pin
-	asking    chan struct{} // a token for each that asks probes' targets; shared
-	past      *past         // shared
+	hostPins  atomic.Pointer[[]hostPin] // nil for none; shared
+	asking    chan struct{}             // a token for each that asks probes' targets; shared
+	past      *past                     // shared
 	api       *apiserver.Server
 
 	pool     []nat.PortRange // outside ports
@@ -157,7 +160,7 @@ func Run(ctx context.Context, o Options) error {
 func newDaemon(o Options, c *configs.Loaded) *Daemon {
 	past, tally := newPast(o.Logger), newTally(time.Now())
 	d := &Daemon{
-		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), foreign: nft.NewForeign(), past: past, tally: tally, journal: newJournal(o.Logger, past.History, tally), manager: newManager(o.Logger), used: newDataUse(o.Logger), seed: rand.Uint64(),
+		opts: o, log: o.Logger, started: time.Now(), dns: resolvers.New(), lanNames: lannames.New(), foreign: nft.NewForeign(), past: past, tally: tally, journal: newJournal(o.Logger, past.History, tally), manager: newManager(o.Logger), used: newDataUse(o.Logger), seed: rand.Uint64(),
 		ports: make(map[uint8]openPort), renewed: make(map[side]time.Time), dead: make(map[side]*dead), heard: make(map[side]heard), changed: make(chan struct{}, 1), rulesChanged: make(chan struct{}, 1),
 		checkDue: make(chan struct{}, 1), verdicts: make(chan verdict, 2*uplinks.MaxUplinks),
 		suspicions: make(chan suspicion, 2*uplinks.MaxUplinks), waiting: make(chan struct{}, 1),

@@ -35,6 +35,7 @@ func (d *Daemon) plan(c *configs.Config) *policy.Plan {
 		r.Number, r.Action = d.numbers.of(r.Name), actionOf(c, p, &c.Rules[i])
 		p.Rules = append(p.Rules, r)
 	}
+	d.addHostPins(p)
 	d.addPins(p)
 	return p
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // keyMap is what can be pressed.
-type keyMap struct{ choose, up, down, toggle, prefer, only, filter, clear, sort, pause, pageUp, pageDown, help, suspend, quit key.Binding }
+type keyMap struct{ choose, up, down, table, toggle, prefer, pin, only, filter, clear, sort, pause, pageUp, pageDown, help, suspend, quit key.Binding }
 
 func bind(help, what string, keys ...string) key.Binding {
 	return key.NewBinding(key.WithKeys(keys...), key.WithHelp(help, what))
@@ -20,10 +20,12 @@ func bind(help, what string, keys ...string) key.Binding {
 
 var keys = keyMap{
 	choose:   bind("1-9", "select an uplink", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
-	up:       bind("up", "select the uplink above", "up", "k"),
-	down:     bind("down", "select the uplink below", "down", "j"),
+	up:       bind("up", "select what is above", "up", "k"),
+	down:     bind("down", "select what is below", "down", "j"),
+	table:    bind("tab", "select sessions, or uplinks again", "tab"),
 	toggle:   bind("d", "disable or enable the uplink", "d"),
 	prefer:   bind("p", "prefer the uplink, or no longer", "p"),
+	pin:      bind("P", "pin the session's client to the uplink, or unpin it", "P"),
 	only:     bind("enter", "only its sessions, or all", "enter"),
 	filter:   bind("f", "filter the sessions", "f", "/"),
 	clear:    bind("esc", "show all sessions again", "esc"),
@@ -38,7 +40,7 @@ var keys = keyMap{
 
 // listed are the keys in the order of the help.
 func (k *keyMap) listed() []key.Binding {
-	return []key.Binding{k.choose, k.up, k.down, k.toggle, k.prefer, k.only, k.filter, k.clear, k.sort, k.pageUp, k.pageDown, k.pause, k.suspend, k.help, k.quit}
+	return []key.Binding{k.choose, k.up, k.down, k.table, k.toggle, k.prefer, k.pin, k.only, k.filter, k.clear, k.sort, k.pageUp, k.pageDown, k.pause, k.suspend, k.help, k.quit}
 }
 
 // key does what a key asks for.
@@ -67,6 +69,8 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 		m.askToggle()
 	case key.Matches(k, keys.prefer):
 		return m.prefer()
+	case key.Matches(k, keys.pin):
+		m.askPin()
 	default:
 		return m.browse(k)
 	}
@@ -80,15 +84,15 @@ func (m *model) browse(k tea.KeyPressMsg) tea.Cmd {
 		n, _ := strconv.Atoi(k.String()) // the binding has digits alone
 		return m.choose(n - 1)
 	case key.Matches(k, keys.up):
-		return m.choose(m.at() - 1)
+		return m.step(-1)
 	case key.Matches(k, keys.down):
-		return m.choose(m.at() + 1)
+		return m.step(1)
+	case key.Matches(k, keys.table):
+		m.switchTable()
 	case key.Matches(k, keys.pageUp):
-		m.skipped = max(0, m.skipped-m.page())
+		m.turn(-m.page())
 	case key.Matches(k, keys.pageDown):
-		if m.skipped+m.page() < len(m.sessions) {
-			m.skipped += m.page()
-		}
+		m.turn(m.page())
 	case key.Matches(k, keys.filter):
 		m.help = false
 		return m.filter.Focus()
@@ -96,7 +100,7 @@ func (m *model) browse(k tea.KeyPressMsg) tea.Cmd {
 		m.only = !m.only
 		return m.relist()
 	case key.Matches(k, keys.clear):
-		m.help, m.only = false, false
+		m.help, m.only, m.among = false, false, false
 		m.filter.Reset()
 		return m.relist()
 	case key.Matches(k, keys.sort):
@@ -159,7 +163,9 @@ func (m *model) askToggle() {
 	if enable {
 		text, done = "Enable "+name+"?", name+" is enabled"
 	}
-	m.question = &question{text + " (y/n)", change{func(ctx context.Context) error { return m.Client.SetUplink(ctx, name, enable) }, done}}
+	m.question = &question{text + " (y/n)", map[string]change{
+		"y": saying(done, func(ctx context.Context) error { return m.Client.SetUplink(ctx, name, enable) }),
+	}}
 }
 
 // prefer has new sessions use the selected uplink while it is up, or has them no longer.
@@ -172,19 +178,22 @@ func (m *model) prefer() tea.Cmd {
 	if m.status.Uplinks[at].Preferred {
 		name, done = "", m.selected+" is preferred no longer"
 	}
-	return m.make(change{func(ctx context.Context) error { return m.Client.Prefer(ctx, name) }, done})
+	return m.make(saying(done, func(ctx context.Context) error { return m.Client.Prefer(ctx, name) }))
 }
 
 // reply makes the change that was asked about, or leaves it.
 func (m *model) reply(k tea.KeyPressMsg) tea.Cmd {
-	c := m.question.change
+	c := m.question.answers[k.String()]
 	m.question = nil
-	if k.String() != "y" {
+	if c == nil {
 		return nil
 	}
 	return m.make(c)
 }
 
 func (m *model) make(c change) tea.Cmd {
-	return func() tea.Msg { return changed{c.done, c.do(m.ctx)} }
+	return func() tea.Msg {
+		done, err := c(m.ctx)
+		return changed{done, err}
+	}
 }

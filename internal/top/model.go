@@ -35,6 +35,9 @@ type model struct {
 	selected string // name of an uplink
 	only     bool   // its sessions alone
 	skipped  int    // sessions above the first that is shown
+	among    bool   // a session is selected too, and up and down select others
+	session  ends   // which one
+	row      int    // where it was in the list
 	filter   textinput.Model
 	paused   bool
 	help     bool
@@ -46,16 +49,17 @@ type model struct {
 	timer  int  // number of the one that counts
 }
 
-// question waits for a yes.
+// question waits for a key.
 type question struct {
-	text   string
-	change change
+	text    string
+	answers map[string]change // by the key; any other changes nothing
 }
 
-// change is something to ask of the daemon, and what to say when it is done.
-type change struct {
-	do   func(context.Context) error
-	done string
+// change asks something of the daemon, and returns what to say when it is done.
+type change func(context.Context) (done string, err error)
+
+func saying(done string, do func(context.Context) error) change {
+	return func(ctx context.Context) (string, error) { return done, do(ctx) }
 }
 
 // Messages of the program to itself.
@@ -178,6 +182,7 @@ func (m *model) take(a answer) {
 		m.selected, m.only = m.status.Uplinks[0].Name, false
 	}
 	m.skipped = min(m.skipped, max(0, len(m.sessions)-1))
+	m.keepSession()
 }
 
 // at is where the selected uplink is in the list, -1 for nowhere.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path"
+	"slices"
 	"strconv"
 
 	"tapgw/api"
@@ -50,7 +51,7 @@ func (m *model) sessionGrid() grid[*api.Session] {
 		}
 		return otherwise
 	}
-	return grid[*api.Session]{
+	g := grid[*api.Session]{
 		{title: "WHO", width: 15, grow: true, text: func(s *api.Session, _ int) string { return who(s) }},
 		{title: "REMOTE", width: 21, grow: true, text: func(s *api.Session, _ int) string { return remote(s) }},
 		{title: "PROTO", width: 5, rank: 5, text: func(s *api.Session, _ int) string { return s.Proto }},
@@ -61,14 +62,26 @@ func (m *model) sessionGrid() grid[*api.Session] {
 		{title: "BYTES", width: 7, right: true, rank: rank(api.SortBytes, 3), text: func(s *api.Session, _ int) string { return human.Amount(s.BytesIn + s.BytesOut) }},
 		{title: "WHY", width: 23, grow: true, rank: 1, text: func(s *api.Session, _ int) string { return why(s) }},
 	}
+	if m.among {
+		g = slices.Insert(g, 0, column[*api.Session]{width: 1, text: m.mark})
+	}
+	return g
 }
 
-// who is the program of this host that has a session, or the host that began it.
+// mark is a sign at the selected session.
+func (m *model) mark(s *api.Session, _ int) string {
+	if endsOf(s) == m.session {
+		return ">"
+	}
+	return ""
+}
+
+// who is the program of this host that has a session, or the host that began it, by name where one is known.
 func who(s *api.Session) string {
 	if s.Program != "" {
 		return path.Base(s.Program)
 	}
-	return s.Inside.Addr().String()
+	return cmp.Or(s.Host, s.Inside.Addr().String())
 }
 
 // remote is whom a session talks to, by name where one is known.

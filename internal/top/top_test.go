@@ -53,7 +53,7 @@ func TestScreensFit(t *testing.T) {
 	}, {}}, 50)...)
 	m := view(t, d, Options{})
 	m.look(80, 24)
-	for _, keys := range []string{"", "5", "d", "n?", "?f"} {
+	for _, keys := range []string{"", "5", "d", "nPP", "n?", "?f"} {
 		for i := range keys {
 			m.press(keys[i : i+1])
 		}

@@ -220,7 +220,7 @@ func stateStyle(u numbered) lipgloss.Style {
 	return doubt
 }
 
-const shortHelp = "d on/off  p prefer  f filter  s sort  ? keys  q quit"
+const shortHelp = "d on/off  p prefer  P pin  f filter  s sort  ? keys  q quit"
 
 // foot asks, tells, or says which keys there are.
 func (m *model) foot() string {

@@ -7,6 +7,7 @@ import { Actions } from './actions.js';
 import { Card } from './uplinks.js';
 import { Throughput } from './throughput.js';
 import { Sessions } from './sessions.js';
+import { Pins } from './pins.js';
 import { Fact } from './parts.js';
 
 function verdict(uplinks) {
@@ -96,6 +97,7 @@ function App() {
       </section>
       <${Throughput} live=${live} names=${names} />
       <${Sessions} live=${live} names=${names} />
+      <${Pins} live=${live} names=${names} />
       <div class="pair"><${Events} events=${live.events} /><${Health} status=${status} mayChange=${live.mayChange} /></div>
     </main>`;
 }

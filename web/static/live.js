@@ -5,7 +5,7 @@ import { useEffect, useReducer } from './vendor/htm-preact.js';
 const maxEvents = 200;
 const retryAfter = 2000; // where the browser has given up by itself
 
-const nothing = { status: null, mayChange: false, connected: false, since: 0, ticks: 0, events: [], said: '' };
+const nothing = { status: null, mayChange: false, connected: false, since: 0, ticks: 0, pinned: 0, events: [], said: '' };
 
 function reduce(state, [kind, data]) {
   switch (kind) {
@@ -19,7 +19,10 @@ function reduce(state, [kind, data]) {
     case 'past':
       return { ...state, events: [...laterThan(state.events, data.at(-1)), ...data.reverse()].slice(0, maxEvents) };
     case 'event':
-      return { ...state, events: [data, ...state.events].slice(0, maxEvents), said: data.kind === 'state' ? sentence(data) : state.said };
+      return {
+        ...state, events: [data, ...state.events].slice(0, maxEvents), said: data.kind === 'state' ? sentence(data) : state.said,
+        pinned: state.pinned + (/^(un)?pinned$/.test(data.kind) ? 1 : 0),
+      };
     case 'lost':
       return { ...state, connected: false };
   }

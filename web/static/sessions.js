@@ -44,7 +44,7 @@ export function Sessions({ live, names }) {
       <thead><tr><th scope="col">${headings[by]}</th><th scope="col">By</th><th scope="col" class="number">Sessions</th>
         <th scope="col" class="number">Down</th><th scope="col" class="number">Up</th></tr></thead>
       <tbody>${groups.map((g) => html`<tr key=${g.key}>
-        <th scope="row">${g.key || 'unknown'}<span class="share" aria-hidden="true"><span style=${{ width: `${(100 * (g.bytes_in + g.bytes_out)) / most}%` }}></span></span></th>
+        <th scope="row">${g.host ? html`${g.host} <small>${g.key}</small>` : g.key || 'unknown'}<span class="share" aria-hidden="true"><span style=${{ width: `${(100 * (g.bytes_in + g.bytes_out)) / most}%` }}></span></span></th>
         <td>${g.uplinks.map((u) => html`<span class="chip" title=${u}><${Swatch} of=${names.indexOf(u)} /><b>${u}</b></span>`)}</td>
         <td class="number">${count(g.sessions)}</td><td class="number">${size(g.bytes_in)}</td><td class="number">${size(g.bytes_out)}</td>
       </tr>`)}</tbody>

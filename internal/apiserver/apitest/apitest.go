@@ -4,6 +4,7 @@ package apitest
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -20,7 +21,9 @@ type Daemon struct {
 	Reply api.Why // to every question, with its endpoints
 	YAML  string
 	Past  []api.Event
-	Err   error // of all changes, and of Config
+
+	Pinned []api.Pin
+	Err    error // of all changes, and of Config
 
 	Probes []api.Probe // what the targets answer
 
@@ -55,6 +58,9 @@ func (d *Daemon) Why(q api.Question) (api.Why, error) {
 	}
 	return w, d.Err
 }
+
+// Pins returns the list.
+func (d *Daemon) Pins() []api.Pin { return d.Pinned }
 
 // Config returns the text.
 func (d *Daemon) Config() ([]byte, error) { return []byte(d.YAML), d.Err }
@@ -96,6 +102,16 @@ func (d *Daemon) Resume() error { return d.record("resume") }
 // Pin accepts the names of the state's uplinks.
 func (d *Daemon) Pin(name string, pid int) error {
 	return d.change(name, fmt.Sprintf("pin %s %d", name, pid))
+}
+
+// PinHost accepts the names of the state's uplinks.
+func (d *Daemon) PinHost(p api.Pin) error {
+	return d.change(p.Uplink, fmt.Sprintf("pin %s %q to %s, %v", p.Inside, p.Site, p.Uplink, !p.Until.IsZero()))
+}
+
+// Unpin does nothing.
+func (d *Daemon) Unpin(inside netip.Addr, site string) error {
+	return d.record(fmt.Sprintf("unpin %s %q", inside, site))
 }
 
 // Probe gives the answers, of one uplink where it is named.
