@@ -73,6 +73,9 @@ ROOT := systemd-sysv dbus rpm
 RESOLVED := systemd-resolved libsystemd-shared
 # One that would start a server; of it the tests need promtool.
 PROMETHEUS := prometheus
+# What finds where a page cannot be used with a screen reader: a script, of which the tests' browser alone has need.
+PEERS += npm=npm
+AXE   := axe-core@4.14.1 axe.min.js 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
 STUN  := github.com/pion/stun/v3/cmd/stun-nat-behaviour
 
 peers: ## programs of others that the tests use
@@ -80,6 +83,7 @@ peers: ## programs of others that the tests use
 	@tools/unpack bin/resolved $(RESOLVED) -- $(SUDO)
 	@tools/unpack bin/prometheus $(PROMETHEUS) -- $(SUDO)
 	@tools/root bin/root $(ROOT) -- $(SUDO)
+	@tools/from-npm bin/axe.min.js $(AXE)
 	$(GO) build -o bin/$(notdir $(STUN)) $(STUN)
 
 e2e: package peers ## the daemon on real packets, with the kernel's datapath and with its own

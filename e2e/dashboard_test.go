@@ -127,6 +127,7 @@ func TestDashboard(t *testing.T) {
 	b.await("it is used again", card("cable", ".state strong")+`.innerText === 'up'`)
 	b.do(chromedp.Click(`[aria-label="Prefer cable"]`))
 	b.await("it is preferred", card("cable", ".state")+`.innerText.includes('preferred')`)
+	w.pinByForm(b)
 	b.do(chromedp.Click(`[aria-label="Do not prefer cable"]`), chromedp.Click(`[aria-label="Pause 5 min capturing"]`))
 	b.await("the pause", `document.querySelector('.pause')?.innerText.includes('Paused until')`)
 	b.do(chromedp.Click(`[aria-label="Resume capturing"]`))
@@ -146,6 +147,24 @@ func TestDashboard(t *testing.T) {
 	b.sound()
 }
 
+// pinByForm pins a host that has sessions, and what there cannot be.
+func (w world) pinByForm(b *tab) {
+	client := w.Hosts[1].Addr.String()
+	b.do(chromedp.Focus(`.pin [name=client]`))
+	b.await("clients to choose from", fmt.Sprintf(`[...document.querySelectorAll('#clients option')].some((o) => o.value === %q)`, client))
+	b.do(chromedp.SendKeys(`.pin [name=client]`, client), chromedp.SendKeys(`.pin [name=site]`, "no site"), chromedp.Click(`.pin button`))
+	b.await("the refusal", `document.querySelector('.pin [role=alert]')?.innerText.includes('is not a domain')`)
+	b.do(chromedp.Evaluate(`Object.entries({site: '', uplink: 'cable', seconds: '3600'}).forEach(([name, v]) => { document.querySelector('.pin')[name].value = v; })`, nil),
+		chromedp.Click(`.pin button`))
+	b.await("the pin", fmt.Sprintf(`document.querySelector('.pins tbody')?.innerText.includes(%q)`, client))
+	list, err := w.client.Pins(w.t.Context())
+	if err != nil || len(list) != 1 || list[0].Uplink != "cable" || list[0].Inside.String() != client || list[0].Until.IsZero() {
+		w.t.Errorf("pinned: %v, %v", list, err)
+	}
+	w.command("unpin", client)
+	b.await("no pin any more", `!document.querySelector('.pins tbody')`)
+}
+
 func most(s api.Series) (v float64) {
 	for _, one := range s {
 		if one > v {
@@ -155,22 +174,52 @@ func most(s api.Series) (v float64) {
 	return v
 }
 
-// TestDashboardLooks makes pictures, for people to look at, and finds what does not fit on a phone.
+// lookedAt is what a page is looked at with.
+type lookedAt struct {
+	scheme, name  string
+	width, height int64
+}
+
+// looks are all of them, and opposite two that have nothing in common.
+var (
+	looks    = []lookedAt{{"light", "desktop", 1280, 900}, {"light", "phone", 390, 844}, {"dark", "desktop", 1280, 900}, {"dark", "phone", 390, 844}}
+	opposite = []lookedAt{looks[0], looks[3]}
+)
+
+// TestDashboardLooks makes pictures, for people to look at, and finds what does not fit on a phone, and what some people cannot use,
+// whatever there is to see.
 func TestDashboardLooks(t *testing.T) {
 	t.Parallel()
 	w, g := beginNamed(t)
 	w.busy()
 	b := g.dashboard()
+	const something = `document.querySelector('.sessions tbody').children.length >= 4 && document.querySelector('.chart canvas')`
+	b.await("something to see", something)
+	b.accessibleIn(opposite, "who may look")
 	b.signIn(g)
-	b.await("something to see", `document.querySelector('.sessions tbody').children.length >= 4`)
-	for _, scheme := range []string{"light", "dark"} {
-		for name, size := range map[string][2]int64{"desktop": {1280, 900}, "phone": {390, 844}} {
-			b.look(size[0], size[1], scheme)
-			b.await("the width", fmt.Sprintf(`document.documentElement.scrollWidth <= %d && document.querySelector('.chart canvas').clientWidth < %d`, size[0], size[0]))
-			b.shoot(scheme + "-" + name)
-		}
+	b.await("something to see", something)
+	w.command("pin", w.Hosts[1].Addr.String(), "video.example.com", "cable", "--for", "1h")
+	for _, l := range looks {
+		b.look(l.width, l.height, l.scheme)
+		b.await("the width", fmt.Sprintf(`document.documentElement.scrollWidth <= %d && document.querySelector('.chart canvas').clientWidth < %d`, l.width, l.width))
+		b.shoot(l.scheme + "-" + l.name)
+		b.accessible(l.scheme + " " + l.name)
 	}
+	w.troubles(b)
 	b.sound()
+}
+
+// troubles has the page show what it seldom does, to people who cannot use every page.
+func (w world) troubles(b *tab) {
+	w.t.Helper()
+	w.command("uplink", "disable", "cable")
+	w.command("uplink", "metered", "fibre", "on")
+	w.command("pause")
+	b.await("what was changed", `document.querySelector('.card.disabled') && document.querySelector('.pause') && document.querySelector('.pins tbody')`)
+	b.accessibleIn(opposite, "changed")
+	w.stop()
+	b.await("the daemon is gone", `document.querySelector('[role=alert]')?.innerText.includes('No answer')`)
+	b.accessibleIn(opposite, "without a daemon")
 }
 
 // TestDashboardShowsNamesAsText: the name of a device may be what a browser takes for a script.
