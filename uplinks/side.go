@@ -178,6 +178,17 @@ func (s *side) findGateway(u *tracked, v *view) netip.Addr {
 	return netip.Addr{}
 }
 
+// What keeps packets from leaving by an uplink, where its own host can help.
+const (
+	LacksInterface = "no such interface"
+	LacksDevice    = "interface is gone"
+	LacksPower     = "interface is switched off"
+	LacksAddress   = "no " + lacksAddress // of IPv4
+	LacksGateway   = "no " + lacksGateway // of IPv4
+	lacksAddress   = "address"
+	lacksGateway   = "gateway"
+)
+
 // lacks names what keeps any packet from leaving by u, "" when nothing does.
 func (s *side) lacks(u *tracked) string {
 	kind := ""
@@ -186,17 +197,17 @@ func (s *side) lacks(u *tracked) string {
 	}
 	switch {
 	case u.link.Index == 0 && !u.seen:
-		return "no such interface"
+		return LacksInterface
 	case u.link.Index == 0:
-		return "interface is gone"
+		return LacksDevice
 	case !u.link.Up:
-		return "interface is switched off"
+		return LacksPower
 	case !u.link.Carrier:
 		return "no carrier"
 	case len(s.addresses) == 0:
-		return "no " + kind + "address"
+		return "no " + kind + lacksAddress
 	case !u.link.HeaderLess && !s.gateway.IsValid():
-		return "no " + kind + "gateway"
+		return "no " + kind + lacksGateway
 	}
 	return ""
 }

@@ -15,6 +15,7 @@ import (
 
 	"tapgw/api"
 	"tapgw/internal/golden"
+	"tapgw/uplinks"
 )
 
 func TestReadingCommands(t *testing.T) {
@@ -39,6 +40,7 @@ func TestReadingCommands(t *testing.T) {
 		{"status-suspect.json", suspected(), "status --json", 0},
 		{"status-portals", behindPortals(), "status", 4},
 		{"status-offline", offline(), "status", 5},
+		{"status-lacking", lacking(), "status", 5},
 		{"status-none", &fakeDaemon{}, "status", 5},
 		{"status-none.json", &fakeDaemon{}, "status --json", 5},
 		{"status-ipv6-only", ipv6Only(), "status", 0},
@@ -96,6 +98,18 @@ func TestReadingCommands(t *testing.T) {
 func offline() *fakeDaemon {
 	d := partial()
 	d.State.Uplinks = d.State.Uplinks[2:3]
+	return d
+}
+
+// lacking has uplinks that this host itself keeps from working.
+func lacking() *fakeDaemon {
+	d := offline()
+	down := d.State.Uplinks[0]
+	d.State.Uplinks = nil
+	for _, reason := range []string{uplinks.LacksInterface, uplinks.LacksDevice, uplinks.LacksPower, "no carrier", uplinks.LacksAddress, uplinks.LacksGateway} {
+		down.Reason = reason
+		d.State.Uplinks = append(d.State.Uplinks, down)
+	}
 	return d
 }
 

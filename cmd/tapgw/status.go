@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tapgw/api"
+	"tapgw/uplinks"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -190,7 +191,19 @@ func advice(u api.Uplink) string {
 	case api.StateDisabled:
 		return "To use it again: tapgw uplink enable " + u.Name
 	}
+	if cure := cures[u.Reason]; cure != "" {
+		return fmt.Sprintf(cure, u.Interface)
+	}
 	return "Check cable, modem or Wi-Fi of " + u.Interface + "; it is used again once it answers."
+}
+
+// cures are what helps where this host is at fault.
+var cures = map[string]string{
+	uplinks.LacksInterface: "Connect %s, or mend its name in the configuration (see: ip link).",
+	uplinks.LacksDevice:    "Connect %s again.",
+	uplinks.LacksPower:     "To switch it on: sudo ip link set %s up",
+	uplinks.LacksAddress:   "It waits for an address; see what does DHCP on %s.",
+	uplinks.LacksGateway:   "Give %s a default route, or name its gateway in the configuration.",
 }
 
 func signIn(uplink string) string { return "Sign in by it: tapgw portal " + uplink }
