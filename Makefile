@@ -64,7 +64,7 @@ USERSPACE := $(USERSPACE)|Static|Host|OtherProtocols|IPv6|OwnIPv6|NPTv6|Renumber
 E2EFLAGS := -parallel 4 -timeout 15m
 
 # Programs of others that the tests talk to the gateway with: a program and its Debian package; and one in Go.
-PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl busybox=busybox debootstrap=debootstrap tmux=tmux chromium=chromium
+PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl busybox=busybox debootstrap=debootstrap tmux=tmux chromium=chromium dnsmasq=dnsmasq-base
 # A session bus, a display and a real panel for the applet.
 PEERS += dbus-daemon=dbus-daemon Xvfb=xvfb xfce4-panel=xfce4-panel xfconf-query=xfconf xdotool=xdotool
 # What the packages are installed in, and what tests boot.
