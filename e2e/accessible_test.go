@@ -36,7 +36,7 @@ func (b *tab) accessible(what string) {
 		return p.WithAwaitPromise(true)
 	}))
 	if found.Kept < 10 || len(found.Broken) > 0 {
-		b.t.Errorf("%s: %d rules are kept, and these broken:\n%s", what, found.Kept, strings.Join(found.Broken, "\n"))
+		b.t.Errorf("%s: %d rules are kept, and these are broken, or the first ten:\n%s", what, found.Kept, strings.Join(found.Broken[:min(len(found.Broken), 10)], "\n"))
 	}
 }
 

@@ -88,7 +88,7 @@ func (m *model) askPin() {
 	pin := func(what, site string) change {
 		return saying(what+" uses "+uplink, func(ctx context.Context) error { return m.Client.PinHost(ctx, s.Inside.Addr(), site, uplink, 0) })
 	}
-	text := fmt.Sprintf("Pin %s to %s? a: for all sites, s: for %s, u: unpin, n: no", client(&s), uplink, site)
+	text := fmt.Sprintf("Pin %s to %s? a: for all sites, u: unpin, n: no, s: for %s", client(&s), uplink, site)
 	m.question = &question{text, map[string]change{
 		"a": pin(client(&s), ""), "s": pin(client(&s)+" to "+site, site), "u": m.unpin(&s),
 	}}

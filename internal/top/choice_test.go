@@ -19,7 +19,7 @@ func TestPinning(t *testing.T) {
 		t.Error(got)
 	}
 	m.press("2", "P")
-	if got := m.shown(); !strings.Contains(got, "Pin 192.168.1.20 to wifi? a: for all sites, s: for www.example.com, u: unpin, n: no") {
+	if got := m.shown(); !strings.Contains(got, "Pin 192.168.1.20 to wifi? a: for all sites, u: unpin, n: no, s: for www.example.com") {
 		t.Error(got)
 	}
 	m.press("n", "P", "a", "P", "s")
