@@ -85,7 +85,7 @@ const named = `uplinks:
 `
 
 // beginNamed starts a gateway with the uplinks fibre and cable, both up, and a LAN.
-func beginNamed(t *testing.T) (world, *gateway) {
+func beginNamed(t *testing.T) world {
 	t.Helper()
 	topology := labtest.Build(t, twoShaped)
 	labtest.Servers(t, topology)
@@ -94,14 +94,15 @@ func beginNamed(t *testing.T) (world, *gateway) {
 	g.awaitState("cable", api.StateUp)
 	w := world{g, topology, topology.Hosts[0].Namespace, g.record()}
 	w.meetLAN()
-	return w, g
+	return w
 }
 
 // TestDashboard: a browser shows what the gateway does while it does it, and what it did before a restart; who has not signed in may
 // only look.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
-	w, g := beginNamed(t)
+	w := beginNamed(t)
+	g := w.gateway
 
 	b := g.dashboard()
 	b.await("both are up", `document.querySelector('h1').innerText === 'Internet: online' && document.querySelectorAll('.card.up').length === 2`)
@@ -190,7 +191,8 @@ var (
 // whatever there is to see.
 func TestDashboardLooks(t *testing.T) {
 	t.Parallel()
-	w, g := beginNamed(t)
+	w := beginNamed(t)
+	g := w.gateway
 	w.busy()
 	b := g.dashboard()
 	const something = `document.querySelector('.sessions tbody').children.length >= 4 && document.querySelector('.chart canvas')`

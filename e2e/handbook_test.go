@@ -47,8 +47,7 @@ func TestHandbookCommands(t *testing.T) {
 	t.Parallel()
 	book, err := handbook.Read("..")
 	labtest.Must(t, err)
-	w, _ := beginNamed(t)
-	r := reader{world: w, file: filepath.Join(t.TempDir(), "tapgw.yaml")}
+	r := reader{world: beginNamed(t), file: filepath.Join(t.TempDir(), "tapgw.yaml")}
 	labtest.Must(t, os.WriteFile(r.file, nil, 0o644))
 	tried := map[string]bool{}
 	for _, c := range book.Commands {
@@ -112,7 +111,7 @@ var endless = []string{"events", "--every"}
 
 // try runs a command, where it may write files, and says what is wrong with its status.
 func (r reader) try(args []string) error {
-	c := r.gateway.ns.Command(r.t.Context(), binary(r.t), append([]string{"--socket", r.socket()}, args...)...)
+	c := r.ns.Command(r.t.Context(), binary(r.t), append([]string{"--socket", r.socket()}, args...)...)
 	c.Dir = r.t.TempDir()
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
