@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -53,11 +54,11 @@ func TestHandbookCommands(t *testing.T) {
 	for _, c := range book.Commands {
 		args := r.adapt(c.Args)
 		line := strings.Join(args, " ")
-		if tried[line] || slices.Contains(daemons, args[0]) || c.Text && len(c.Args) == 1 && slices.Contains([]string{"uplink", "exec", "capture", "why"}, c.Args[0]) {
+		if tried[line] || slices.Contains(daemons, args[0]) {
 			continue
 		}
 		tried[line] = true
-		if err := r.try(args); err != nil {
+		if err := r.try(args); err != nil && !onlyNamed(c, err) {
 			t.Errorf("%s: tapgw %s: %v", c.Place, line, err)
 		}
 		if args[0] == "uplink" || args[0] == "pause" {
@@ -67,6 +68,12 @@ func TestHandbookCommands(t *testing.T) {
 	if len(tried) < 30 {
 		t.Errorf("%d commands were tried", len(tried))
 	}
+}
+
+// onlyNamed reports whether the text speaks of a command that needs arguments.
+func onlyNamed(c handbook.Command, err error) bool {
+	var exit *exec.ExitError
+	return c.Text && len(c.Args) == 1 && errors.As(err, &exit) && exit.ExitCode() == 2
 }
 
 // reader does what the documentation says.
@@ -79,9 +86,9 @@ type reader struct {
 func (r reader) adapt(args []string) []string {
 	server, host := lab.ServerAddrs[0].String(), r.Hosts[0].Addr.String()
 	here := map[string]string{
-		"NAME": "fibre", "UPLINK": "fibre", "wifi": "fibre", "phone": "cable", "COMMAND": "true", "CMD": "true", "ssh": "true",
+		"NAME": "fibre", "UPLINK": "fibre", "wifi": "fibre", "phone": "cable", "lte": "cable", "COMMAND": "true", "CMD": "true", "ssh": "true",
 		"DURATION": "1s", "example.com": server, "93.184.216.34:443": server + ":443", "203.0.113.9:443": server + ":443",
-		"192.168.1.20": host, "192.168.50.7": host, "tapgw.yaml": r.file,
+		"192.168.1.20": host, "192.168.50.7": host, "CLIENT": host, "SITE": "example.org", "tapgw.yaml": r.file,
 	}
 	args = slices.Clone(args)
 	for i, word := range args {
