@@ -60,7 +60,8 @@ func (d dual) fuzz(t *testing.T, frame []byte, inbound bool) {
 	}
 }
 
-// soundV6 reports whether a frame is a whole packet of IPv6 with TCP, UDP or ICMPv6 right behind its header, and a right checksum.
+// soundV6 reports whether a frame is a whole packet of IPv6 with TCP, UDP or ICMPv6 right behind its header, and a right checksum;
+// 0 is none of UDP (RFC 8200 §8.1).
 // It shares no code with the program.
 func soundV6(b []byte) bool {
 	const header = packet.VnetLen + packet.EthernetLen
@@ -70,6 +71,9 @@ func soundV6(b []byte) bool {
 	ip := b[header:]
 	n, next := int(binary.BigEndian.Uint16(ip[4:])), ip[6]
 	if ip[0]>>4 != 6 || n < 8 || len(ip) < 40+n || next != 6 && next != 17 && next != 58 {
+		return false
+	}
+	if next == 17 && ip[46]|ip[47] == 0 {
 		return false
 	}
 	pseudo := append(append([]byte(nil), ip[8:40]...), 0, 0, byte(n>>8), byte(n), 0, 0, 0, next)
