@@ -122,7 +122,10 @@ func endpoint(s string) (netip.AddrPort, error) {
 func lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	list, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	var dns *net.DNSError
-	if errors.As(err, &dns) {
+	switch {
+	case errors.As(err, &dns) && dns.IsTimeout:
+		err = errors.New("no name server answers")
+	case errors.As(err, &dns):
 		err = errors.New(dns.Err) // the rest repeats the name, and tells the resolver's address
 	}
 	return list, err
