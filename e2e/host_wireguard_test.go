@@ -10,6 +10,7 @@ import (
 
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
+	"tapgw/internal/lab/labwg"
 )
 
 var lanPrefix = netip.PrefixFrom(lab.GatewayLANAddr, 24).Masked()
@@ -87,7 +88,8 @@ func testHostWireGuard(t *testing.T, v vpn, first bool) {
 	testInTunnel(t, w.Gateway)
 	testInTunnel(t, w.lan)
 	if v.balanced {
-		w.expectRoaming(server, w.Gateway)
+		w.expectRoaming(server, w.Gateway, serverWG.Addr())
+		w.expectAnswersBeside(labwg.Device)
 	}
 }
 
@@ -117,10 +119,25 @@ func testInTunnel(t *testing.T, ns *lab.Namespace) {
 	labtest.Must(t, err)
 }
 
-// expectRoaming lets the uplink die that a tunnel uses, and a connection inside goes on.
-func (w world) expectRoaming(server *tunnel, ns *lab.Namespace) {
+// expectAnswersBeside fails the test unless services of the host answer by the uplink where they are asked, and not by a tunnel that takes
+// all that the host itself begins.
+func (w world) expectAnswersBeside(tunnel string) {
 	w.t.Helper()
-	inner, err := ns.Dial(labtest.Context(w.t), "tcp4", netip.AddrPortFrom(serverWG.Addr(), lab.PortTCPEcho).String())
+	own := make(map[netip.Addr]bool)
+	serveTCP(w.t, w.Gateway, portAllowed)
+	for _, u := range w.Uplinks {
+		own[u.Addr()] = true
+		serveUDP(w.t, w.Gateway, netip.AddrPortFrom(u.Addr(), portAllowed))
+	}
+	watch(w.t, w.Gateway, tunnel, "from an uplink's address", func(p *lab.Packet) bool { return own[p.Src.Addr()] })
+	expectServed(w.t, w, portAllowed)
+	online(w.t, w.Gateway)
+}
+
+// expectRoaming lets the uplink die that a tunnel uses, and a connection inside goes on.
+func (w world) expectRoaming(server *tunnel, ns *lab.Namespace, inside netip.Addr) {
+	w.t.Helper()
+	inner, err := ns.Dial(labtest.Context(w.t), "tcp4", netip.AddrPortFrom(inside, lab.PortTCPEcho).String())
 	labtest.Must(w.t, err)
 	w.t.Cleanup(func() { inner.Close() })
 	connection := talker{Conn: inner}
@@ -146,6 +163,6 @@ func TestHostWireGuardOfTheLAN(t *testing.T) {
 		watchUplink(t, w.Gateway, u)
 	}
 	testInTunnel(t, w.lan)
-	w.expectRoaming(server, w.lan)
+	w.expectRoaming(server, w.lan, serverWG.Addr())
 	testInTunnel(t, w.lan)
 }

@@ -60,6 +60,7 @@ type view struct {
 	defaults   map[int]Route // the one with the lowest metric of each link, never ours
 	neighbours map[neighbourKey]Neighbour
 	resolvers  map[int][]netip.Addr
+	ruled      bool
 }
 
 type neighbourKey struct {
@@ -69,7 +70,7 @@ type neighbourKey struct {
 
 func newView(f Facts) *view {
 	v := &view{links: f.Links, byIndex: make(map[int]Link), addresses: make(map[int][]Address),
-		defaults: make(map[int]Route), neighbours: make(map[neighbourKey]Neighbour), resolvers: f.Resolvers}
+		defaults: make(map[int]Route), neighbours: make(map[neighbourKey]Neighbour), resolvers: f.Resolvers, ruled: f.Ruled}
 	for _, l := range f.Links {
 		v.byIndex[l.Index] = l
 	}

@@ -9,9 +9,10 @@ import (
 // (rtnl) fills it anew after each netlink event.
 type Facts struct {
 	Links      []Link
-	Addresses  []Address // these three of IPv4
+	Addresses  []Address // this, and what follows up to Ruled, of IPv4
 	Routes     []Route
 	Neighbours []Neighbour
+	Ruled      bool // somebody else has routing rules
 	V6         FactsV6
 	// Resolvers are those that DHCP clients and other managers of the host were told on a link, by its index, of both families.
 	Resolvers map[int][]netip.Addr
@@ -22,14 +23,16 @@ type FactsV6 struct {
 	Addresses  []Address
 	Routes     []Route
 	Neighbours []Neighbour
+	Ruled      bool
 }
 
 // Of returns the facts of one family, in the place of those of IPv4.
 func (f Facts) Of(family Family) Facts {
 	if family == IPv6 {
-		return Facts{Links: f.Links, Addresses: f.V6.Addresses, Routes: f.V6.Routes, Neighbours: f.V6.Neighbours, Resolvers: f.Resolvers}
+		return Facts{Links: f.Links, Addresses: f.V6.Addresses, Routes: f.V6.Routes, Neighbours: f.V6.Neighbours, Ruled: f.V6.Ruled,
+			Resolvers: f.Resolvers}
 	}
-	return Facts{Links: f.Links, Addresses: f.Addresses, Routes: f.Routes, Neighbours: f.Neighbours, Resolvers: f.Resolvers}
+	return Facts{Links: f.Links, Addresses: f.Addresses, Routes: f.Routes, Neighbours: f.Neighbours, Ruled: f.Ruled, Resolvers: f.Resolvers}
 }
 
 // Link is one network device.

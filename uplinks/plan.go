@@ -110,8 +110,11 @@ func (c *Capture) steers(f Family) bool {
 
 // plain reports whether routing does without rules, any of which makes the kernel look up the routes of every packet anew,
 // twice: what goes through the TAP is steered there, sockets that are bound to a device find its default route, and no
-// neighbour of one uplink is looked for on another.
+// neighbour of one uplink is looked for on another. A VPN that takes all that the host sends would take its answers, too.
 func (v *view) plain(s *Snapshot) bool {
+	if v.ruled || v.behindVPN(s) {
+		return false
+	}
 	var others []netip.Prefix
 	for _, u := range s.Uplinks {
 		if !u.Ready() {
@@ -132,6 +135,16 @@ func (v *view) plain(s *Snapshot) bool {
 		others = append(others, own...)
 	}
 	return true
+}
+
+// behindVPN reports whether a default route of somebody else stays before ours.
+func (v *view) behindVPN(s *Snapshot) bool {
+	for index, r := range v.defaults {
+		if inFront(v.byIndex[index], r.Metric) && !uplinkByIndex(s, index) {
+			return true
+		}
+	}
+	return false
 }
 
 // rules sends what carries an uplink's own address by that uplink, healthy or not, so that replies, probes and bound

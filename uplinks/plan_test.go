@@ -195,9 +195,12 @@ func TestRulesOnlyWhereNeeded(t *testing.T) {
 		capture Capture
 		rules   bool
 	}{
-		"steered":     {apart().via(2, "192.0.2.1", 100).via(3, "198.51.100.1", 200), steered, false},
-		"not steered": {apart().via(2, "192.0.2.1", 100).via(3, "198.51.100.1", 200), tap, true},
-		"same subnet": {twoISPs(), steered, true},
+		"steered":       {apart().via(2, "192.0.2.1", 100).via(3, "198.51.100.1", 200), steered, false},
+		"not steered":   {apart().via(2, "192.0.2.1", 100).via(3, "198.51.100.1", 200), tap, true},
+		"same subnet":   {twoISPs(), steered, true},
+		"others' rules": {ruled(apart().via(2, "192.0.2.1", 100).via(3, "198.51.100.1", 200)), steered, true},
+		"VPN in front":  {apart().via(2, "192.0.2.1", 100).via(3, "198.51.100.1", 200).p2p(5, "wg0", "wireguard").via(5, "", 50), steered, true},
+		"VPN behind":    {apart().via(2, "192.0.2.1", 100).via(3, "198.51.100.1", 200).p2p(5, "wg0", "wireguard").via(5, "", 300), steered, false},
 	} {
 		if got := planOf(c.world, c.capture); (len(got.Rules) > 0) != c.rules || len(got.Routes) == 0 {
 			t.Errorf("%s: %d rules and %d routes, want rules: %t", name, len(got.Rules), len(got.Routes), c.rules)
@@ -207,6 +210,12 @@ func TestRulesOnlyWhereNeeded(t *testing.T) {
 	if got := Plan(s, f, steered); len(got.Rules) == 0 {
 		t.Error("no rules where an uplink has no default route")
 	}
+}
+
+// ruled adds a routing rule of somebody else's.
+func ruled(w *world) *world {
+	w.Ruled = true
+	return w
 }
 
 // steeredWithoutDefault is a state in which a named uplink knows its gateway from the configuration alone.

@@ -3,6 +3,7 @@ package rtnl
 import (
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -24,9 +25,9 @@ func (k *Kernel) Read() (uplinks.Facts, error) {
 	if err != nil {
 		return f, err
 	}
-	f.Addresses, f.Routes, f.Neighbours = v4.Addresses, v4.Routes, v4.Neighbours
+	f.Addresses, f.Routes, f.Neighbours, f.Ruled = v4.Addresses, v4.Routes, v4.Neighbours, v4.Ruled
 	v6, err := k.readFamily(unix.AF_INET6)
-	f.V6 = uplinks.FactsV6{Addresses: v6.Addresses, Routes: v6.Routes, Neighbours: v6.Neighbours}
+	f.V6 = uplinks.FactsV6{Addresses: v6.Addresses, Routes: v6.Routes, Neighbours: v6.Neighbours, Ruled: v6.Ruled}
 	return f, err
 }
 
@@ -48,7 +49,20 @@ func (k *Kernel) readFamily(family int) (f uplinks.Facts, err error) {
 	for _, n := range neighbours {
 		f.Neighbours = append(f.Neighbours, neighbour(n))
 	}
+	if err != nil {
+		return f, err
+	}
+	rules, err := dump("rules", func() ([]netlink.Rule, error) { return k.h.RuleList(family) })
+	f.Ruled = slices.ContainsFunc(rules, foreignRule)
 	return f, err
+}
+
+// mainRule is the priority of the kernel's rule for table main. What comes after it sees nothing that has a default route.
+const mainRule = 32766
+
+// foreignRule is of rules that neither the kernel nor we have made, and that come before table main.
+func foreignRule(r netlink.Rule) bool {
+	return r.Priority > 0 && r.Priority < mainRule && r.Protocol != uplinks.Protocol && !ourRule(r)
 }
 
 func (k *Kernel) link(l netlink.Link) uplinks.Link {

@@ -268,6 +268,14 @@ func TestForeignRulesAndRoutesStay(t *testing.T) {
 	foreign.Family, foreign.Priority, foreign.Table = unix.AF_INET, 5150, 999
 	w.must(w.h.RuleAdd(foreign))
 	w.expectNoTrace(tr, c)
+	if f := w.read(); !f.Ruled || f.V6.Ruled {
+		t.Errorf("rules of others: %t, of IPv6: %t", f.Ruled, f.V6.Ruled)
+	}
+	w.must(w.h.RuleDel(foreign))
+	w.apply(NewReconciler(w.k), tr, c)
+	if w.read().Ruled {
+		t.Error("rules of ours are taken for others'")
+	}
 }
 
 func TestWhatOthersDeleteIsPutBack(t *testing.T) {
