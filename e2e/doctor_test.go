@@ -71,7 +71,7 @@ type ill struct {
 	says    string
 }
 
-func linkOf(t *testing.T, ns *lab.Namespace, device string) netlink.Link {
+func linkOf(t testing.TB, ns *lab.Namespace, device string) netlink.Link {
 	t.Helper()
 	l, err := ns.Handle().LinkByName(device)
 	labtest.Must(t, err)

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -139,25 +138,41 @@ func testPublished(t *testing.T, w world, container *lab.Namespace) {
 }
 
 // addContainers puts two namespaces on a bridge of the gateway's.
-func addContainers(t testing.TB, gateway *lab.Namespace) (containers []*lab.Namespace) {
+func addContainers(t testing.TB, gateway *lab.Namespace) []*lab.Namespace {
 	t.Helper()
 	labtest.Must(t, gateway.Sysctl("net/ipv4/ip_forward", "1"))
+	addBridge(t, gateway, dockerBridge, dockerGateway)
+	return addGuests(t, gateway, dockerBridge, dockerGateway.Addr(), containerAddr)
+}
+
+// addBridge makes one with an address.
+func addBridge(t testing.TB, gateway *lab.Namespace, name string, address netip.Prefix) {
+	t.Helper()
 	h := gateway.Handle()
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: dockerBridge}}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
 	labtest.Must(t, h.LinkAdd(bridge))
-	labtest.Must(t, h.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: dockerGateway.Addr().AsSlice(), Mask: net.CIDRMask(16, 32)}}))
+	labtest.Must(t, h.AddrAdd(bridge, &netlink.Addr{IPNet: ipNet(address)}))
 	labtest.Must(t, h.LinkSetUp(bridge))
-	for i, prefix := range containerAddr {
-		c := labtest.Namespace(t, "container")
+}
+
+// addGuests makes namespaces with these addresses, and ports of a bridge for them.
+func addGuests(t testing.TB, gateway *lab.Namespace, bridge string, router netip.Addr, addresses []netip.Prefix) (guests []*lab.Namespace) {
+	t.Helper()
+	for i, prefix := range addresses {
+		c := labtest.Namespace(t, "guest")
 		port := lab.End{NS: gateway, Device: "vethc" + string(rune('1'+i))}
 		link, err := lab.Connect(port, lab.End{NS: c, Device: lab.DeviceHost, Prefix: prefix}, 0)
 		labtest.Must(t, err)
 		t.Cleanup(func() { labtest.Must(t, link.Unplug()) })
-		index, err := gateway.Index(port.Device)
-		labtest.Must(t, err)
-		labtest.Must(t, h.LinkSetMasterByIndex(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}, bridge.Index))
-		labtest.Must(t, c.Handle().RouteAdd(&netlink.Route{Gw: dockerGateway.Addr().AsSlice()}))
-		containers = append(containers, c)
+		plugInto(t, gateway, bridge, port.Device)
+		labtest.Must(t, c.Handle().RouteAdd(&netlink.Route{Gw: router.AsSlice()}))
+		guests = append(guests, c)
 	}
-	return containers
+	return guests
+}
+
+// plugInto makes a device a port of a bridge.
+func plugInto(t testing.TB, gateway *lab.Namespace, bridge, device string) {
+	t.Helper()
+	labtest.Must(t, gateway.Handle().LinkSetMaster(linkOf(t, gateway, device), linkOf(t, gateway, bridge)))
 }

@@ -196,7 +196,7 @@ func TestHostFirewall(t *testing.T) {
 					}
 				})
 				flows := map[string]*flow{"host": keepAskingUDP(t, w.Gateway), "lan": keepAskingUDP(t, w.lan)}
-				conns := []talker{w.connect(w.Gateway, "wan1"), w.connect(w.Gateway, "wan2"), w.connect(w.lan, "wan1"), w.connect(w.lan, "wan2")}
+				conns := w.connectAll()
 				goOn := func() {
 					expectMoving(t, flows)
 					for _, c := range conns {

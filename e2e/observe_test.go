@@ -185,6 +185,17 @@ func (g *gateway) connect(ns *lab.Namespace, uplink string) talker {
 	return talker{}
 }
 
+// connectAll opens a connection of the host and of the LAN by each uplink.
+func (w world) connectAll() (conns []talker) {
+	w.t.Helper()
+	for _, ns := range []*lab.Namespace{w.Gateway, w.lan} {
+		for _, u := range w.Uplinks {
+			conns = append(conns, w.connect(ns, u.Device))
+		}
+	}
+	return conns
+}
+
 // session finds a session by its inside port (echo identifier).
 func (g *gateway) session(proto string, insidePort uint16) (api.Session, bool) {
 	g.t.Helper()

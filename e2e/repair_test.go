@@ -145,6 +145,18 @@ func (w world) expectRepair(name string, begun time.Time, want lab.State) {
 	}
 }
 
+// awaitAsBefore waits until the gateway's state is as it was.
+func (w world) awaitAsBefore(before lab.State) {
+	w.t.Helper()
+	var removed, added []string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if removed, added = lab.Diff(before, w.state()); len(removed)+len(added) == 0 {
+			return
+		}
+	}
+	w.t.Errorf("not as before: missing %q, new %q", removed, added)
+}
+
 // state is that of the gateway, without the index of the TAP in rules, which another one does not have.
 func (w world) state() (state lab.State) {
 	w.t.Helper()
