@@ -67,16 +67,27 @@ pivot_root . mnt
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin sh -ec 'umount -l /mnt; exec "$@"' sh "$@"
 `
 
-// newMachine starts one with a program as its first process.
-func newMachine(t testing.TB, ns *lab.Namespace, first ...string) *machine {
+// system is what a machine is made of: folders that `make peers` has made, each laid over the next.
+func system(t testing.TB, over ...string) string {
 	t.Helper()
-	lower, err := filepath.Abs("../bin/root")
-	labtest.Must(t, err)
-	if _, err := os.Stat(lower); err != nil {
-		t.Fatalf("the system for it is missing, run `make peers`: %v", err)
+	var layers []string
+	for _, name := range append(over, "root") {
+		layer, err := filepath.Abs("../bin/" + name)
+		labtest.Must(t, err)
+		if _, err := os.Stat(layer); err != nil {
+			t.Fatalf("the system for it is missing, run `make peers`: %v", err)
+		}
+		layers = append(layers, layer)
 	}
+	return strings.Join(layers, ":")
+}
+
+// newMachine starts one with a program as its first process.
+func newMachine(t testing.TB, ns *lab.Namespace, lower string, first ...string) *machine {
+	t.Helper()
 	m := &machine{t: t, ns: ns, name: fmt.Sprintf("tapgw-e2e-%d-%d", os.Getpid(), machines.Add(1))}
 	args := []string{"--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-ec", inCgroup, inRoot, t.TempDir(), lower, m.name}
+	var err error
 	m.boot, err = ns.StartDaemon(func(line string) { t.Log(line) }, "unshare", append(args, first...)...)
 	labtest.Must(t, err)
 	t.Cleanup(m.end)
@@ -177,9 +188,9 @@ func (m *machine) show(unit, property string) string {
 }
 
 // bootMachine starts one with its service manager, and waits until that has started everything.
-func bootMachine(t testing.TB, ns *lab.Namespace) *machine {
+func bootMachine(t testing.TB, ns *lab.Namespace, over ...string) *machine {
 	t.Helper()
-	m := newMachine(t, ns, "/lib/systemd/systemd")
+	m := newMachine(t, ns, system(t, over...), "/lib/systemd/systemd")
 	eventually(t, "the end of the boot", func() bool {
 		state, _ := m.try("systemctl", "is-system-running")
 		return state == "running" || state == "degraded"

@@ -79,7 +79,7 @@ func (m *machine) expectText(when, name, want string) {
 // nothing is left.
 func TestPackageDeb(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, labtest.Namespace(t, "host"), "sleep", "infinity")
+	m := newMachine(t, labtest.Namespace(t, "host"), system(t), "sleep", "infinity")
 	before := m.files()
 	first, second, third := m.give(built(t, "tapgw_", ".deb")), m.give(next(t, "deb", "998")), m.give(next(t, "deb", "999"))
 	m.run("dpkg", "--install", first)
@@ -128,7 +128,7 @@ func (m *machine) expectInstalled() {
 // TestPackageRPM: the same by rpm.
 func TestPackageRPM(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, labtest.Namespace(t, "host"), "sleep", "infinity")
+	m := newMachine(t, labtest.Namespace(t, "host"), system(t), "sleep", "infinity")
 	// Folders that are of other packages where rpm is at home.
 	m.run("mkdir", "-p", "/usr/lib/NetworkManager/conf.d", "/usr/share/fish/vendor_completions.d", "/usr/share/zsh/site-functions")
 	before := m.files()
@@ -148,7 +148,7 @@ func TestPackageRPM(t *testing.T) {
 // TestPackageUnit: systemd finds no fault with the unit, and hardly an exposed side.
 func TestPackageUnit(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, labtest.Namespace(t, "host"), "sleep", "infinity")
+	m := newMachine(t, labtest.Namespace(t, "host"), system(t), "sleep", "infinity")
 	m.run("dpkg", "--install", m.give(built(t, "tapgw_", ".deb")))
 	if out := m.run("systemd-analyze", "verify", "--man=no", "tapgw.service"); out != "" {
 		t.Errorf("verify: %s", out)

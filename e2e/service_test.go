@@ -21,9 +21,16 @@ type served struct {
 // serve boots a machine in the gateway of a topology, installs the package there and starts the service.
 func serve(t *testing.T) (s served, before lab.State) {
 	t.Helper()
+	return serveBeside(t, func(*machine, *lab.Topology) {})
+}
+
+// serveBeside is serve on a machine that something else manages already, with folders laid over its system.
+func serveBeside(t *testing.T, manage func(*machine, *lab.Topology), over ...string) (s served, before lab.State) {
+	t.Helper()
 	topology := labtest.Build(t, lab.Options{RPFilter: 1})
 	labtest.Servers(t, topology)
-	m := bootMachine(t, topology.Gateway)
+	m := bootMachine(t, topology.Gateway, over...)
+	manage(m, topology)
 	m.run("dpkg", "--install", m.give(built(t, "tapgw_", ".deb")))
 	before = labtest.Snapshot(t, topology.Gateway)
 	m.write("/etc/systemd/system/tapgw.service.d/lab.conf", "[Service]\nWatchdogSec=8s\n")

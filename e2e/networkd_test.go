@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tapgw/api"
+	"tapgw/internal/lab"
+	"tapgw/internal/lab/labtest"
+	"tapgw/uplinks"
+)
+
+// manageByNetworkd lets systemd-networkd have the uplinks.
+func manageByNetworkd(m *machine, topology *lab.Topology) {
+	m.t.Helper()
+	for _, u := range topology.Uplinks {
+		m.write("/etc/systemd/network/50-"+u.Device+".network", "[Match]\nName="+u.Device+
+			"\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\nAddress="+u.Link.Near.Prefix.String()+
+			fmt.Sprintf("\n[Route]\nGateway=%s\nMetric=%d\n", u.NextHop(), u.Metric()))
+	}
+	m.run("systemctl", "start", "systemd-networkd")
+	m.run("networkctl", "reconfigure", "wan1", "wan2") // removes the routes of the laboratory's
+}
+
+// TestNetworkd: the real systemd-networkd leaves our devices alone. Routes and rules of ours that it removes, as it does with all that are
+// not its own when it configures an uplink, are put back at once, while host and LAN are online.
+func TestNetworkd(t *testing.T) {
+	for _, on := range []string{api.DatapathKernel, api.DatapathUserspace} {
+		t.Run(on, func(t *testing.T) {
+			t.Parallel()
+			s, _ := serveBeside(t, func(m *machine, topology *lab.Topology) {
+				m.write("/etc/systemd/system/tapgw.service.d/datapath.conf", "[Service]\nEnvironment=TAPGW_DATAPATH_MODE="+on+"\n")
+				manageByNetworkd(m, topology)
+			})
+			testNetworkd(t, s.neighbourhood())
+		})
+	}
+}
+
+func testNetworkd(t *testing.T, n neighbourhood) {
+	n.expectUnmanagedByNetworkd("at the start")
+	onSecond := n.connect(n.lan, "wan2")
+	inPlace := n.settledState()
+	n.expectRestart("systemd-networkd")
+	n.expectFollowed("reconfigured", func(since time.Time) time.Time {
+		return n.routes.await("our route", since, func(c routeChange) bool {
+			return c.Type == unix.RTM_NEWROUTE && c.Table == uplinks.TableBase && c.Protocol == uplinks.Protocol
+		})
+	}, "networkctl", "reconfigure", "wan1")
+	n.awaitState("wan1", api.StateUp)
+	n.awaitAsBefore(inPlace)
+	n.carries("after all")
+	labtest.Must(t, onSecond.talk())
+	n.expectCaptured()
+	n.expectUnmanagedByNetworkd("after all")
+}
+
+// expectUnmanagedByNetworkd fails the test if systemd-networkd takes our devices for its own.
+func (s served) expectUnmanagedByNetworkd(when string) {
+	s.t.Helper()
+	for _, device := range []string{"tapgw0", "tapgw0u"} {
+		if fields := strings.Fields(s.run("networkctl", "--no-legend", "list", device)); len(fields) != 5 || fields[4] != "unmanaged" {
+			s.t.Errorf("%s %s: %q", when, device, fields)
+		}
+	}
+}
