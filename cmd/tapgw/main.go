@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/charmbracelet/x/term"
 
 	"tapgw/internal/journal"
 )
@@ -30,9 +30,9 @@ func realEnv() *Env {
 		Stderr:      os.Stderr,
 		Getenv:      os.Getenv,
 		Now:         time.Now,
-		Terminal:    isTerminal(os.Stdout),
+		Terminal:    term.IsTerminal(os.Stdout.Fd()),
 		Journal:     journal.InUse(),
-		Console:     isTerminal(os.Stderr),
+		Console:     term.IsTerminal(os.Stderr.Fd()),
 		Version:     version,
 		Run:         runDaemon,
 		Cleanup:     cleanup,
@@ -50,9 +50,4 @@ func realEnv() *Env {
 
 		CapturePoints: capturePoints,
 	}
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }

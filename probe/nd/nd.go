@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/mdlayher/ndp"
 	"golang.org/x/net/ipv6"
 
 	"tapgw/probe"
@@ -17,14 +18,6 @@ import (
 
 // ErrNoGateway is returned for a link without a gateway of IPv6 to ask for, or without Ethernet.
 var ErrNoGateway = errors.New("the link has no gateway to ask for: use icmp:// or tcp:// targets")
-
-const (
-	solicitation  = 135
-	advertisement = 136
-	targetAt      = 8  // of the address in both messages (RFC 4861 §4.3, §4.4)
-	messageLen    = 24 // without options
-	hopLimit      = 255
-)
 
 // Prober asks for the gateway over a socket of its own. The zero value is ready.
 type Prober struct{}
@@ -58,9 +51,13 @@ func ask(ctx context.Context, conn *ipv6.PacketConn, ifi *net.Interface, gateway
 	if err := errors.Join(conn.SetICMPFilter(filter), conn.SetControlMessage(ipv6.FlagHopLimit, true)); err != nil {
 		return 0, fmt.Errorf("set up the socket: %w", err)
 	}
+	message, group, err := solicitation(gateway, ifi.HardwareAddr)
+	if err != nil {
+		return 0, fmt.Errorf("ask for %s: %w", gateway, err)
+	}
 	sent := time.Now()
-	to := &net.IPAddr{IP: group(gateway).AsSlice(), Zone: ifi.Name}
-	if _, err := conn.WriteTo(request(gateway, ifi.HardwareAddr), &ipv6.ControlMessage{HopLimit: hopLimit}, to); err != nil {
+	to := &net.IPAddr{IP: group.AsSlice(), Zone: ifi.Name}
+	if _, err := conn.WriteTo(message, &ipv6.ControlMessage{HopLimit: ndp.HopLimit}, to); err != nil {
 		return 0, fmt.Errorf("send a neighbour solicitation: %w", err)
 	}
 	buf := make([]byte, 1500)
@@ -72,28 +69,24 @@ func ask(ctx context.Context, conn *ipv6.PacketConn, ifi *net.Interface, gateway
 		if err != nil {
 			return 0, err
 		}
-		if control != nil && control.HopLimit == hopLimit && advertises(buf[:n], gateway) {
+		if control != nil && control.HopLimit == ndp.HopLimit && advertises(buf[:n], gateway) {
 			return time.Since(sent), nil
 		}
 	}
 }
 
-// request is a solicitation for an address with our own link-layer address.
-func request(gateway netip.Addr, mac net.HardwareAddr) []byte {
-	m := make([]byte, messageLen, messageLen+8)
-	m[0] = solicitation
-	target := gateway.As16()
-	copy(m[targetAt:], target[:])
-	return append(append(m, 1, 1), mac...) // the kernel sets the checksum
+// solicitation asks for an address with our own link-layer address; the kernel sets the checksum.
+func solicitation(gateway netip.Addr, mac net.HardwareAddr) (message []byte, group netip.Addr, err error) {
+	own := &ndp.LinkLayerAddress{Direction: ndp.Source, Addr: mac}
+	if message, err = ndp.MarshalMessage(&ndp.NeighborSolicitation{TargetAddress: gateway, Options: []ndp.Option{own}}); err == nil {
+		group, err = ndp.SolicitedNodeMulticast(gateway)
+	}
+	return message, group, err
 }
 
 // advertises reports whether a message says where the gateway is.
 func advertises(m []byte, gateway netip.Addr) bool {
-	return len(m) >= messageLen && m[0] == advertisement && m[1] == 0 && netip.AddrFrom16([16]byte(m[targetAt:])) == gateway
-}
-
-// group is that of the nodes which may have an address (RFC 4291 §2.7.1).
-func group(a netip.Addr) netip.Addr {
-	b := a.As16()
-	return netip.AddrFrom16([16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
+	message, err := ndp.ParseMessage(m)
+	a, ok := message.(*ndp.NeighborAdvertisement)
+	return err == nil && ok && m[1] == 0 && a.TargetAddress == gateway
 }
