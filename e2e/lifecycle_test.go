@@ -154,7 +154,7 @@ func TestRefusalsAreOneLine(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{"no uplink", bare, []string{"run", "--socket", socket}, []string{"no uplink", "default route"}},
+		{"no uplink", bare, []string{"run", "--socket", socket}, []string{"no uplink", "default route", "--wait"}},
 		{"bad file", topology.Gateway, []string{"run", "--socket", socket, "--config", bad}, []string{"bad.yaml:2", "max_sesions", "max_sessions"}},
 		{"no file", topology.Gateway, []string{"run", "--socket", socket, "--config", dir + "/none.yaml"}, []string{"none.yaml", "config init"}},
 	} {

@@ -245,7 +245,7 @@ func (d *Daemon) requireUplink(s *uplinks.Snapshot) error {
 		return nil
 	}
 	if !d.opts.Wait {
-		return fmt.Errorf("%w: connect to the Internet first (`ip route` must show a default route), or name one in the configuration under uplinks", ErrNoUplink)
+		return fmt.Errorf("%w: connect to the Internet first (`ip route` must show a default route), name one in the configuration under uplinks, or start without one (--wait)", ErrNoUplink)
 	}
 	d.log.Info("no uplink yet, waiting for one")
 	return nil
