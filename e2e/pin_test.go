@@ -16,7 +16,7 @@ func (w world) expectBy(who string, ns *lab.Namespace, uplink *lab.Uplink) {
 	w.t.Helper()
 	for range 4 {
 		if v := visitFor(ns, lab.ServerAddrs[1], visitPatience); v.err != nil || v.outside != uplink.Addr() {
-			w.t.Errorf("%s: a session by %s (%v), not %s", who, v.outside, v.err, uplink.Addr())
+			w.t.Errorf("%s: a session by %s (%v), not %s\n%s", who, v.outside, v.err, uplink.Addr(), w.command("sessions", "--why"))
 		}
 	}
 }
@@ -26,9 +26,11 @@ func (w world) expectBy(who string, ns *lab.Namespace, uplink *lab.Uplink) {
 func TestHostPinned(t *testing.T) {
 	t.Parallel()
 	ruled := preferFirst + "rules: [{name: all, from: [0.0.0.0/0], use: all}]\n"
-	w := begin(t, lab.Options{LANHosts: 2}, ruled)
+	w := beginV6(t, lab.Options{LANHosts: 2}, ruled)
+	w.family = overIPv4
 	first, second := w.Uplinks[0], w.Uplinks[1]
 	client, other := w.Hosts[0].Addr.String(), w.Hosts[1].Namespace
+	w.pinsEachFamily(second)
 	before := w.connect(w.lan, "wan1")
 	begun := time.Now()
 	w.command("pin", client, "wan2")
@@ -66,6 +68,23 @@ func TestHostPinned(t *testing.T) {
 	w.command("unpin", client)
 	w.expectBy("the client, at last", w.lan, first)
 	w.refuses()
+}
+
+// pinsEachFamily pins the client's IPv6 alone, and the gateway itself with both.
+func (w world) pinsEachFamily(uplink *lab.Uplink) {
+	w.t.Helper()
+	client := w.Hosts[0].AddrV6.String()
+	w.command("pin", client, uplink.Device)
+	w.command("pin", "self", uplink.Device)
+	for who, ns := range map[string]*lab.Namespace{"the client": w.lan, "the gateway": w.Gateway} {
+		if v := visitFor(ns, overIPv6.servers[0], visitPatience); v.err != nil || v.outside != overIPv6.own(uplink) {
+			w.t.Errorf("%s: IPv6 by %s (%v)", who, v.outside, v.err)
+		}
+	}
+	w.expectBy("the client's IPv4", w.lan, w.Uplinks[0])
+	w.expectBy("the gateway's IPv4", w.Gateway, uplink)
+	w.command("unpin", client)
+	w.command("unpin", "self")
 }
 
 // refuses has the daemon asked for pins that there cannot be.
