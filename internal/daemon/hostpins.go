@@ -92,8 +92,9 @@ func (d *Daemon) pinHost(asked api.Pin) error {
 		message += " until " + pin.Until.Format(time.DateTime)
 		time.AfterFunc(time.Until(pin.Until), d.lookAgain)
 	}
+	err = d.setHostPins(list)
 	d.tell(api.EventPin, pin.Uplink, message)
-	return d.setHostPins(list)
+	return err
 }
 
 // bare is 1 for a pin without a site.
@@ -182,12 +183,14 @@ func (d *Daemon) endHostPins(now time.Time) {
 
 // keepHostPins leaves some, and tells of those that end.
 func (d *Daemon) keepHostPins(left []hostPin, why string) error {
-	for _, p := range d.pinnedHosts() {
+	before := d.pinnedHosts()
+	err := d.setHostPins(left)
+	for _, p := range before {
 		if !slices.Contains(left, p) {
 			d.tell(api.EventUnpin, p.Uplink, p.who()+" uses what is best again"+why)
 		}
 	}
-	return d.setHostPins(left)
+	return err
 }
 
 // pinnedHosts is all of them, in the order in which they are looked at.
