@@ -60,9 +60,10 @@ func TestHostPinned(t *testing.T) {
 	w.events.state("wan2", api.StateUp, begun)
 	w.expectBy("the client again", w.lan, second)
 
+	w.command("pin", w.Hosts[1].Addr.String(), "wan2", "--for", "1h")
+	w.expectBy("another, for an hour", other, second)
 	begun = time.Now()
-	w.command("pin", w.Hosts[1].Addr.String(), "wan2", "--for", "1s")
-	w.expectBy("another, for a moment", other, second)
+	w.command("pin", w.Hosts[1].Addr.String(), "wan2", "--for", "1s") // instead
 	w.events.await("the end", begun, func(e api.Event) bool { return e.Kind == api.EventUnpin && strings.Contains(e.Message, "time is over") })
 	w.expectBy("another, later", other, first)
 	w.command("unpin", client)
