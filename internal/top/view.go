@@ -235,10 +235,22 @@ func (m *model) foot() string {
 	return m.in(weak, shortHelp)
 }
 
+// twoColumns is the width from which on there is room for two columns of keys.
+const twoColumns = 78
+
 func (m *model) helpLines() []string {
 	lines := []string{"", m.in(strong, "Keys")}
-	for _, k := range keys.listed() {
-		lines = append(lines, fmt.Sprintf("  %-7s %s", k.Help().Key, k.Help().Desc))
+	list := keys.listed()
+	rows := len(list)
+	if m.width >= twoColumns {
+		rows = (rows + 1) / 2
+	}
+	for i := range rows {
+		line := ""
+		for ; i < len(list); i += rows {
+			line += fmt.Sprintf("  %-7s %-29s", list[i].Help().Key, list[i].Help().Desc)
+		}
+		lines = append(lines, strings.TrimRight(line, " "))
 	}
 	return lines
 }
