@@ -102,7 +102,7 @@ func (s *Server) dashboardHandler() http.Handler {
 		mux.HandleFunc(pattern, handler)
 	}
 	mux.Handle("GET /", http.FileServerFS(s.dashboard.Page))
-	return shielded(s.named(http.NewCrossOriginProtection().Handler(s.identified(bound(mux)))))
+	return shielded(s.named(http.NewCrossOriginProtection().Handler(s.identified(mux))))
 }
 
 // shielded tells browsers what the page never does.

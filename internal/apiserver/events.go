@@ -18,10 +18,10 @@ const (
 
 // events sends the present states, then what happens, until the client leaves or lags too far behind.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
-	if !s.follow(w) {
+	if !s.follow(w, s.followers) {
 		return
 	}
-	defer s.unfollow()
+	defer s.followers.leave()
 	feed, stop := s.backend.Subscribe() // before the snapshot, so that no event falls between
 	defer stop()
 	out := newEventWriter(w, r)
@@ -47,18 +47,21 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// follow takes one of the places of followers, or tells that there is none.
-func (s *Server) follow(w http.ResponseWriter) bool {
+// places hold one token for each that is taken.
+type places chan struct{}
+
+func (p places) leave() { <-p }
+
+// follow takes one of the places, or tells that there is none.
+func (s *Server) follow(w http.ResponseWriter, among places) bool {
 	select {
-	case s.followers <- struct{}{}:
+	case among <- struct{}{}:
 		return true
 	default:
 		s.fail(w, fmt.Errorf("%w: %d programs follow the events already", api.ErrBusy, maxFollowers))
 		return false
 	}
 }
-
-func (s *Server) unfollow() { <-s.followers }
 
 // eventWriter writes events as lines of JSON, or as server-sent events.
 type eventWriter struct {

@@ -34,13 +34,13 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/uplinks/{name}/disable", s.guard(s.setUplink(false)))
 	s.addControls(mux)
 	s.addMetrics(mux)
-	return bound(jsonErrors(mux))
+	return jsonErrors(mux)
 }
 
 func (s *Server) metricsOnly() http.Handler {
 	mux := http.NewServeMux()
 	s.addMetrics(mux)
-	return bound(jsonErrors(mux))
+	return jsonErrors(mux)
 }
 
 func (s *Server) addMetrics(mux *http.ServeMux) {
@@ -49,9 +49,13 @@ func (s *Server) addMetrics(mux *http.ServeMux) {
 	}
 }
 
-// bound limits the size of a request and the time its answer may take.
+// bound limits the size of a request, the time in which it must be there, and that which its answer may take. It comes before all
+// other handlers, as a refusal too has the server wait for the rest of the request.
 func bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // else the deadline would end the answer
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		extend(w)
 		next.ServeHTTP(w, r)

@@ -14,10 +14,10 @@ const liveEvery = time.Second
 
 // live sends the status, and from then on what changes of it and what happens, as server-sent events.
 func (s *Server) live(w http.ResponseWriter, r *http.Request) {
-	if !s.follow(w) {
+	if !s.follow(w, s.lookers) {
 		return
 	}
-	defer s.unfollow()
+	defer s.lookers.leave()
 	feed, stop := s.backend.Subscribe()
 	defer stop()
 	w.Header().Set("Content-Type", "text/event-stream")

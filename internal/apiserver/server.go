@@ -97,7 +97,8 @@ type Server struct {
 	opts      Options
 	log       *slog.Logger
 	ready     chan struct{}
-	followers chan struct{} // one token per follower of events
+	followers places // of events on the socket
+	lookers   places // at the dashboard, which others than users of the socket reach
 	groupID   func() (uint32, error)
 	now       func() time.Time
 
@@ -108,6 +109,7 @@ type Server struct {
 // Times and sizes that bound what a client can hold on to.
 const (
 	headerTimeout = 5 * time.Second
+	bodyTimeout   = 5 * time.Second  // after the headers
 	answerTimeout = 30 * time.Second // without progress
 	idleTimeout   = 30 * time.Second
 	stopTimeout   = time.Second
@@ -123,7 +125,8 @@ func New(b Backend, o Options) *Server {
 		opts:      o,
 		log:       o.Logger,
 		ready:     make(chan struct{}),
-		followers: make(chan struct{}, maxFollowers),
+		followers: make(places, maxFollowers),
+		lookers:   make(places, maxFollowers),
 		groupID:   lookupGroup,
 		now:       time.Now,
 	}
@@ -182,13 +185,15 @@ func (s *Server) Run(ctx context.Context) error {
 // serve answers on l until ctx ends; what is still open then gets a moment to finish.
 func (s *Server) serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	web := &http.Server{
-		Handler:           h,
+		Handler:           bound(h),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       withPeer,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+
+		DisableGeneralOptionsHandler: true, // it comes before bound
 	}
 	stopped := make(chan struct{})
 	go func() {
