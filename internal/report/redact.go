@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,10 +31,13 @@ func NewRedactor(host string) *Redactor {
 }
 
 var (
-	hardware = regexp.MustCompile(`\b[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}\b`)
-	ipv4     = regexp.MustCompile(`\b\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2}\b)?`)
-	ipv6     = regexp.MustCompile(`[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?:/\d{1,3}\b)?`)
-	domain   = regexp.MustCompile(`(?i)\b(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z][a-z0-9-]*[a-z0-9]\b`)
+	// What comes before an address may be a letter: in JSON the beginning of a line is \n.
+	hardware = regexp.MustCompile(`[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}\b`)
+	// Names of devices that systemd makes of hardware addresses, as of phones and sticks.
+	device = regexp.MustCompile(`\b(en|wl|ww)x([0-9a-f]{12})\b`)
+	ipv4   = regexp.MustCompile(`\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,2}\b)?`)
+	ipv6   = regexp.MustCompile(`[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?:/\d{1,3}\b)?`)
+	domain = regexp.MustCompile(`(?i)\b(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z][a-z0-9-]*[a-z0-9]\b`)
 	// What rules of nftables compare with, in the listing that a report has.
 	raw = regexp.MustCompile(`("(?:Data|Key|KeyEnd|Val|Mask|Xor|FromData|ToData)":)"[A-Za-z0-9+/=]*"`)
 	// Elements of its sets there.
@@ -44,6 +48,7 @@ var (
 func (r *Redactor) Redact(text []byte) []byte {
 	s := raw.ReplaceAllString(string(text), `$1"`+removed+`"`)
 	s = element.ReplaceAllString(s, `$1 `+removed)
+	s = device.ReplaceAllStringFunc(s, r.device)
 	s = hardware.ReplaceAllStringFunc(s, r.hardware)
 	s = ipv6.ReplaceAllStringFunc(s, r.subnet)
 	s = ipv4.ReplaceAllStringFunc(s, r.subnet)
@@ -63,6 +68,13 @@ func (r *Redactor) hardware(s string) string {
 	}
 	copy(mac[3:], r.sum(mac))
 	return mac.String()
+}
+
+// device replaces the hardware address in the name of a device as it is replaced elsewhere.
+func (r *Redactor) device(s string) string {
+	name := device.FindStringSubmatch(s)
+	mac, _ := hex.DecodeString(name[2]) // it is nothing else
+	return name[1] + "x" + strings.ReplaceAll(r.hardware(net.HardwareAddr(mac).String()), ":", "")
 }
 
 // subnet replaces an address with or without the length of its prefix, and keeps the zeroes behind the prefix.
@@ -133,13 +145,16 @@ func (r *Redactor) sum(of []byte) []byte {
 }
 
 // files are endings that make a word the name of a file, and none of a site.
-var files = []string{"yaml", "sock", "json", "jsonl", "conf", "service", "txt", "md", "go", "d"}
+var files = []string{"yaml", "sock", "json", "jsonl", "conf", "service", "txt", "go", "d"}
+
+// settings are how the names of sysctls begin.
+var settings = regexp.MustCompile(`^net\.(?:ipv4|ipv6|core|netfilter)\b`)
 
 // domain replaces names of sites and hosts.
 func (r *Redactor) domain(s string) string {
 	s = strings.ToLower(s)
 	last := s[strings.LastIndexByte(s, '.')+1:]
-	if slices.Contains(files, last) || strings.HasPrefix(s, "net.") {
+	if slices.Contains(files, last) || settings.MatchString(s) {
 		return s
 	}
 	if r.names[s] == "" {

@@ -16,18 +16,19 @@ func TestRedact(t *testing.T) {
 	r := NewRedactor("study")
 	const text = `192.168.7.20 and 192.168.7.33:443 by 192.168.7.0/24; fd12:3456::1, [2001:db8:77::2]:80, fe80::5054:ff:fe12:3456%eth0
 02:42:ac:11:00:02 at 12:34:56, 10.1.2.3/16, "url":"http://login.hotel.example/x", study, kernel of study: 6.1.0
-tapgw.yaml is not a site, 127.0.0.1 and ::1 and 255.255.255.255 and 198.18.73.1 are nobody's, ff02::1 is everybody's
+tapgw.yaml is not a site, net.ipv4.ip_forward neither, but net.bank.example is, and kasse.md; enx0242ac110002 up\n192.168.7.20 by\t02:42:ac:11:00:02, 127.0.0.1 and ::1 and 255.255.255.255 and 198.18.73.1 are nobody's, ff02::1 is everybody's
 *expr.Cmp{"Op":0,"Register":1,"Data":"CgAAAg=="} nft element 2 t s key c0a80714 end  value `
 	got := string(r.Redact([]byte(text)))
 	for _, secret := range []string{
 		"192.168.7.", "fd12:3456", "2001:db8:77", "5054:ff", "ac:11:00:02", "10.1.2.3", "hotel", "study", "CgAAAg", "c0a80714",
+		"bank", "kasse", "110002",
 	} {
 		if strings.Contains(got, secret) {
 			t.Errorf("%s is still there:\n%s", secret, got)
 		}
 	}
 	for _, stays := range []string{
-		"192.168.", ":443", "0/24", "%eth0", "02:42:ac:", "12:34:56", "/16", "http://name1.example/x", "6.1.0", "tapgw.yaml", "127.0.0.1",
+		"192.168.", ":443", "0/24", "%eth0", "02:42:ac:", "enx0242ac", "net.ipv4.ip_forward", "12:34:56", "/16", "http://name1.example/x", "6.1.0", "tapgw.yaml", "127.0.0.1",
 		" ::1 ", "255.255.255.255", "198.18.73.1", "ff02::1", "this-host",
 	} {
 		if !strings.Contains(got, stays) {
