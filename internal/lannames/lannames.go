@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bounds of what is read, as names in leases are the clients' own.
@@ -72,7 +74,7 @@ func (b *Book) look(now time.Time) map[netip.Addr]string {
 
 // tail is the end of a file from the beginning of a line on; nothing where it cannot be read, or is no file.
 func tail(path string) []byte {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe in its place must not be waited for
 	if err != nil {
 		return nil
 	}

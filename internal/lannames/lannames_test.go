@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var now = time.Unix(1_800_000_000, 0)
@@ -105,6 +107,17 @@ func TestHostileNames(t *testing.T) {
 	long := strings.Repeat("# nothing\n", maxFile/10) + "192.168.1.2 nas\n"
 	if got := filed(t, map[string]string{"etc/hosts": long}).Name(netip.MustParseAddr("192.168.1.2"), now); got != "nas" {
 		t.Errorf("at the end of a long file: %q", got)
+	}
+}
+
+// TestPipesAreNoFiles: what a DHCP server may put in place of its file holds nobody up.
+func TestPipesAreNoFiles(t *testing.T) {
+	b := filed(t, map[string]string{"etc/hosts": "192.168.1.2 nas\n", "var/lib/misc/x": ""})
+	if err := unix.Mkfifo(filepath.Join(b.root, "var/lib/misc/dnsmasq.leases"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Name(netip.MustParseAddr("192.168.1.2"), now); got != "nas" {
+		t.Errorf("it is %q", got)
 	}
 }
 

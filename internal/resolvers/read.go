@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxFile bounds what is read of one file, bytes: of a longer one the end, where the newest lease is.
@@ -120,7 +122,7 @@ func (r *Reader) text(folder, name string) string { return tail(filepath.Join(r.
 
 // tail is the end of a file, "" for one that cannot be read.
 func tail(file string) string {
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe in its place must not be waited for
 	if err != nil {
 		return ""
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func list(texts ...string) (all []netip.Addr) {
@@ -115,7 +117,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestLongFile: of a file that is too long the end is read.
+// TestLongFile: of a file that is too long the end is read, and of what is no file nothing.
 func TestLongFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "leases")
 	text := append(make([]byte, maxFile), "the end"...)
@@ -127,6 +129,13 @@ func TestLongFile(t *testing.T) {
 	}
 	if tail(t.TempDir()) != "" {
 		t.Error("a folder was read")
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if tail(pipe) != "" {
+		t.Error("a pipe was read")
 	}
 }
 
