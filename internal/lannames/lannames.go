@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Bounds of what is read, as names in leases are the clients' own.
@@ -74,15 +72,15 @@ func (b *Book) look(now time.Time) map[netip.Addr]string {
 
 // tail is the end of a file from the beginning of a line on; nothing where it cannot be read, or is no file.
 func tail(path string) []byte {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe in its place must not be waited for
+	info, err := os.Stat(path) // before it is opened, as a pipe would be waited for
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
 	begin := max(0, info.Size()-maxFile)
 	data, _ := io.ReadAll(io.NewSectionReader(f, begin, maxFile)) // what could be read is all there is to say
 	if begin > 0 {

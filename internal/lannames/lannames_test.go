@@ -6,10 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 var now = time.Unix(1_800_000_000, 0)
@@ -113,7 +112,7 @@ func TestHostileNames(t *testing.T) {
 // TestPipesAreNoFiles: what a DHCP server may put in place of its file holds nobody up.
 func TestPipesAreNoFiles(t *testing.T) {
 	b := filed(t, map[string]string{"etc/hosts": "192.168.1.2 nas\n", "var/lib/misc/x": ""})
-	if err := unix.Mkfifo(filepath.Join(b.root, "var/lib/misc/dnsmasq.leases"), 0o644); err != nil {
+	if err := syscall.Mkfifo(filepath.Join(b.root, "var/lib/misc/dnsmasq.leases"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.Name(netip.MustParseAddr("192.168.1.2"), now); got != "nas" {

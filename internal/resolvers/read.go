@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxFile bounds what is read of one file, bytes: of a longer one the end, where the newest lease is.
@@ -122,15 +120,15 @@ func (r *Reader) text(folder, name string) string { return tail(filepath.Join(r.
 
 // tail is the end of a file, "" for one that cannot be read.
 func tail(file string) string {
-	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe in its place must not be waited for
+	info, err := os.Stat(file) // before it is opened, as a pipe would be waited for
+	if err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	f, err := os.Open(file)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
 	text, err := io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-maxFile), maxFile))
 	if err != nil {
 		return ""

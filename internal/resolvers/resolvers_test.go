@@ -6,10 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 func list(texts ...string) (all []netip.Addr) {
@@ -131,7 +130,7 @@ func TestLongFile(t *testing.T) {
 		t.Error("a folder was read")
 	}
 	pipe := filepath.Join(t.TempDir(), "pipe")
-	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if tail(pipe) != "" {
