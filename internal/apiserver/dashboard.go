@@ -21,6 +21,8 @@ type Dashboard struct {
 	Address netip.AddrPort // invalid for nowhere
 	Token   string         // that everything needs, or "" where everybody who reaches Address may look
 	Page    fs.FS          // index.html, and sign-in.html for who must say the token first
+	// UserOf says whose socket of this host has these ends, if one has; nil where nobody can tell.
+	UserOf func(local, remote netip.AddrPort) (uid uint32, ok bool)
 }
 
 const (
@@ -159,12 +161,31 @@ func (s *Server) identified(next http.Handler) http.Handler {
 
 // signInByKey takes a URL that `tapgw web` has printed.
 func (s *Server) signInByKey(w http.ResponseWriter, r *http.Request) {
-	p := s.dashboard.keys.take(r.URL.Query().Get("key"))
+	key := r.URL.Query().Get("key")
+	if p := s.dashboard.keys.holder(key); p != nil && s.isAnother(r, p) {
+		s.log.Warn("a URL that signs in was opened by another user", "uid", p.uid, "from", r.RemoteAddr)
+		writeError(w, http.StatusForbidden, "this URL is for another user", "run \"tapgw web\" as the user whose browser it is")
+		return
+	}
+	p := s.dashboard.keys.take(key)
 	if p == nil {
 		writeError(w, http.StatusForbidden, "this URL was used, or is too old", "run \"tapgw web\" again")
 		return
 	}
 	s.remember(w, r, p)
+}
+
+// isAnother reports whether a request comes from a program of this host that is not p's: all users can read the command lines of
+// others' browsers, in which the URL is. Who is root passes it on to whom they like.
+func (s *Server) isAnother(r *http.Request, p *peer) bool {
+	here, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	browser, err := netip.ParseAddrPort(r.RemoteAddr)
+	if !ok || err != nil || s.dashboard.UserOf == nil || p.uid == 0 || p.uid == uint32(os.Geteuid()) {
+		return false
+	}
+	plain := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+	uid, known := s.dashboard.UserOf(plain(browser), plain(here.AddrPort()))
+	return known && uid != p.uid && uid != 0
 }
 
 // signInByToken takes the form of sign-in.html. Who knows the token may do what the daemon's own user may.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"tapgw/api"
+	"tapgw/internal/owner"
 )
 
 func needRoot(t *testing.T) {
@@ -85,6 +87,39 @@ func TestWhoMayChange(t *testing.T) {
 				t.Errorf("does not tell beforehand %q:\n%s", told, out)
 			}
 		})
+	}
+}
+
+// TestSignInURLsAreForTheirUser: whoever else reads it in the command line of a browser cannot use it, nor use it up.
+func TestSignInURLsAreForTheirUser(t *testing.T) {
+	needRoot(t)
+	finder, err := owner.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(finder.Close)
+	at := netip.MustParseAddrPort(freeLoopback(t))
+	s := testServer(newFake(), Options{Socket: filepath.Join(open(t), "s"), Dashboard: Dashboard{
+		Address: at, Page: page,
+		UserOf: func(local, remote netip.AddrPort) (uint32, bool) {
+			return finder.User(syscall.IPPROTO_TCP, local, remote)
+		},
+	}})
+	start(t, s)
+	const user, thief = 65533, 65534
+	visit := func(key string, uid uint32) string {
+		return strings.TrimSpace(asUser(t, "http://"+at.String()+"/sign-in?key="+key, &syscall.Credential{Uid: uid, Gid: uid}))
+	}
+	for _, one := range []struct{ of, by uint32 }{{user, user}, {user, 0}, {0, thief}} {
+		key := s.dashboard.keys.issue(&peer{uid: one.of})
+		if one.of != 0 {
+			if got := visit(key, thief); got != "403" {
+				t.Errorf("another user got %s", got)
+			}
+		}
+		if got := visit(key, one.by); got != "200" {
+			t.Errorf("that of user %d opened by user %d: %s", one.of, one.by, got)
+		}
 	}
 }
 

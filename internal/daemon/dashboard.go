@@ -3,6 +3,9 @@ package daemon
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
 
 	"tapgw/internal/apiserver"
 	"tapgw/internal/hostconf"
@@ -23,7 +26,15 @@ func (d *Daemon) dashboard() apiserver.Dashboard {
 		d.log.Warn("no dashboard: mend dashboard.token_file and restart", "error", err)
 		return apiserver.Dashboard{}
 	}
-	return apiserver.Dashboard{Address: c.Listen, Token: token, Page: web.Static()}
+	return apiserver.Dashboard{Address: c.Listen, Token: token, Page: web.Static(), UserOf: d.userOf}
+}
+
+// userOf is whose TCP socket of this host has these ends.
+func (d *Daemon) userOf(local, remote netip.AddrPort) (uid uint32, ok bool) {
+	if d.owners == nil {
+		return 0, false
+	}
+	return d.owners.User(unix.IPPROTO_TCP, local, remote)
 }
 
 // readToken reads a file that nobody else may read or write.

@@ -107,6 +107,12 @@ func (f *Finder) Find(proto uint8, local, remote netip.AddrPort) (policy.Owner, 
 	return a.Owner, a.found
 }
 
+// User returns the number of that of such a socket now.
+func (f *Finder) User(proto uint8, local, remote netip.AddrPort) (uid uint32, ok bool) {
+	s, err := f.diag.find(proto, local, remote)
+	return s.uid, err == nil
+}
+
 // keep adds to a map that is begun anew when it is full.
 func keep[K comparable, V any](known map[K]V, key K, value V) {
 	if len(known) >= maxKnown {
