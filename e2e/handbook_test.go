@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"tapgw/api"
 	"tapgw/internal/handbook"
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
@@ -67,6 +68,29 @@ func TestHandbookCommands(t *testing.T) {
 	}
 	if len(tried) < 30 {
 		t.Errorf("%d commands were tried", len(tried))
+	}
+	r.request(book)
+}
+
+// request makes the requests to the control socket that scripts are shown.
+func (r reader) request(book handbook.Book) {
+	r.t.Helper()
+	made := 0
+	for _, b := range book.Blocks {
+		for _, line := range b.Lines {
+			request, ok := strings.CutPrefix(strings.TrimSpace(line), "curl --unix-socket "+api.DefaultSocket+" ")
+			if !ok {
+				continue
+			}
+			made++
+			out, err := r.ns.Command(r.t.Context(), "sh", "-c", "curl -fsS --unix-socket "+r.socket()+" "+request).CombinedOutput()
+			if err != nil {
+				r.t.Errorf("%s: %s: %v %s", b.Place, line, err, out)
+			}
+		}
+	}
+	if made < 2 {
+		r.t.Errorf("%d requests were made", made)
 	}
 }
 
