@@ -74,8 +74,7 @@ RESOLVED := systemd-resolved libsystemd-shared
 # One that would start a server; of it the tests need promtool.
 PROMETHEUS := prometheus
 # What finds where a page cannot be used with a screen reader: a script, of which the tests' browser alone has need.
-PEERS += npm=npm
-AXE   := axe-core@4.14.1 axe.min.js 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
+AXE   := axe-core 4.14.1 axe.min.js 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
 # One that would take over the machine's network, and the libraries that it needs beyond those of the system that tests boot.
 NETWORKMANAGER := network-manager libnm0 libglib2.0-0 libndp0 libpsl5 libcurl3-gnutls libnghttp2-14 librtmp1 libssh2-1 libbrotli1
 NETWORKMANAGER += libldap-2.5-0 libsasl2-2 libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0 libkeyutils1
