@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// rememberEvery is how often the uplinks' rates and health are remembered while something goes on; else with each look.
+	// rememberEvery is how often the uplinks' rates and health are remembered while something goes on.
 	rememberEvery = time.Second
 	// pastEvery is how often what is remembered is written down: a power failure loses no more, and disks may sleep in between.
 	pastEvery = 5 * time.Minute

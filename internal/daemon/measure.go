@@ -10,9 +10,6 @@ import (
 	"tapgw/uplinks/usage"
 )
 
-// sampleEvery so many quick looks one is a sample of the load, as is each slow one.
-const sampleEvery = 2
-
 // measure feeds the load meters, notices carriers and has the control loop check, until ctx ends. One timer serves all.
 func (d *Daemon) measure(ctx context.Context) error {
 	p, err := newPace(d.rest)
@@ -23,15 +20,15 @@ func (d *Daemon) measure(ctx context.Context) error {
 	defer p.stop()
 	defer context.AfterFunc(ctx, p.stop)()
 	var m measuring
-	for looks := 1; p.wait(); looks++ {
-		rests := p.rest()
-		if d.look(d.snapshot.Load(), &m, rests || looks%sampleEvery == 0) {
+	for ticks := 1; p.wait(); ticks++ {
+		at := p.rhythm()
+		if ticks%at.look == 0 && d.look(d.snapshot.Load(), &m, ticks%at.sample == 0) {
 			d.lookAgain()
 		}
-		if rests || looks%int(rememberEvery/lookEvery) == 0 {
+		if ticks%at.remember == 0 {
 			m.samples = d.remember(m.samples)
 		}
-		if rests && looks%restsPerCheck == 0 || !rests && looks%int(checkEvery/lookEvery) == 0 {
+		if ticks%at.check == 0 {
 			poke(d.checkDue)
 		}
 	}

@@ -11,15 +11,34 @@ const (
 	// lookEvery is how often the uplinks' devices are looked at while something goes on, for their carriers: the kernel tells of a
 	// lost one up to a second late (linkwatch) when it told of another shortly before.
 	lookEvery = 125 * time.Millisecond
-	// restEvery is how often while nothing does, as each look wakes an idle machine up: when the uplinks are probed anyway.
+	// restEvery is how often the pace ticks while nothing does: when the uplinks are probed anyway, as each tick wakes an idle machine up.
 	restEvery = probe.DefaultInterval
-	// restsPerCheck so many slow looks the control loop checks, which costs many times as much.
-	restsPerCheck = 3
 	// restAfter is how long nothing must have gone on.
 	restAfter = 3 * time.Second
 	// restBits a second are what an uplink may carry while nothing goes on: probes, keepalives and chatter of the LAN.
 	restBits = 64e3
 )
+
+// rhythm is after how many ticks something is due.
+type rhythm struct {
+	look     int // at the uplinks' devices
+	sample   int // the load
+	remember int // rates and health
+	check    int // all else, which costs many times as much as a look
+}
+
+var (
+	quick = rhythm{look: 1, sample: 2, remember: int(rememberEvery / lookEvery), check: int(checkEvery / lookEvery)}
+	slow  = rhythm{look: 2, sample: 2, remember: 2, check: 3}
+)
+
+// rhythm has ticks be slow where nothing has gone on for long.
+func (p *pace) rhythm() rhythm {
+	if p.rest() {
+		return slow
+	}
+	return quick
+}
 
 // pace is when to look again. What makes it quick may come from any goroutine.
 type pace struct {
