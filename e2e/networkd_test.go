@@ -14,7 +14,7 @@ import (
 	"tapgw/uplinks"
 )
 
-// manageByNetworkd lets systemd-networkd have the uplinks.
+// manageByNetworkd lets systemd-networkd have the uplinks, and all TAPs, as those of virtual machines may be.
 func manageByNetworkd(m *machine, topology *lab.Topology) {
 	m.t.Helper()
 	for _, u := range topology.Uplinks {
@@ -22,6 +22,7 @@ func manageByNetworkd(m *machine, topology *lab.Topology) {
 			"\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\nAddress="+u.Link.Near.Prefix.String()+
 			fmt.Sprintf("\n[Route]\nGateway=%s\nMetric=%d\n", u.NextHop(), u.Metric()))
 	}
+	m.write("/etc/systemd/network/80-taps.network", "[Match]\nKind=tun\n[Network]\nDHCP=yes\n")
 	m.run("systemctl", "start", "systemd-networkd")
 	m.run("networkctl", "reconfigure", "wan1", "wan2") // removes the routes of the laboratory's
 }
@@ -42,7 +43,7 @@ func TestNetworkd(t *testing.T) {
 }
 
 func testNetworkd(t *testing.T, n neighbourhood) {
-	n.expectUnmanagedByNetworkd("at the start")
+	n.expectUnmanagedByNetworkd()
 	onSecond := n.connect(n.lan, "wan2")
 	inPlace := n.settledState()
 	n.expectRestart("systemd-networkd")
@@ -56,15 +57,16 @@ func testNetworkd(t *testing.T, n neighbourhood) {
 	n.carries("after all")
 	labtest.Must(t, onSecond.talk())
 	n.expectCaptured()
-	n.expectUnmanagedByNetworkd("after all")
+	n.expectUnmanagedByNetworkd()
 }
 
-// expectUnmanagedByNetworkd fails the test if systemd-networkd takes our devices for its own.
-func (s served) expectUnmanagedByNetworkd(when string) {
+// expectUnmanagedByNetworkd waits until systemd-networkd says that our devices are none of its own.
+func (s served) expectUnmanagedByNetworkd() {
 	s.t.Helper()
 	for _, device := range []string{"tapgw0", "tapgw0u"} {
-		if fields := strings.Fields(s.run("networkctl", "--no-legend", "list", device)); len(fields) != 5 || fields[4] != "unmanaged" {
-			s.t.Errorf("%s %s: %q", when, device, fields)
-		}
+		eventually(s.t, "systemd-networkd's leaving "+device+" alone", func() bool {
+			line, err := s.try("networkctl", "--no-legend", "list", device)
+			return err == nil && strings.HasSuffix(line, " unmanaged")
+		})
 	}
 }

@@ -61,7 +61,7 @@ func (n neighbourhood) expectFollowed(what string, followed func(since time.Time
 	}
 }
 
-// expectRestart restarts a manager of the network, and fails the test if a session of host or LAN fails.
+// expectRestart restarts a manager of the network, and fails the test if host or LAN are not online by every uplink soon.
 func (n neighbourhood) expectRestart(unit string) {
 	n.t.Helper()
 	host, lan, begun := keepVisiting(n.t, n.Gateway), keepVisiting(n.t, n.lan), time.Now()
@@ -70,7 +70,7 @@ func (n neighbourhood) expectRestart(unit string) {
 		for _, u := range n.Uplinks {
 			v.by(u.Addr(), time.Now())
 		}
-		expectOutage(n.t, v.stop(), begun, 0)
+		expectOutage(n.t, v.stop(), begun, followBound)
 	}
 }
 
@@ -104,13 +104,14 @@ func (n neighbourhood) expectMetric(metric int, kind uint16, device string, its 
 	}, "nmcli", "device", "reapply", "wan2")
 }
 
-// expectUnmanagedByNM fails the test if NetworkManager takes our devices for its own.
-func (s served) expectUnmanagedByNM(when string) {
+// expectUnmanagedByNM waits until NetworkManager says that our devices are none of its own.
+func (s served) expectUnmanagedByNM() {
 	s.t.Helper()
 	for _, device := range []string{"tapgw0", "tapgw0u"} {
-		if state := s.run("nmcli", "--get-values", "GENERAL.STATE", "device", "show", device); state != "10 (unmanaged)" {
-			s.t.Errorf("%s %s is %s", when, device, state)
-		}
+		eventually(s.t, "NetworkManager's leaving "+device+" alone", func() bool {
+			state, err := s.try("nmcli", "--get-values", "GENERAL.STATE", "device", "show", device)
+			return err == nil && state == "10 (unmanaged)"
+		})
 	}
 }
 
@@ -120,7 +121,7 @@ func TestNetworkManager(t *testing.T) {
 	t.Parallel()
 	s, _ := serveBeside(t, manageByNM, "networkmanager")
 	n := s.neighbourhood()
-	n.expectUnmanagedByNM("at the start")
+	n.expectUnmanagedByNM()
 	established := n.connect(n.lan, "wan1")
 	n.expectFollowed("connection down", n.told("the loss", leaves(api.StateUp)), "nmcli", "connection", "down", "wan2")
 	n.expectFollowed("connection up", n.told("the return", leaves(api.StateDown)), "nmcli", "connection", "up", "wan2")
@@ -130,7 +131,7 @@ func TestNetworkManager(t *testing.T) {
 	n.expectMetric(200, unix.RTM_NEWROUTE, "tapgw0", uplinks.CaptureMetric)
 	n.expectRestart("NetworkManager")
 	n.carries("after its restart")
-	n.expectUnmanagedByNM("after its restart")
+	n.expectUnmanagedByNM()
 	labtest.Must(t, established.talk())
 	n.expectCaptured()
 	n.events.none(0, time.Time{}, isRepair)

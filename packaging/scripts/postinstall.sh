@@ -4,7 +4,10 @@ set -e
 systemd-sysusers tapgw.conf
 test -d /run/systemd/system || exit 0
 systemctl daemon-reload
-systemctl try-restart tapgw.service
-if systemctl --quiet is-active NetworkManager.service; then
+if systemctl --quiet is-active NetworkManager.service; then # it learns whose the devices are before they come
 	systemctl reload NetworkManager.service
 fi
+if systemctl --quiet is-active systemd-networkd.service; then
+	networkctl reload
+fi
+systemctl try-restart tapgw.service
