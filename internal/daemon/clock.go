@@ -27,9 +27,10 @@ const (
 )
 
 func newClock() clock {
+	start := time.Now() // before the other clock is read, or timers set by both would be early, and be set again and again until they are due
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // every kernel has it
-	return clock{start: time.Now(), slept: new(atomic.Int64), suspended: suspended, before: suspended(), monotonic: time.Duration(now.Nano())}
+	return clock{start: start, slept: new(atomic.Int64), suspended: suspended, before: suspended(), monotonic: time.Duration(now.Nano())}
 }
 
 // fromMonotonic is what makes of CLOCK_MONOTONIC the time that tick counts; it changes when the machine wakes.
