@@ -148,6 +148,25 @@ func TestDashboard(t *testing.T) {
 	b.sound()
 }
 
+// TestDashboardGrows: a page that is open when the daemon has only just begun, or before an uplink is plugged in, shows them once they
+// are known.
+func TestDashboardGrows(t *testing.T) {
+	t.Parallel()
+	topology := labtest.Build(t, lab.Options{})
+	labtest.Servers(t, topology)
+	second := topology.Uplinks[1]
+	labtest.Must(t, second.Unplug())
+	g := start(t, topology.Gateway, "")
+	b := g.dashboard()
+	charted := func(uplink string) string {
+		return fmt.Sprintf(`document.querySelector('.chart canvas') && /%s\s*↓\s*\d/.test(document.querySelector('.legend').innerText)`, uplink)
+	}
+	b.await("the chart of one", charted("wan1"))
+	labtest.Must(t, second.Replug())
+	b.await("the other in it", charted("wan2"))
+	b.sound()
+}
+
 // pinByForm pins a host that has sessions, and what there cannot be.
 func (w world) pinByForm(b *tab) {
 	client := w.Hosts[1].Addr.String()

@@ -5,29 +5,35 @@ import { read } from './live.js';
 
 const refreshEvery = 60000; // of what goes by the minute
 
-// useHistory gets a span of time, and adds what comes in while it goes by the second.
+// useHistory gets a span of time, and adds what comes in while it goes by the second. As long as something is missing it asks again.
 export function useHistory(span, live) {
   const [history, setHistory] = useState(null);
-  const latest = useRef(live);
-  latest.current = live;
+  const get = useRef();
   useEffect(() => {
     let wanted = true;
-    const get = async () => {
+    get.current = async () => {
       const answer = await read(`v1/history?span=${span}`);
       if (wanted && answer.uplinks) setHistory(columns(answer, span));
     };
     setHistory(null);
-    get();
-    const timer = span === 'live' ? 0 : setInterval(get, refreshEvery);
+    get.current();
+    const timer = span === 'live' ? 0 : setInterval(get.current, refreshEvery);
     return () => {
       wanted = false;
       clearInterval(timer);
     };
   }, [span, live.since]);
   useEffect(() => {
-    if (span === 'live' && live.connected && history) setHistory(grown(history, live.status.uplinks));
+    if (span !== 'live' || !live.connected) return;
+    if (isWhole(history, live.status.uplinks)) setHistory(grown(history, live.status.uplinks));
+    else get.current();
   }, [live.ticks]);
   return history;
+}
+
+// isWhole reports whether there is something of each uplink: a daemon that has just begun knows nothing yet, and uplinks are plugged in.
+function isWhole(history, uplinks) {
+  return history && history.x.length > 0 && uplinks.every((u) => history.uplinks[u.name]);
 }
 
 const shortest = 60; // values that are shown at least, of however short a time there are any
@@ -53,7 +59,7 @@ function columns(answer, span) {
 function grown(history, uplinks) {
   const now = Math.floor(Date.now() / 1000);
   const length = history.x.length;
-  if (length === 0 || now <= history.x[length - 1]) return history;
+  if (now <= history.x[length - 1]) return history;
   const full = length >= history.most || history.uplinks[Object.keys(history.uplinks)[0]].down[0] === null;
   const slid = (list, value) => [...(full ? list.slice(1) : list), value];
   const next = { ...history, x: slid(history.x, now), uplinks: {} };
