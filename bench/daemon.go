@@ -34,12 +34,14 @@ type variant struct {
 	datapath string // api.DatapathKernel or api.DatapathUserspace, which is also its word in the configuration
 	shortcut string // auto or off
 	rules    bool   // the host has rules for what it forwards, and tracks connections
+	watched  bool
 }
 
 var variants = []variant{
-	{nameShortcut, api.DatapathKernel, "auto", false},
-	{namePlain, api.DatapathKernel, "off", true},
-	{nameUserspace, api.DatapathUserspace, "off", false},
+	{nameShortcut, api.DatapathKernel, "auto", false, false},
+	{nameWatched, api.DatapathKernel, "auto", false, true},
+	{namePlain, api.DatapathKernel, "off", true, false},
+	{nameUserspace, api.DatapathUserspace, "off", false, false},
 }
 
 // daemon is a running tapgw.
@@ -77,7 +79,17 @@ func (v variant) maker(binary string) maker {
 		if err := v.await(ctx, d); err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", v.name, err), p.close())
 		}
-		p.stop = func() error { return errors.Join(v.verify(context.WithoutCancel(ctx), d), d.stop()) }
+		unwatch := func() {}
+		if v.watched {
+			unwatch, err = d.watch(ctx, p.lab.Gateway)
+		}
+		p.stop = func() error {
+			unwatch()
+			return errors.Join(v.verify(context.WithoutCancel(ctx), d), d.stop())
+		}
+		if err != nil {
+			return nil, errors.Join(err, p.close())
+		}
 		return p, nil
 	}}
 }

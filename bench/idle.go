@@ -105,16 +105,13 @@ func (r repose) measure(ctx context.Context, program string, window time.Duratio
 			return u, err
 		}
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var watchers sync.WaitGroup
-	defer watchers.Wait()
-	defer cancel()
 	a.done() // the arena's own look at the events
 	if r.watched {
-		if err := a.watch(ctx, &watchers); err != nil {
+		unwatch, err := a.gateway.watch(ctx, a.Gateway)
+		if err != nil {
 			return u, err
 		}
+		defer unwatch()
 	}
 	if err := sleep(ctx, settleTime); err != nil {
 		return u, err
@@ -125,17 +122,19 @@ func (r repose) measure(ctx context.Context, program string, window time.Duratio
 // settleTime is how long a daemon may be busy with what was just there.
 const settleTime = 5 * time.Second
 
-// watch attaches to the daemon what people attach to it: a page of the dashboard, the applet of a desktop, and Prometheus.
-func (a *arena) watch(ctx context.Context, watchers *sync.WaitGroup) error {
-	page, err := a.browse(ctx)
+// watch attaches to the daemon what people attach to it, until unwatch: a page of the dashboard, the applet of a desktop, and Prometheus.
+func (d *daemon) watch(ctx context.Context, gateway *lab.Namespace) (unwatch func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	page, err := browse(ctx, gateway)
 	if err != nil {
-		return err
+		cancel()
+		return nil, err
 	}
+	var watchers sync.WaitGroup
 	watchers.Go(func() {
 		_, _ = io.Copy(io.Discard, page)
 		page.Close()
 	})
-	d := a.gateway
 	watchers.Go(func() { _ = d.client.Events(ctx, func(api.Event) {}) })
 	watchers.Go(func() {
 		for sleep(ctx, 2*time.Second) == nil {
@@ -147,16 +146,16 @@ func (a *arena) watch(ctx context.Context, watchers *sync.WaitGroup) error {
 			_ = d.scrape(ctx, func(string) error { return nil })
 		}
 	})
-	return nil
+	return func() { cancel(); watchers.Wait() }, nil
 }
 
 // browse follows the dashboard as its page does, until ctx ends.
-func (a *arena) browse(ctx context.Context) (io.ReadCloser, error) {
+func browse(ctx context.Context, gateway *lab.Namespace) (io.ReadCloser, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:7380/v1/live", nil)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := (&http.Client{Transport: &http.Transport{DialContext: a.Gateway.Dial}}).Do(request)
+	answer, err := (&http.Client{Transport: &http.Transport{DialContext: gateway.Dial}}).Do(request)
 	if err != nil {
 		return nil, err
 	}

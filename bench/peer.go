@@ -45,6 +45,7 @@ const (
 	nameKernelRules = "kernel-rules"    // the same with rules for what is forwarded
 	nameShortcut    = "tapgw-shortcut"  // kernel datapath, past the host's own forwarding
 	namePlain       = "tapgw-plain"     // kernel datapath behind it, with the same rules as kernel-rules
+	nameWatched     = "tapgw-watched"   // tapgw-shortcut with all attached to it that people look with
 	nameUserspace   = "tapgw-userspace" // without the kernel datapath
 	nameRedirect    = "redirect"        // a BPF program that redirects and does nothing else
 	nameRouted      = "routed"          // the kernel forwarding, without any translation

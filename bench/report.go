@@ -86,12 +86,13 @@ type comparison struct{ peer, to, bar string }
 var comparisons = []comparison{
 	{nameShortcut, nameKernel, nameShortcut},
 	{nameShortcut, nameRedirect, nameRedirect},
+	{nameWatched, nameShortcut, nameWatched},
 	{namePlain, nameKernelRules, namePlain},
 	{nameUserspace, nameKernel, nameUserspace},
 }
 
 // reportOrder is that of the peers in the report.
-var reportOrder = []string{nameKernel, nameShortcut, nameUserspace, nameKernelRules, namePlain, nameRedirect, nameRouted, nameRoutedRules}
+var reportOrder = []string{nameKernel, nameShortcut, nameWatched, nameUserspace, nameKernelRules, namePlain, nameRedirect, nameRouted, nameRoutedRules}
 
 // write prints a block for each line, at most 80 columns wide, and returns how many bars were missed.
 func (r *results) write(w io.Writer) (missed int) {

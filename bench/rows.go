@@ -69,15 +69,19 @@ var (
 	onAllMemory = []string{nameShortcut, nameUserspace}
 )
 
+// watched is for a gateway too that people look at.
+func watched(on []string) []string { return append([]string{nameWatched}, on...) }
+
 // The ratios that the project promises. The redirect's is that of tapgw-shortcut to it.
 var (
 	barLimit   = bar{0.85, 0.9}
-	bulkLAN    = map[string]bar{nameShortcut: {1.1, 1.3}}
+	barWatched = bar{0.95, 0}
+	bulkLAN    = map[string]bar{nameShortcut: {1.1, 1.3}, nameWatched: barWatched}
 	bulkHost   = map[string]bar{nameShortcut: {1.05, 1.2}, namePlain: {1.05, 1.2}}
 	bulkCopied = map[string]bar{nameUserspace: {0.6, 0}}
-	packets    = map[string]bar{nameShortcut: {1.5, 2}, namePlain: {1.15, 1.4}, nameUserspace: {0.6, 0}, nameRedirect: barLimit}
+	packets    = map[string]bar{nameShortcut: {1.5, 2}, namePlain: {1.15, 1.4}, nameUserspace: {0.6, 0}, nameRedirect: barLimit, nameWatched: barWatched}
 	someFlows  = map[string]bar{nameUserspace: {0.6, 0}}
-	newConns   = map[string]bar{nameShortcut: {1.1, 1.3}, namePlain: {1.1, 1.3}, nameUserspace: {0.85, 0}}
+	newConns   = map[string]bar{nameShortcut: {1.1, 1.3}, namePlain: {1.1, 1.3}, nameUserspace: {0.85, 0}, nameWatched: barWatched}
 	added      = map[string]bar{nameShortcut: {1, 0.8}, namePlain: {1, 0.8}}
 	filled     = map[string]bar{nameShortcut: {0.95, 0}, nameUserspace: {0.95, 0}}
 	crowdShare = map[string]bar{nameShortcut: {0.7, 0.85}, namePlain: {0.7, 0.85}}
@@ -98,18 +102,18 @@ var tasks = []task{
 	{"bulk-lan-down", onLAN, busyRoom, false, bulk{down: true}.measure, []line{{label: "TCP Internet→LAN", unit: "Gbit/s", bars: bulkCopied}}},
 	{"bulk-host-up", onGateways, busyRoom, false, bulk{fromHost: true}.measure, []line{{label: "TCP host→Internet", unit: "Gbit/s", bars: bulkCopied}}},
 	{"bulk-host-down", onGateways, busyRoom, false, bulk{down: true, fromHost: true}.measure, []line{{label: "TCP Internet→host", unit: "Gbit/s", bars: bulkCopied}}},
-	{"light-lan-up", onLight, busyRoom, false, bulk{light: true}.measure,
+	{"light-lan-up", watched(onLight), busyRoom, false, bulk{light: true}.measure,
 		[]line{{label: "TCP LAN→Internet, light ends", unit: "Gbit/s", bars: bulkLAN}}},
-	{"light-lan-down", onLight, busyRoom, false, bulk{down: true, light: true}.measure,
+	{"light-lan-down", watched(onLight), busyRoom, false, bulk{down: true, light: true}.measure,
 		[]line{{label: "TCP Internet→LAN, light ends", unit: "Gbit/s", bars: bulkLAN}}},
 	{"light-host-up", onLightHost, busyRoom, false, bulk{fromHost: true, light: true}.measure,
 		[]line{{label: "TCP host→Internet, light ends", unit: "Gbit/s", bars: bulkHost}}},
 	{"light-host-down", onLightHost, busyRoom, false, bulk{down: true, fromHost: true, light: true}.measure,
 		[]line{{label: "TCP Internet→host, light ends", unit: "Gbit/s", bars: bulkHost}}},
-	{"udp-1", onLAN, busyRoom, false, flood(1), []line{{label: "UDP 60 B, 1 flow", unit: "Mpkt/s", bars: packets}}},
+	{"udp-1", watched(onLAN), busyRoom, false, flood(1), []line{{label: "UDP 60 B, 1 flow", unit: "Mpkt/s", bars: packets}}},
 	{"udp-1000", onLAN, busyRoom, false, flood(1000), []line{{label: "UDP 60 B, 1,000 flows", unit: "Mpkt/s", bars: someFlows}}},
-	{"udp-30000", onLAN, busyRoom, false, flood(30_000), []line{{label: "UDP 60 B, 30,000 flows", unit: "Mpkt/s", bars: packets}}},
-	{"connections", append([]string{nameRoutedRules}, onAll...), busyRoom, false, connections,
+	{"udp-30000", watched(onLAN), busyRoom, false, flood(30_000), []line{{label: "UDP 60 B, 30,000 flows", unit: "Mpkt/s", bars: packets}}},
+	{"connections", watched(append([]string{nameRoutedRules}, onAll...)), busyRoom, false, connections,
 		[]line{{label: "new connections", unit: "1/s", bars: newConns}}},
 	{"bulk6-lan-up", onLAN, busyRoom6, false, bulk{}.measure, []line{{label: "TCP LAN→Internet, IPv6", unit: "Gbit/s", bars: bulkCopied}}},
 	{"bulk6-lan-down", onLAN, busyRoom6, false, bulk{down: true}.measure,
