@@ -234,6 +234,9 @@ func copyForAll(t *testing.T, path string) string {
 	program, err := os.ReadFile(path)
 	labtest.Must(t, err)
 	target := filepath.Join(folder, "tapgw")
-	labtest.Must(t, os.WriteFile(target, program, 0o755))
+	syscall.ForkLock.RLock() // a program that another test starts meanwhile would have the file open for writing until it runs
+	err = os.WriteFile(target, program, 0o755)
+	syscall.ForkLock.RUnlock()
+	labtest.Must(t, err)
 	return target
 }
