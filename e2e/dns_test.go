@@ -275,8 +275,9 @@ func TestHostResolverOfTwins(t *testing.T) {
 	labtest.Must(t, blackhole(one, true))
 	w.events.state("wan1", api.StateDown, begun)
 	eventually(t, "the other resolver being asked", func() bool { // the status names the new state before the rules follow
-		w.resolves("with one uplink dead", file, w.lan, w.Gateway)
-		return second.askedBy(other.Addr()) > 0
+		_, lan := lookUp(t, w.lan, file)
+		_, host := lookUp(t, w.Gateway, file)
+		return lan == nil && host == nil && second.askedBy(other.Addr()) > 0
 	})
 	before := first.askedBy(one.Addr())
 	w.resolves("with one uplink dead", file, w.lan, w.Gateway)
