@@ -69,77 +69,116 @@ func TestSessionsSorted(t *testing.T) {
 	}
 }
 
-// TestTop: the view in a real terminal, by its keys.
-func TestTop(t *testing.T) {
-	t.Parallel()
+// topView is `tapgw top` of a busy world in a terminal.
+type topView struct {
+	world
+	*terminal
+	program       string // this one, which has a session
+	before, after string // files with the settings of the terminal
+}
+
+func openTop(t *testing.T) topView {
+	t.Helper()
 	w, _ := busy(t)
 	me, err := os.Executable()
 	labtest.Must(t, err)
-	program := filepath.Base(me)
-	before, after := filepath.Join(w.dir, "before"), filepath.Join(w.dir, "after")
-	script := fmt.Sprintf("echo shell; stty -g >%s; %s top --socket %s; echo ended with $?; stty -g >%s; exec cat", before, binary(t), w.socket(), after)
-	x := openTerminal(t, w.Gateway, script, "LC_ALL=C.UTF-8")
+	v := topView{world: w, program: filepath.Base(me), before: filepath.Join(w.dir, "before"), after: filepath.Join(w.dir, "after")}
+	script := fmt.Sprintf("echo shell; stty -g >%s; %s top --socket %s; echo ended with $?; stty -g >%s; exec cat", v.before, binary(t), w.socket(), v.after)
+	v.terminal = openTerminal(t, w.Gateway, script, "LC_ALL=C.UTF-8")
+	return v
+}
 
-	x.await("Internet: online (2 of 2 uplinks usable)", ">1  wan1", " 2  wan2", "Sessions by rate", program, "Mb/s", "█")
-	x.press("2")
-	x.await(">2  wan2", "  wan2: up for")
-	x.press("d")
-	x.await("Disable wan2? No new session will use it. (y/n)")
-	x.press("n")
-	x.await("q quit")
-	if s := w.uplink("wan2").State; s != api.StateUp {
+// TestTop: the view in a real terminal, by its keys.
+func TestTop(t *testing.T) {
+	t.Parallel()
+	v := openTop(t)
+	v.await("Internet: online (2 of 2 uplinks usable)", ">1  wan1", " 2  wan2", "Sessions by rate", v.program, "Mb/s", "█")
+	for _, step := range []func(*testing.T, topView){topDisables, topFilters, topSorts, topPins, topNarrows, topEnds} {
+		step(t, v)
+	}
+}
+
+func topDisables(t *testing.T, v topView) {
+	t.Helper()
+	v.press("2")
+	v.await(">2  wan2", "  wan2: up for")
+	v.press("d")
+	v.await("Disable wan2? No new session will use it. (y/n)")
+	v.press("n")
+	v.await("q quit")
+	if s := v.uplink("wan2").State; s != api.StateUp {
 		t.Errorf("after no, wan2 is %s", s)
 	}
-	x.press("d", "y")
-	w.awaitState("wan2", api.StateDisabled)
-	x.await("wan2 is disabled", "disabled", "Internet: partial (1 of 2 uplinks usable)")
-	x.press("d", "y")
-	w.awaitState("wan2", api.StateUp, api.StateProbing)
+	v.press("d", "y")
+	v.awaitState("wan2", api.StateDisabled)
+	v.await("wan2 is disabled", "disabled", "Internet: partial (1 of 2 uplinks usable)")
+	v.press("d", "y")
+	v.awaitState("wan2", api.StateUp, api.StateProbing)
+}
 
-	lan := w.Hosts[0].Addr.String()
-	x.await(lan, program)
-	x.press("f", program, "Enter")
-	x.awaitScreen("only "+program, func(s string) bool {
-		return strings.Contains(s, fmt.Sprintf("with %q", program)) && strings.Count(s, program) > 1 && !strings.Contains(s, lan)
+func topFilters(t *testing.T, v topView) {
+	t.Helper()
+	lan := v.Hosts[0].Addr.String()
+	v.await(lan, v.program)
+	v.press("f", v.program, "Enter")
+	v.awaitScreen("only "+v.program, func(s string) bool {
+		return strings.Contains(s, fmt.Sprintf("with %q", v.program)) && strings.Count(s, v.program) > 1 && !strings.Contains(s, lan)
 	})
-	x.press("Escape")
-	x.await(lan, program)
-	x.press("s") // with the key before it would be another one
-	x.await("Sessions by bytes")
+	v.press("Escape")
+	v.await(lan, v.program)
+}
 
-	x.press("P")
-	x.await("Select a session", "> "+lan)
-	x.press("P")
-	x.await("Pin " + lan + " to wan2?")
-	x.press("a")
-	x.await(lan + " uses wan2")
-	if list, err := w.client.Pins(t.Context()); err != nil || len(list) != 1 || list[0].Inside != w.Hosts[0].Addr || list[0].Uplink != "wan2" {
+func topSorts(t *testing.T, v topView) {
+	t.Helper()
+	v.press("s") // with the key before it would be another one
+	v.await("Sessions by bytes")
+}
+
+func topPins(t *testing.T, v topView) {
+	t.Helper()
+	host := v.Hosts[0].Addr
+	lan := host.String()
+	v.press("P")
+	v.await("Select a session", "> "+lan)
+	v.press("P")
+	v.await("Pin " + lan + " to wan2?")
+	v.press("a")
+	v.await(lan + " uses wan2")
+	if list, err := v.client.Pins(t.Context()); err != nil || len(list) != 1 || list[0].Inside != host || list[0].Uplink != "wan2" {
 		t.Errorf("pinned: %v, %v", list, err)
 	}
-	x.press("P")
-	x.await("Pin " + lan)
-	x.press("u")
-	x.await("is not pinned to wan2 any more")
+	v.press("P")
+	v.await("Pin " + lan)
+	v.press("u")
+	v.await("is not pinned to wan2 any more")
+}
 
-	if screen := x.screen(); !strings.Contains(screen, "LOSS") || !strings.Contains(screen, "WHY") {
+func topNarrows(t *testing.T, v topView) {
+	t.Helper()
+	if screen := v.screen(); !strings.Contains(screen, "LOSS") || !strings.Contains(screen, "WHY") {
 		t.Errorf("columns are missing in a wide terminal:\n%s", screen)
 	}
-	x.must("resize-window", "-x", "60", "-y", "20")
-	screen := x.awaitScreen("60 columns", func(s string) bool { return strings.Contains(s, "wan1") && !strings.Contains(s, "LOSS") })
+	v.must("resize-window", "-x", "60", "-y", "20")
+	screen := v.awaitScreen("60 columns", func(s string) bool { return strings.Contains(s, "wan1") && !strings.Contains(s, "LOSS") })
 	for line := range strings.Lines(screen) {
 		if n := utf8.RuneCountInString(strings.TrimRight(line, " \n")); n > 60 {
 			t.Errorf("%d columns: %q", n, line)
 		}
 	}
-	x.press("?")
-	x.await("disable or enable the uplink")
-	x.press("q")
-	screen = x.await("shell", "ended with 0")
-	if strings.Contains(screen, "wan1") || x.must("display-message", "-p", "#{alternate_on}#{cursor_flag}") != "01\n" {
+}
+
+// topEnds: and the terminal is as it was.
+func topEnds(t *testing.T, v topView) {
+	t.Helper()
+	v.press("?")
+	v.await("disable or enable the uplink")
+	v.press("q")
+	screen := v.await("shell", "ended with 0")
+	if strings.Contains(screen, "wan1") || v.must("display-message", "-p", "#{alternate_on}#{cursor_flag}") != "01\n" {
 		t.Errorf("the terminal is not as before:\n%s", screen)
 	}
-	eventually(t, "the settings of the terminal", func() bool { b, err := os.ReadFile(after); return err == nil && len(b) > 0 })
-	if was, is := textOf(t, before), textOf(t, after); was != is {
+	eventually(t, "the settings of the terminal", func() bool { b, err := os.ReadFile(v.after); return err == nil && len(b) > 0 })
+	if was, is := textOf(t, v.before), textOf(t, v.after); was != is {
 		t.Errorf("the terminal is set to %s, not to %s", is, was)
 	}
 }

@@ -79,24 +79,23 @@ func (d *dialogue) deliver(b []byte) *seen {
 // say sends a payload of the client, and returns what the server gets.
 func (d *dialogue) say(payload string) string {
 	d.t.Helper()
-	s := d.send(d.frame(true, ack, d.client, d.seenC, payload))
-	if s.tcp.Seq != d.seenS || s.tcp.Ack != d.server {
-		d.t.Errorf("%q goes on at %d acknowledging %d, not %d and %d", payload, s.tcp.Seq, s.tcp.Ack, d.seenS, d.server)
-	}
-	d.client += uint32(len(payload))
-	d.seenS += uint32(len(s.tcp.Payload))
-	return string(s.tcp.Payload)
+	return d.passed(payload, d.send(d.frame(true, ack, d.client, d.seenC, payload)), &d.client, &d.seenS, d.server)
 }
 
 // answer sends a payload of the server, and returns what the client gets.
 func (d *dialogue) answer(payload string) string {
 	d.t.Helper()
-	s := d.deliver(d.frame(false, ack, d.server, d.seenS, payload))
-	if s.tcp.Seq != d.seenC || s.tcp.Ack != d.client {
-		d.t.Errorf("%q goes on at %d acknowledging %d, not %d and %d", payload, s.tcp.Seq, s.tcp.Ack, d.seenC, d.client)
+	return d.passed(payload, d.deliver(d.frame(false, ack, d.server, d.seenS, payload)), &d.server, &d.seenC, d.client)
+}
+
+// passed checks the numbers of what came out for a payload, and moves on those that its sender and its receiver count.
+func (d *dialogue) passed(payload string, s *seen, sender, receiver *uint32, acknowledged uint32) string {
+	d.t.Helper()
+	if s.tcp.Seq != *receiver || s.tcp.Ack != acknowledged {
+		d.t.Errorf("%q goes on at %d acknowledging %d, not %d and %d", payload, s.tcp.Seq, s.tcp.Ack, *receiver, acknowledged)
 	}
-	d.server += uint32(len(payload))
-	d.seenC += uint32(len(s.tcp.Payload))
+	*sender += uint32(len(payload))
+	*receiver += uint32(len(s.tcp.Payload))
 	return string(s.tcp.Payload)
 }
 
