@@ -155,10 +155,11 @@ func (e entry) undo() error {
 // isGlobal reports whether somebody, such as Docker, has switched forwarding on for all interfaces since, those included that we
 // had to.
 func (e entry) isGlobal() bool {
-	if dir, _, key := e.split(); dir != confDir || key != "forwarding" {
+	dir, iface, key := e.split()
+	if iface == "all" || key != "forwarding" {
 		return false
 	}
-	all, err := readSysctl(sysctlPath("all", "forwarding"))
+	all, err := readSysctl(dir + "/all/forwarding")
 	return err == nil && all == "1"
 }
 

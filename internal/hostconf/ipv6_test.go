@@ -55,6 +55,11 @@ func TestSettingsOfIPv6(t *testing.T) {
 	w := Wanted{TAP: "tap", Uplinks: []string{"wan", "gone"}, IPv6: true}
 	off := w
 	off.IPv6 = false
+	other := w
+	other.Facts.Links = []uplinks.Link{{Index: 3, Name: "dsl"}, {Index: 4, Name: "cable"}}
+	for index, protocol := range map[int]int{3: unix.RTPROT_RA, 4: unix.RTPROT_STATIC} {
+		other.Facts.V6.Routes = append(other.Facts.V6.Routes, uplinks.Route{Dst: netip.MustParsePrefix("::/0"), Index: index, Protocol: protocol})
+	}
 	lan := []string{"lan"}
 	for _, c := range []struct {
 		name string
@@ -71,8 +76,10 @@ func TestSettingsOfIPv6(t *testing.T) {
 		{"router", w, lan, map[string]string{"all/forwarding": "1", "wan/accept_ra": "1"}, []setting{{"wan/accept_ra", "2"}}},
 		{"router without LAN", w, nil, map[string]string{"all/forwarding": "1", "wan/accept_ra": "2"}, nil},
 		{"LAN, later kernel", w, lan, map[string]string{"all/forwarding": "0", "wan/accept_ra": "1", "tap/force_forwarding": "0",
-			"wan/force_forwarding": "0", "lan/force_forwarding": "1", "lan/accept_ra": "1"},
-			[]setting{{"tap/force_forwarding", "1"}, {"wan/force_forwarding", "1"}, {"lan/accept_ra", "0"}}},
+			"wan/force_forwarding": "0", "lan/force_forwarding": "1", "lan/accept_ra": "1", "lan/forwarding": "0"},
+			[]setting{{"wan/accept_ra", "2"}, {"lan/accept_ra", "0"}, {"tap/force_forwarding", "1"}, {"wan/force_forwarding", "1"}, {"lan/forwarding", "1"}}},
+		{"another way out", other, lan, map[string]string{"all/forwarding": "0", "dsl/accept_ra": "1", "cable/accept_ra": "1"},
+			[]setting{{"dsl/accept_ra", "2"}, {"all/forwarding", "1"}}},
 		{"router, later kernel", w, lan, map[string]string{"all/forwarding": "1", "wan/accept_ra": "1", "tap/force_forwarding": "0"},
 			[]setting{{"wan/accept_ra", "2"}}},
 	} {
@@ -199,7 +206,8 @@ func TestForwardingByTheUserStays(t *testing.T) {
 	r.expect("restored", map[string]string{forwardingV6: "1", sysctlPathV6(device, "accept_ra"): "1"})
 }
 
-// TestForwardingInterfaceByInterface: a kernel that can leaves all others as they are, and packets do pass.
+// TestForwardingInterfaceByInterface: a kernel that can leaves all others as they are, packets do pass, and a host that we are the
+// advertised router of finds that we are one.
 func TestForwardingInterfaceByInterface(t *testing.T) {
 	r := newRouterV6(t)
 	device := r.topo.Uplinks[0].Device
@@ -208,7 +216,8 @@ func TestForwardingInterfaceByInterface(t *testing.T) {
 	}
 	w := homeV6(device, device) // anything that says that the kernel can
 	before := map[string]string{forwardingV6: "0", sysctlPathV6(device, "accept_ra"): "1", sysctlPathV6(device, "force_forwarding"): "0",
-		sysctlPathV6(lab.DeviceLAN, "force_forwarding"): "0", sysctlPathV6(lab.DeviceLAN, "accept_ra"): "1"}
+		sysctlPathV6(lab.DeviceLAN, "force_forwarding"): "0", sysctlPathV6(lab.DeviceLAN, "accept_ra"): "1",
+		sysctlPathV6(lab.DeviceLAN, "forwarding"): "0"}
 	host := r.topo.Hosts[0]
 	beyond := netip.MustParseAddr("2001:db8:1::1") // at the provider, which has no way back to the LAN: an error would come before
 	passes := func() bool {
@@ -227,15 +236,42 @@ func TestForwardingInterfaceByInterface(t *testing.T) {
 		t.Fatal("forwards already")
 	}
 	r.do(func() error { return r.g.Apply(w) })
-	r.expect("with a LAN", map[string]string{forwardingV6: "0", sysctlPathV6(device, "accept_ra"): "1",
+	r.expect("with a LAN", map[string]string{forwardingV6: "0", sysctlPathV6(device, "accept_ra"): "2", sysctlPathV6(device, "forwarding"): "0",
 		sysctlPathV6(device, "force_forwarding"): "1", sysctlPathV6(lab.DeviceLAN, "force_forwarding"): "1",
-		sysctlPathV6(lab.DeviceLAN, "accept_ra"): "0"})
+		sysctlPathV6(lab.DeviceLAN, "accept_ra"): "0", sysctlPathV6(lab.DeviceLAN, "forwarding"): "1"})
 	if !r.g.ForwardingV6(device) {
 		t.Error("our forwarding is taken for the user's")
 	}
 	if !passes() {
 		t.Error("does not forward")
 	}
+	if !saysIsRouter(t, host.Namespace) {
+		t.Error("says that it is no router: hosts forget it as one")
+	}
 	r.do(r.g.RestoreAll)
 	r.expect("restored", before)
+
+	r.do(func() error { return r.g.Apply(w) })
+	labtest.Must(t, r.gw.Sysctl(forwardingV6, "1"))
+	r.do(r.g.RestoreAll)
+	r.expect("restored after the user made it a router", map[string]string{forwardingV6: "1", sysctlPathV6(lab.DeviceLAN, "forwarding"): "1"})
+}
+
+// saysIsRouter reports whether the gateway says that it is a router when a host of its LAN asks for its link-layer address.
+func saysIsRouter(t *testing.T, host *lab.Namespace) bool {
+	t.Helper()
+	neighbours, err := host.Handle().NeighList(0, netlink.FAMILY_V6)
+	labtest.Must(t, err)
+	for _, n := range neighbours {
+		if n.IP.Equal(lab.GatewayLANAddrV6.AsSlice()) {
+			labtest.Must(t, host.Handle().NeighDel(&n)) // asks again
+		}
+	}
+	_, err = host.Ping(labtest.Context(t), lab.GatewayLANAddrV6)
+	labtest.Must(t, err)
+	neighbours, err = host.Handle().NeighList(0, netlink.FAMILY_V6)
+	labtest.Must(t, err)
+	return slices.ContainsFunc(neighbours, func(n netlink.Neigh) bool {
+		return n.IP.Equal(lab.GatewayLANAddrV6.AsSlice()) && n.Flags&netlink.NTF_ROUTER != 0
+	})
 }

@@ -49,7 +49,7 @@ const (
 // values lists the interface settings that may be written, and to what. A journal that asks for anything else is refused.
 var values = map[string]map[string][]string{
 	confDir:   {"rp_filter": {"0", "1", "2"}, "accept_local": {"0", "1"}, "forwarding": {"0", "1"}},
-	confDirV6: {"accept_ra": {"0", "1", "2"}, "force_forwarding": {"0", "1"}},
+	confDirV6: {"accept_ra": {"0", "1", "2"}, "force_forwarding": {"0", "1"}, "forwarding": {"0", "1"}},
 }
 
 // sysctlPath is the path of an interface's IPv4 setting below /proc/sys.
