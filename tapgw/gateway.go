@@ -80,7 +80,7 @@ func New(cfg Config, table *nat.Table, meters *Meters) *Gateway {
 	if cfg.Clock == nil {
 		cfg.Clock = func() time.Duration { return 0 }
 	}
-	w := &watch{wake: cfg.Wake, stock: moveStock}
+	w := &watch{wake: cfg.Wake, isAnswered: table.Answered, stock: moveStock}
 	g := &Gateway{cfg: cfg, watch: w, table: table, meters: meters, remotes: newRemotes()}
 	g.fromTAP = nat.NewFragments[fate](&g.drops[FragmentLost])
 	for id := range g.fromUplink {

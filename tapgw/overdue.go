@@ -88,8 +88,8 @@ func (g *Gateway) examine(v *view, o *Outlook, s *pending, at time.Duration) {
 	case !tr.State.Live() || tr.Key != s.key || tr.Uplink != s.uplink || u == nil:
 		w.drop(s)
 		return
-	case s.kind != firstSYN && g.table.Answered(s.ref): // a SYN's answer told itself
-		w.end(s, at)
+	case g.table.Answered(s.ref):
+		w.endUnseen(s, at)
 		return
 	}
 	e, age := &w.sides[s.uplink], at-s.sent

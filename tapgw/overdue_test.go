@@ -153,6 +153,36 @@ func TestAnsweredStays(t *testing.T) {
 	}
 }
 
+// TestAnsweredUnseen: an answer that the kernel carries is one, although nobody can tell how long it took.
+func TestAnsweredUnseen(t *testing.T) {
+	p := newPatient(t)
+	carry := func(port uint16) {
+		ref := p.table.FindOut(nat.Key{Inside: inside, Remote: server, InsidePort: port, RemotePort: 80, Proto: packet.ProtoTCP})
+		var answer packet.Packet
+		answer.Decode(tcpFrame(t, server, 80, wan1, 1, synAck, "")[packet.VnetLen:])
+		p.table.CountIn(ref, start, int(answer.Len), 1, &answer)
+	}
+	for n := range uint16(2 * quietMisses) {
+		p.dial(4000+n, server)
+		carry(4000 + n)
+		p.pass(500 * time.Millisecond)
+	}
+	if len(p.resent) != 0 || p.again || len(p.suspects) != 0 {
+		t.Errorf("%d sent again, %d suspicions", len(p.resent), len(p.suspects))
+	}
+	if e := &p.g.watch.sides[1]; e.answered == 0 || e.smoothed != 0 {
+		t.Errorf("answered at %s after %s", e.answered, e.smoothed)
+	}
+	// One that is answered gives its place to the next of the same slot, at once.
+	for n := range uint16(maxPending + 1) {
+		p.dial(10000+n, server)
+		carry(10000 + n)
+	}
+	if n := p.events(Overlooked); n != 0 {
+		t.Errorf("%d were not watched", n)
+	}
+}
+
 // TestLeftToTheClient are SYNs that are not sent again.
 func TestLeftToTheClient(t *testing.T) {
 	for name, frame := range map[string][]byte{

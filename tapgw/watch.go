@@ -47,7 +47,7 @@ type pending struct {
 	moves  uint8
 	length uint8 // of the copy of a SYN that can be sent again, 0 for none
 	kind   first
-	again  bool // the client has sent it again
+	again  bool // how long the answer takes cannot be told: the client has sent it again, or nobody saw it come
 	missed bool // it is evidence
 	judged bool // nothing is done about it any more
 }
@@ -72,9 +72,10 @@ func (e WatchEvent) String() string { return watchEventText[e] }
 
 // watch is all that is known of first packets of one family. Its lock is held for no longer than it takes to look at each.
 type watch struct {
-	wake     func()
-	suspects atomic.Uint32 // uplinks, one bit each
-	counts   [numWatchEvents]atomic.Uint64
+	wake       func()
+	isAnswered func(nat.Ref) bool
+	suspects   atomic.Uint32 // uplinks, one bit each
+	counts     [numWatchEvents]atomic.Uint64
 
 	mu       sync.Mutex
 	awake    bool // somebody will call Overdue
@@ -134,6 +135,9 @@ func isWhole(b []byte, p *packet.Packet) bool {
 func (w *watch) begin(b []byte, e pending) {
 	w.mu.Lock()
 	s := &w.slots[e.ref%maxPending]
+	if s.ref != 0 && s.ref != e.ref && w.isAnswered(s.ref) {
+		w.endUnseen(s, e.sent)
+	}
 	if s.ref != 0 && s.ref != e.ref {
 		w.mu.Unlock()
 		w.count(Overlooked)
@@ -170,6 +174,12 @@ func (w *watch) answered(ref nat.Ref, uplink uint8, now time.Duration) {
 		return
 	}
 	w.hear(uplink, now, true)
+}
+
+// endUnseen is end for an answer that the kernel carried: it came earlier than now.
+func (w *watch) endUnseen(s *pending, now time.Duration) {
+	s.again = true
+	w.end(s, now)
 }
 
 // end takes an answered first packet from the list.

@@ -4,6 +4,7 @@
 // The fast path: a cache of decisions that Go has made. A packet of a known session is rewritten, counted and redirected;
 // whatever is unknown or unusual goes to Go. Both families share the code; what is IPv6's has functions of its own that IPv4's
 // way leaves aside, also for the sake of the stack.
+#include "answer.h"
 #include "count.h"
 #include "forward.h"
 #include "judge.h"
@@ -91,7 +92,7 @@ static __always_inline int tap_hit(enum family f, struct __sk_buff *skb)
 	struct packet p;
 	__u32 n = 0;
 
-	if (parse(f, skb, ETH_HLEN, &p))
+	if (parse(f, skb, ETH_HLEN, &p, OUTBOUND))
 		return NO_HIT;
 	struct identity *id = find(f, outbound_key(&p), OUTBOUND, &n);
 	if (!id || (HOP(id) != HOP_DEVICE && is_bound(f, skb)))
@@ -188,13 +189,15 @@ static __always_inline int received_hit(enum family f, struct __sk_buff *skb, __
 	struct packet p;
 	__u32 n = 0, gso = skb->gso_size;
 
-	if (skb->pkt_type != HOST || parse(f, skb, l2, &p))
+	if (skb->pkt_type != HOST || parse(f, skb, l2, &p, INBOUND))
 		return NO_HIT;
 	struct key k = {p.dst, p.src, (__u64)p.sport << 32 | (__u64)p.dport << 16 | (__u64)p.proto << 8 | uplink_id};
 	struct identity *id = find(f, k, INBOUND, &n);
 	struct uplink *u = uplink_of(f, uplink_id);
 	struct counters *c = counts(f, INBOUND, n);
 	if (!id || !u || !c || !is_current(id, u))
+		return NO_HIT;
+	if (p.flags & TCP_SYN && !is_plain_answer(f, skb, l2, &p, id, n, u))
 		return NO_HIT;
 	struct hop *h = hop_of(f, HOP(id));
 	if (h && (p.ttl <= 1 || size(&p, gso) > h->mtu))
@@ -265,7 +268,7 @@ static __always_inline int fits(enum family f, struct __sk_buff *skb, __u32 mtu)
 	__be16 len;
 
 	if (skb->gso_size)
-		return !parse(f, skb, ETH_HLEN, &p) && size(&p, skb->gso_size) <= mtu;
+		return !parse(f, skb, ETH_HLEN, &p, INBOUND) && size(&p, skb->gso_size) <= mtu;
 	return !bpf_skb_load_bytes(skb, ETH_HLEN + at, &len, sizeof(len)) && above + bpf_ntohs(len) <= mtu;
 }
 

@@ -103,6 +103,8 @@ type fastpathUplink struct {
 	Upcall     uint32
 	Rerouted   uint32
 	Shortcut   uint32
+	Answered   uint32
+	Unused2    uint32
 	Clock      uint64
 	Host       fastpathAddr
 }

@@ -77,7 +77,7 @@ static __always_inline int lan_hit(enum family f, struct __sk_buff *skb)
 	struct packet p;
 	__u32 n = 0;
 
-	if (parse(f, skb, ETH_HLEN, &p))
+	if (parse(f, skb, ETH_HLEN, &p, OUTBOUND))
 		return NO_HIT;
 	struct identity *id = find(f, outbound_key(&p), OUTBOUND, &n);
 	if (!id)

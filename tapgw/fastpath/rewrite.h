@@ -45,7 +45,13 @@ static __always_inline __be16 ethertype(enum family f)
 	return f == V4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 }
 
-static __always_inline int parse_tcp(enum family f, struct packet *p, const __u8 *l4, const void *end)
+// accepts reports whether flags are those of the answer that accepts a connection.
+static __always_inline int accepts(__u8 flags)
+{
+	return (flags & (TCP_SYN | TCP_ACK | TCP_FIN)) == (TCP_SYN | TCP_ACK);
+}
+
+static __always_inline int parse_tcp(enum family f, struct packet *p, const __u8 *l4, const void *end, enum direction d)
 {
 	__u32 room = p->len - header(f);
 
@@ -53,10 +59,10 @@ static __always_inline int parse_tcp(enum family f, struct packet *p, const __u8
 		return -1;
 	__u32 off = (l4[12] >> 4) * 4;
 	p->flags = l4[13];
-	if (off < TCP_MIN || off > room || p->flags & (TCP_SYN | TCP_RST))
+	if (off < TCP_MIN || off > room || p->flags & TCP_RST || (p->flags & TCP_SYN && (d == OUTBOUND || !accepts(p->flags))))
 		return -1;
 	p->headers = header(f) + off;
-	p->seq_end = bpf_ntohl(*(__be32 *)(l4 + 4)) + room - off + (p->flags & TCP_FIN);
+	p->seq_end = bpf_ntohl(*(__be32 *)(l4 + 4)) + room - off + (p->flags & TCP_FIN) + !!(p->flags & TCP_SYN);
 	p->ack = bpf_ntohl(*(__be32 *)(l4 + 8));
 	return 0;
 }
@@ -110,8 +116,8 @@ static __always_inline int parse_ip(enum family f, struct packet *p, const void 
 	return p->len < sizeof(*ip);
 }
 
-// parse fills p from what can be a hit: not 0 for anything unusual, which is Go's. l2 is the length of the link header.
-static __always_inline int parse(enum family f, struct __sk_buff *skb, __u32 l2, struct packet *p)
+// parse fills p from what can be a hit in a direction: not 0 for anything unusual, which is Go's. l2 is the length of the link header.
+static __always_inline int parse(enum family f, struct __sk_buff *skb, __u32 l2, struct packet *p, enum direction d)
 {
 	__u32 need = l2 + header(f) + TCP_MIN;
 
@@ -131,7 +137,7 @@ static __always_inline int parse(enum family f, struct __sk_buff *skb, __u32 l2,
 	p->sport = bpf_ntohs(*(__be16 *)l4), p->dport = bpf_ntohs(*(__be16 *)(l4 + 2));
 	p->flags = 0, p->seq_end = 0, p->ack = 0;
 	if (p->proto == IPPROTO_TCP)
-		return parse_tcp(f, p, l4, end);
+		return parse_tcp(f, p, l4, end, d);
 	return p->proto == IPPROTO_UDP ? parse_udp(f, p, l4) : -1;
 }
 

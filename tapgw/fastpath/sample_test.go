@@ -31,6 +31,7 @@ type sample struct {
 	sport, dport uint16
 	proto, flags uint8
 	seq, ack     uint32
+	options      string // TCP, whole words
 	payload      int
 	noChecksum   bool // UDP
 	trailer      int  // bytes after the IP packet
@@ -49,7 +50,7 @@ func l4Of(f uplinks.Family) int {
 // headers are the bytes of those of IP and transport.
 func (s sample) headers() int {
 	if s.proto == packet.ProtoTCP {
-		return s.l4() - ip + 20
+		return s.l4() - ip + 20 + len(s.options)
 	}
 	return s.l4() - ip + 8
 }
@@ -74,7 +75,8 @@ func (s sample) build() []byte {
 	if s.proto == packet.ProtoTCP {
 		binary.BigEndian.PutUint32(l4[4:], s.seq)
 		binary.BigEndian.PutUint32(l4[8:], s.ack)
-		l4[12], l4[13], sum = 5<<4, s.flags, l4[16:18]
+		l4[12], l4[13], sum = byte(header/4)<<4, s.flags, l4[16:18]
+		copy(l4[20:], s.options)
 	} else {
 		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
 	}

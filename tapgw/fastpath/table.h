@@ -75,6 +75,8 @@ struct uplink {
 	__u32 upcall;      // interface index
 	__u32 rerouted;    // tick of when the host's routes may have changed last
 	__u32 shortcut;    // sessions of the family's LAN bypass the host's forwarding
+	__u32 answered;    // tick of when Go last got an answer to a SYN; written by the programs alone
+	__u32 unused2;
 	__u64 clock;       // nanoseconds from CLOCK_MONOTONIC to the clock of the sessions
 	struct addr host;  // address of the host on the TAP
 };
@@ -126,6 +128,7 @@ struct services {
 
 #define STATE_MASK 63  // with the bits of a helper and of turned packets, which make a state beyond the last
 #define STATE_FIRST 2  // Active
+#define STATE_OPENING 3
 #define STATE_LAST 6   // TCPClosingIn: what comes after is over, or reset, and judged by Go
 
 // Each array is mapped by Go, which also sets its size when loading.

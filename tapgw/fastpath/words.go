@@ -28,6 +28,7 @@ type uplinkWords struct {
 	_                     uint16
 	tap, upcall, rerouted atomic.Uint32
 	shortcut              atomic.Uint32
+	_                     [2]uint32 // the programs' own
 	clock                 atomic.Uint64
 	host                  addressPair
 }
