@@ -11,7 +11,6 @@ import (
 	"tapgw/api"
 	"tapgw/internal/lab"
 	"tapgw/internal/lab/labtest"
-	"tapgw/uplinks"
 )
 
 // manageByNetworkd lets systemd-networkd have the uplinks, and all TAPs, as those of virtual machines may be.
@@ -47,17 +46,28 @@ func testNetworkd(t *testing.T, n neighbourhood) {
 	onSecond := n.connect(n.lan, "wan2")
 	inPlace := n.settledState()
 	n.expectRestart("systemd-networkd")
-	n.expectFollowed("reconfigured", func(since time.Time) time.Time {
-		return n.routes.await("our route", since, func(c routeChange) bool {
-			return c.Type == unix.RTM_NEWROUTE && c.Table == uplinks.TableBase && c.Protocol == uplinks.Protocol
-		})
-	}, "networkctl", "reconfigure", "wan1")
-	n.awaitState("wan1", api.StateUp)
-	n.awaitAsBefore(inPlace)
+	n.expectReconfigured(inPlace)
 	n.carries("after all")
 	labtest.Must(t, onSecond.talk())
 	n.expectCaptured()
 	n.expectUnmanagedByNetworkd()
+}
+
+// expectReconfigured has systemd-networkd configure wan1 anew, which takes its address and all routes away for a moment.
+func (n neighbourhood) expectReconfigured(inPlace lab.State) {
+	n.t.Helper()
+	index, err := n.Gateway.Index("wan1")
+	labtest.Must(n.t, err)
+	d := n.expectFollowed("reconfigured", func(since time.Time) time.Time {
+		n.t.Helper()
+		n.routes.await("its own route", since, func(c routeChange) bool { // comes last
+			return c.Type == unix.RTM_NEWROUTE && isDefault(c) && c.LinkIndex == index
+		})
+		n.awaitAsBefore(inPlace)
+		n.awaitState("wan1", api.StateUp)
+		return time.Now()
+	}, "networkctl", "reconfigure", "wan1")
+	d.expectOnline(d.untilFollowed())
 }
 
 // expectUnmanagedByNetworkd waits until systemd-networkd says that our devices are none of its own.

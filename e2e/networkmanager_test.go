@@ -45,33 +45,52 @@ func (s served) neighbourhood() neighbourhood {
 	return neighbourhood{s, recordRoutes(s.t, s.Gateway)}
 }
 
-// expectFollowed has somebody change something, and fails the test unless the gateway follows soon, while host and LAN are online.
-func (n neighbourhood) expectFollowed(what string, followed func(since time.Time) time.Time, change ...string) {
+// disturbed is what became of host and LAN, which begin sessions all the time, while somebody did something to the network.
+type disturbed struct {
+	n     neighbourhood
+	list  []*visits // of the host, and of the LAN
+	begun time.Time
+	took  time.Duration // until the gateway followed
+}
+
+// disturb has somebody do something.
+func (n neighbourhood) disturb(how ...string) disturbed {
 	n.t.Helper()
-	host, lan, begun := keepVisiting(n.t, n.Gateway), keepVisiting(n.t, n.lan), time.Now()
-	n.run(change...)
-	took := followed(begun).Sub(begun)
-	n.t.Logf("%s: followed %s after it was asked for", what, took.Round(time.Millisecond))
-	if took > followBound {
-		n.t.Errorf("%s: followed only after %s", what, took)
-	}
-	for _, v := range []*visits{host, lan} {
-		v.by(n.Uplinks[0].Addr(), time.Now())
-		expectOutage(n.t, v.stop(), begun, followBound)
+	d := disturbed{n: n, list: []*visits{keepVisiting(n.t, n.Gateway), keepVisiting(n.t, n.lan)}, begun: time.Now()}
+	n.run(how...)
+	return d
+}
+
+// expectOnline ends the sessions once host and LAN begin some again, and fails the test if some were lost that began later than that.
+func (d disturbed) expectOnline(lost time.Duration) {
+	d.n.t.Helper()
+	now := time.Now()
+	for _, v := range d.list {
+		v.byAny(now)
+		expectOutage(d.n.t, v.stop(), d.begun, lost)
 	}
 }
 
-// expectRestart restarts a manager of the network, and fails the test if host or LAN are not online by every uplink soon.
+// untilFollowed is how long sessions may be lost of what others lead past the gateway.
+func (d disturbed) untilFollowed() time.Duration { return d.took + visitPace }
+
+// expectFollowed has somebody change something, and fails the test unless the gateway follows soon.
+func (n neighbourhood) expectFollowed(what string, followed func(since time.Time) time.Time, change ...string) disturbed {
+	n.t.Helper()
+	d := n.disturb(change...)
+	d.took = followed(d.begun).Sub(d.begun)
+	n.t.Logf("%s: followed %s after it was asked for", what, d.took.Round(time.Millisecond))
+	if d.took > followBound {
+		n.t.Errorf("%s: followed only after %s", what, d.took)
+	}
+	return d
+}
+
+// expectRestart restarts a manager of the network, and fails the test if host or LAN lose a session, or do not go on by every uplink.
 func (n neighbourhood) expectRestart(unit string) {
 	n.t.Helper()
-	host, lan, begun := keepVisiting(n.t, n.Gateway), keepVisiting(n.t, n.lan), time.Now()
-	n.run("systemctl", "restart", unit)
-	for _, v := range []*visits{host, lan} {
-		for _, u := range n.Uplinks {
-			v.by(u.Addr(), time.Now())
-		}
-		expectOutage(n.t, v.stop(), begun, followBound)
-	}
+	n.disturb("systemctl", "restart", unit).expectOnline(0)
+	n.carries("after the restart of " + unit)
 }
 
 // expectCaptured fails the test if no default route led into the TAP at some time.
@@ -91,12 +110,12 @@ func (n neighbourhood) told(what string, match func(api.Event) bool) func(time.T
 }
 
 // expectMetric has NetworkManager give wan2's default route another metric, after which one by that device is to come or go.
-func (n neighbourhood) expectMetric(metric int, kind uint16, device string, its int) {
+func (n neighbourhood) expectMetric(metric int, kind uint16, device string, its int) disturbed {
 	n.t.Helper()
 	index, err := n.Gateway.Index(device)
 	labtest.Must(n.t, err)
 	n.run("nmcli", "connection", "modify", "wan2", "ipv4.route-metric", strconv.Itoa(metric))
-	n.expectFollowed(fmt.Sprint("metric ", metric), func(since time.Time) time.Time {
+	return n.expectFollowed(fmt.Sprint("metric ", metric), func(since time.Time) time.Time {
 		n.t.Helper()
 		return n.routes.await("another metric", since, func(c routeChange) bool {
 			return c.Type == kind && isDefault(c) && c.LinkIndex == index && c.Priority == its
@@ -123,14 +142,16 @@ func TestNetworkManager(t *testing.T) {
 	n := s.neighbourhood()
 	n.expectUnmanagedByNM()
 	established := n.connect(n.lan, "wan1")
-	n.expectFollowed("connection down", n.told("the loss", leaves(api.StateUp)), "nmcli", "connection", "down", "wan2")
-	n.expectFollowed("connection up", n.told("the return", leaves(api.StateDown)), "nmcli", "connection", "up", "wan2")
+	down := n.expectFollowed("connection down", n.told("the loss", leaves(api.StateUp)), "nmcli", "connection", "down", "wan2")
+	down.expectOnline(down.untilFollowed())
+	n.expectFollowed("connection up", n.told("the return", leaves(api.StateDown)), "nmcli", "connection", "up", "wan2").expectOnline(0)
 	n.awaitState("wan2", api.StateUp)
-	n.expectMetric(1, unix.RTM_DELROUTE, "wan2", 1) // moved behind ours
-	n.expectMetric(50, unix.RTM_NEWROUTE, "tapgw0", 49)
-	n.expectMetric(200, unix.RTM_NEWROUTE, "tapgw0", uplinks.CaptureMetric)
+	inFront := n.expectMetric(1, unix.RTM_DELROUTE, "wan2", 1) // moved behind ours
+	inFront.expectOnline(inFront.untilFollowed())
+	inFront = n.expectMetric(50, unix.RTM_NEWROUTE, "tapgw0", 49)
+	inFront.expectOnline(inFront.untilFollowed())
+	n.expectMetric(200, unix.RTM_NEWROUTE, "tapgw0", uplinks.CaptureMetric).expectOnline(0)
 	n.expectRestart("NetworkManager")
-	n.carries("after its restart")
 	n.expectUnmanagedByNM()
 	labtest.Must(t, established.talk())
 	n.expectCaptured()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -103,21 +104,31 @@ func visitFrom(port uint16, ns *lab.Namespace, server netip.Addr, limit time.Dur
 // by waits until a session begun since went by that outside address, and says when it began.
 func (v *visits) by(outside netip.Addr, since time.Time) time.Time {
 	v.t.Helper()
+	return v.await(outside.String(), since, func(a netip.Addr) bool { return a == outside })
+}
+
+// byAny is by for whatever outside address.
+func (v *visits) byAny(since time.Time) {
+	v.t.Helper()
+	v.await("any uplink", since, netip.Addr.IsValid)
+}
+
+func (v *visits) await(what string, since time.Time, fits func(netip.Addr) bool) time.Time {
+	v.t.Helper()
 	deadline := time.After(patience)
 	for {
 		v.mu.Lock()
 		fresh := v.fresh
-		for _, one := range v.list {
-			if one.err == nil && one.outside == outside && !one.begun.Before(since) {
-				v.mu.Unlock()
-				return one.begun
-			}
+		at := slices.IndexFunc(v.list, func(one visit) bool { return one.err == nil && !one.begun.Before(since) && fits(one.outside) })
+		if at >= 0 {
+			defer v.mu.Unlock()
+			return v.list[at].begun
 		}
 		v.mu.Unlock()
 		select {
 		case <-fresh:
 		case <-deadline:
-			v.t.Fatalf("no session by %s", outside)
+			v.t.Fatalf("no session by %s", what)
 		}
 	}
 }
