@@ -3,13 +3,12 @@
 package lannames
 
 import (
-	"bytes"
-	"io"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"tapgw/internal/tail"
 )
 
 // Bounds of what is read, as names in leases are the clients' own.
@@ -60,7 +59,7 @@ func (b *Book) look(now time.Time) map[netip.Addr]string {
 	for _, s := range sources {
 		files, _ := filepath.Glob(filepath.Join(b.root, s.pattern)) // it fails for a wrong pattern alone
 		for _, file := range files[:min(len(files), maxFiles)] {
-			s.parse(tail(file), now, func(a netip.Addr, name string) {
+			s.parse(tail.Of(file, maxFile), now, func(a netip.Addr, name string) {
 				if _, known := names[a]; known || len(names) < maxNames {
 					names[a] = name
 				}
@@ -68,23 +67,4 @@ func (b *Book) look(now time.Time) map[netip.Addr]string {
 		}
 	}
 	return names
-}
-
-// tail is the end of a file from the beginning of a line on; nothing where it cannot be read, or is no file.
-func tail(path string) []byte {
-	info, err := os.Stat(path) // before it is opened, as a pipe would be waited for
-	if err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	begin := max(0, info.Size()-maxFile)
-	data, _ := io.ReadAll(io.NewSectionReader(f, begin, maxFile)) // what could be read is all there is to say
-	if begin > 0 {
-		data = data[bytes.IndexByte(data, '\n')+1:]
-	}
-	return data
 }

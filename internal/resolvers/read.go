@@ -3,7 +3,6 @@
 package resolvers
 
 import (
-	"io"
 	"maps"
 	"net/netip"
 	"os"
@@ -12,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tapgw/internal/tail"
 )
 
 // maxFile bounds what is read of one file, bytes: of a longer one the end, where the newest lease is.
@@ -103,7 +104,7 @@ func (r *Reader) leases() map[string][]netip.Addr {
 	}
 	slices.SortStableFunc(files, func(a, b string) int { return changed(a).Compare(changed(b)) })
 	for _, file := range files {
-		maps.Copy(byName, parseLeases(tail(file)))
+		maps.Copy(byName, parseLeases(end(file)))
 	}
 	return byName
 }
@@ -116,22 +117,6 @@ func changed(file string) time.Time {
 	return info.ModTime()
 }
 
-func (r *Reader) text(folder, name string) string { return tail(filepath.Join(r.root, folder, name)) }
+func (r *Reader) text(folder, name string) string { return end(filepath.Join(r.root, folder, name)) }
 
-// tail is the end of a file, "" for one that cannot be read.
-func tail(file string) string {
-	info, err := os.Stat(file) // before it is opened, as a pipe would be waited for
-	if err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-maxFile), maxFile))
-	if err != nil {
-		return ""
-	}
-	return string(text)
-}
+func end(file string) string { return string(tail.Of(file, maxFile)) }

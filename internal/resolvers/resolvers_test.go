@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -113,28 +112,6 @@ func TestRead(t *testing.T) {
 	expect(r, now.Add(every), map[int][]netip.Addr{})
 	if New().Read(nil, now) == nil {
 		t.Error("this host has no answer at all")
-	}
-}
-
-// TestLongFile: of a file that is too long the end is read, and of what is no file nothing.
-func TestLongFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "leases")
-	text := append(make([]byte, maxFile), "the end"...)
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got := tail(file); len(got) != maxFile || got[len(got)-7:] != "the end" {
-		t.Errorf("%d bytes", len(got))
-	}
-	if tail(t.TempDir()) != "" {
-		t.Error("a folder was read")
-	}
-	pipe := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if tail(pipe) != "" {
-		t.Error("a pipe was read")
 	}
 }
 
