@@ -307,3 +307,10 @@ func TestBracketsOfTargets(t *testing.T) {
 		}
 	}
 }
+
+// TestGroupsFit: each group of a file may lead to any other, and to that of all uplinks.
+func TestGroupsFit(t *testing.T) {
+	if maxGroups+1 > policy.MaxGroups {
+		t.Errorf("%d groups and that of all uplinks, where %d are remembered", maxGroups, policy.MaxGroups)
+	}
+}

@@ -116,7 +116,7 @@ func (p *Plan) Chain(a *Action, yield func(group int) bool) {
 	}
 }
 
-// MaxGroups bounds the groups of a Plan.
+// MaxGroups bounds the groups that others may lead to, as Chain remembers no more; those behind them come first or not at all.
 const MaxGroups = 64
 
 // NeedsNames reports whether it makes a difference by which name the remote of a session is known.

@@ -45,6 +45,11 @@ func TestAlarm(t *testing.T) {
 	<-a.Fired()
 	a.Stop()
 	a.At(due)
+	select {
+	case <-a.Fired():
+		t.Error("it goes off although it was stopped")
+	case <-time.After(50 * time.Millisecond):
+	}
 }
 
 // TestInStep: what begins at different times ticks at the same ones.
