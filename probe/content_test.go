@@ -18,17 +18,37 @@ type network struct {
 	seen   func(Verdict)
 }
 
+// event is an answer that comes later; do tells the judge.
+type event struct {
+	at time.Time
+	do func(now time.Time) bool
+}
+
+// ask begins a round, and returns the answers to come.
+func (w *network) ask(j *Judge, plan Plan, now time.Time) (answers []event) {
+	delay := max(w.delay, ms(20))
+	n, asked := j.Begin(now)
+	for i, target := range plan.Targets {
+		if asked&(1<<i) == 0 {
+			continue
+		}
+		w.probes[target.Kind]++
+		switch wrong := w.wrong[target.Kind]; {
+		case wrong != nil:
+			answers = append(answers, event{now.Add(delay), func(now time.Time) bool { return j.Fail(now, n, i, wrong) }})
+		case !w.dead[target.Kind] && (w.path == nil || w.path(target)):
+			answers = append(answers, event{now.Add(delay), func(now time.Time) bool { return j.Reply(now, n, i, delay) }})
+		}
+	}
+	return answers
+}
+
 // watch runs the default plan in a network for some time and returns the last verdict, and how often the uplink was not usable once
 // it had been.
 func watch(t *testing.T, w *network, plan Plan, lasts time.Duration) (last Verdict, lost int) {
 	t.Helper()
 	w.probes = make(map[Kind]int)
-	delay := max(w.delay, ms(20))
 	j := NewJudge(plan, nil)
-	type event struct {
-		at time.Time
-		do func(now time.Time) bool
-	}
 	var queue []event
 	next, was := epoch, false
 	for now := epoch; now.Before(epoch.Add(lasts)); now = now.Add(ms(5)) {
@@ -44,19 +64,7 @@ func watch(t *testing.T, w *network, plan Plan, lasts time.Duration) (last Verdi
 		queue = kept
 		decided = j.Expire(now) || decided
 		if !now.Before(next) {
-			n, asked := j.Begin(now)
-			for i, target := range plan.Targets {
-				if asked&(1<<i) == 0 {
-					continue
-				}
-				w.probes[target.Kind]++
-				switch wrong := w.wrong[target.Kind]; {
-				case wrong != nil:
-					queue = append(queue, event{now.Add(delay), func(now time.Time) bool { return j.Fail(now, n, i, wrong) }})
-				case !w.dead[target.Kind] && (w.path == nil || w.path(target)):
-					queue = append(queue, event{now.Add(delay), func(now time.Time) bool { return j.Reply(now, n, i, delay) }})
-				}
-			}
+			queue = append(queue, w.ask(j, plan, now)...)
 			next = now.Add(j.Pause())
 		}
 		if soon := now.Add(j.Pause()); soon.Before(next) {

@@ -30,48 +30,63 @@ type answer struct {
 	already bool
 }
 
+// lossyWorld has servers that answer all, behind a path that loses some.
+type lossyWorld struct {
+	*patient
+	chance *rand.Rand
+	way    []answer
+}
+
+const (
+	lossOfPath = 0.05 // in each direction
+	halfHour   = 30 * time.Minute
+)
+
+// travel has a packet come to its server, or not, and the answer set out.
+func (l *lossyWorld) travel(uplink uint8, b []byte) {
+	s := look(l.t, b)
+	if out, in := l.chance.Float64(), l.chance.Float64(); min(out, in) < lossOfPath {
+		return
+	}
+	back := tcpFrame(l.t, s.dst(), 80, s.src(), uint16(s.tcp.SrcPort), synAck, "")
+	l.way = append(l.way, answer{at: l.at + time.Duration(15+l.chance.IntN(120))*time.Millisecond, frame: back, uplink: uplink})
+}
+
+// arrive hands over the answers that are there, and returns by which uplinks.
+func (l *lossyWorld) arrive(now nat.Tick) (heard []uint8) {
+	for i := range l.way {
+		if a := &l.way[i]; !a.already && a.at <= l.at {
+			a.already = true
+			l.g.Inbound(a.frame, a.uplink, now)
+			heard = append(heard, a.uplink)
+		}
+	}
+	for len(l.way) > 0 && l.way[0].already {
+		l.way = l.way[1:]
+	}
+	return heard
+}
+
 func testLoss(t *testing.T, gap time.Duration, busy bool, most int) {
-	const loss, halfHour = 0.05, 30 * time.Minute
-	p, r := newPatient(t), rand.New(rand.NewPCG(3, 4))
+	p := &lossyWorld{patient: newPatient(t), chance: rand.New(rand.NewPCG(3, 4))}
 	p.ups[1].Tier = 0 // both are used
 	must(t, p.g.SetPlan(policy.NewPlan("round-robin")))
 	p.publish()
-	var way []answer
-	now := start
-	travel := func(b []byte, uplink uint8) {
-		s := look(t, b)
-		if out, in := r.Float64(), r.Float64(); min(out, in) < loss {
-			return
-		}
-		to := s.src()
-		back := tcpFrame(t, s.dst(), 80, to, uint16(s.tcp.SrcPort), synAck, "")
-		way = append(way, answer{at: p.at + time.Duration(15+r.IntN(120))*time.Millisecond, frame: back, uplink: uplink})
-	}
-	p.outlook.Send = func(uplink uint8, b []byte) { travel(b, uplink) }
-	next, port, connections := p.at, uint16(1024), 0
+	p.outlook.Send = p.travel
+	next, port, connections, now := p.at, uint16(1024), 0, start
 	for end := p.at + halfHour; p.at < end; {
 		if p.at >= next {
-			next += time.Duration(r.ExpFloat64() * float64(gap))
+			next += time.Duration(p.chance.ExpFloat64() * float64(gap))
 			port++
 			connections++
-			b := tcpFrame(t, inside, max(port, 1024), packet.IPv4(0xcb007100+r.Uint32N(200)), 80, syn, "")
+			b := tcpFrame(t, inside, max(port, 1024), packet.IPv4(0xcb007100+p.chance.Uint32N(200)), 80, syn, "")
 			if res := p.g.Outbound(b, now); res.Verdict == Send {
-				travel(b, res.Uplink)
+				p.travel(res.Uplink, b)
 			}
 		}
-		var heard []uint8
+		heard := p.arrive(now)
 		if busy {
-			heard = []uint8{1, 2}
-		}
-		for i := range way {
-			if a := &way[i]; !a.already && a.at <= p.at {
-				a.already = true
-				p.g.Inbound(a.frame, a.uplink, now)
-				heard = append(heard, a.uplink)
-			}
-		}
-		for len(way) > 0 && way[0].already {
-			way = way[1:]
+			heard = append(heard, 1, 2)
 		}
 		p.pass(5*time.Millisecond, heard...)
 		now = start + nat.TickOf(p.at)
