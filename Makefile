@@ -60,9 +60,6 @@ USERSPACE := Traffic|Unusual|OpenRelay|Hostile|Trailers|Thousand|TableFull|Large
 USERSPACE := $(USERSPACE)|CarrierLoss|Blackhole|SessionsOf|FlowsOf|AllUplinksDown|SingleUplink|CleanStop|Kill|StopCloses|Repair
 USERSPACE := $(USERSPACE)|Static|Host|OtherProtocols|IPv6|OwnIPv6|NPTv6|Renumbered|Pause|ByteShares|MTU|Unplug|Lifetimes|Checksums|RFC|MW|Rules|Differential|Fault|Failover
 
-# Most of its tests wait for what happens after some time.
-E2EFLAGS := -parallel 4 -timeout 15m
-
 # Programs of others that the tests talk to the gateway with: a program and its Debian package; and one in Go.
 PEERS := traceroute=traceroute tracepath=iputils-tracepath sipp=sip-tester iptables-nft-restore=iptables nft=nftables curl=curl busybox=busybox debootstrap=debootstrap tmux=tmux chromium=chromium dnsmasq=dnsmasq-base
 # A session bus, a display and a real panel for the applet.
@@ -90,8 +87,8 @@ peers: ## programs of others that the tests use
 	$(GO) build -o bin/$(notdir $(STUN)) $(STUN)
 
 e2e: package peers ## the daemon on real packets, with the kernel's datapath and with its own
-	$(GO) test $(EXEC) $(E2EFLAGS) ./e2e/...
-	E2E_DATAPATH=userspace $(GO) test $(EXEC) $(E2EFLAGS) -run '^Test($(USERSPACE))' ./e2e/...
+	$(GO) test $(EXEC) -timeout 15m ./e2e/...
+	E2E_DATAPATH=userspace $(GO) test $(EXEC) -timeout 15m -run '^Test($(USERSPACE))' ./e2e/...
 
 fuzz: ## every fuzzer for FUZZTIME (runs, or a duration), none needs root
 	@set -e; for pkg in $$(grep -rl --exclude-dir=bin --include=*_test.go '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
