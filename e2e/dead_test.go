@@ -275,6 +275,20 @@ func TestFailover_Failback(t *testing.T) {
 	}
 }
 
+// expectDrained fails the test unless the session of a socket that is silent now leaves its uplink after the pause, which an idle gateway
+// sees two seconds later.
+func (w world) expectDrained(conn net.PacketConn) {
+	w.t.Helper()
+	silent := time.Now()
+	eventually(w.t, "the leaving of a session that pauses", func() bool {
+		s, ok := w.session("udp", conn.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+		return ok && s.State == "leaving"
+	})
+	if paused := time.Since(silent); paused < 9*time.Second || paused > 13*time.Second {
+		w.t.Errorf("it leaves after %s, not 10", paused)
+	}
+}
+
 func testFailback(t *testing.T, how string) {
 	w := begin(t, lab.Options{}, recovering(how))
 	first, second := w.Uplinks[0].Addr(), w.Uplinks[1].Addr()
@@ -315,8 +329,13 @@ func testFailback(t *testing.T, how string) {
 		return
 	}
 	datagramBy(second)
-	time.Sleep(map[string]time.Duration{"keep": 2 * time.Second, "drain": 13 * time.Second}[how]) // keep says that nothing happens; an idle gateway looks every 2 s
-	datagramBy(map[string]netip.Addr{"keep": second, "drain": first}[how])
+	if how == "drain" {
+		w.expectDrained(conn)
+		datagramBy(first)
+	} else {
+		time.Sleep(2 * time.Second) // nothing happens
+		datagramBy(second)
+	}
 	tunnelBy(second) // it does not pause
 	if u := w.uplink("wan2"); u.StandsIn != "wan1" || u.Sessions == 0 {
 		t.Errorf("status: %d sessions still here, though %q works", u.Sessions, u.StandsIn)
