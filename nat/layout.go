@@ -12,7 +12,7 @@ const (
 	bucketSlots   = 8  // words in a bucket
 	bucketBytes   = 64 // one cache line
 	identityBytes = 32 // of a record: keys and translation, read-mostly
-	wideBytes     = 48 // of a record of IPv6: its addresses
+	wideBytes     = 64 // of a record of IPv6: its addresses, in a cache line of their own
 	countersBytes = 24 // of a record, for each direction
 	recordBytes   = identityBytes + 2*countersBytes
 
@@ -35,7 +35,10 @@ type identity struct {
 type address [2]atomic.Uint64
 
 // addresses are those of a record of IPv6, fixed while it is published.
-type addresses struct{ inside, remote, outside address }
+type addresses struct {
+	inside, remote, outside address
+	_                       [2]uint64
+}
 
 // counters is what one direction of a session has carried, written by whoever forwards that direction.
 type counters struct {

@@ -114,6 +114,7 @@ type fastpathWide struct {
 	Inside  fastpathAddr
 	Remote  fastpathAddr
 	Outside fastpathAddr
+	Unused  [2]uint64
 }
 
 // Names of all BPF objects in the ELF.

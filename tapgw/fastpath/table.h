@@ -53,6 +53,7 @@ struct identity {
 // wide is the addresses of a record of IPv6.
 struct wide {
 	struct addr inside, remote, outside;
+	__u64 unused[2];  // to the end of a cache line
 };
 
 struct counters {
