@@ -135,13 +135,13 @@ func isWhole(b []byte, p *packet.Packet) bool {
 func (w *watch) begin(b []byte, e pending) {
 	w.mu.Lock()
 	s := &w.slots[e.ref%maxPending]
-	if s.ref != 0 && s.ref != e.ref && w.isAnswered(s.ref) {
-		w.endUnseen(s, e.sent)
-	}
 	if s.ref != 0 && s.ref != e.ref {
-		w.mu.Unlock()
-		w.count(Overlooked)
-		return
+		if !w.isAnswered(s.ref) {
+			w.mu.Unlock()
+			w.count(Overlooked)
+			return
+		}
+		w.endUnseen(s, e.sent)
 	}
 	if s.ref == 0 {
 		w.n++
