@@ -93,18 +93,29 @@ func noTransitRule() []expr.Any {
 	return join(meta(expr.MetaKeyIIFNAME), in(setUplinks), meta(expr.MetaKeyOIFNAME), in(setCaptured), drop())
 }
 
-// throughRules let pass at once what comes from the TAP or goes there, nearly all there is, as no later rule concerns it;
-// from says what else must hold for the name of the device where it came in.
-func throughRules(tap int, from []expr.Any) [][]expr.Any {
+// throughRules let pass at once what comes from the TAP or goes there, nearly all there is, as no later rule concerns it; from says
+// what else must hold for where it came in.
+func throughRules(tap int, from ...[]expr.Any) (rules [][]expr.Any) {
 	if tap == 0 {
 		return nil
 	}
-	to := outBy(tap)
-	if from != nil {
-		to = join(to, meta(expr.MetaKeyIIFNAME), from)
+	for _, match := range from {
+		rules = append(rules, join(outBy(tap), match, accept()))
 	}
-	return [][]expr.Any{join(to, accept()), join(meta(expr.MetaKeyIIF), equal(native(uint32(tap))), accept())}
+	return append(rules, join(inBy(tap), accept()))
 }
+
+// fromNoUplink are matches of which one holds for what came in by no uplink. Those for devices of the LAN come first, as an index
+// is compared faster than names.
+func fromNoUplink(lan []Turned, uplinks set) (from [][]expr.Any) {
+	for _, d := range lan[:min(len(lan), fewKeys)] {
+		from = append(from, inBy(d.Index))
+	}
+	return append(from, join(meta(expr.MetaKeyIIFNAME), noneOf(uplinks)))
+}
+
+// inBy matches what came in by a device.
+func inBy(index int) []expr.Any { return join(meta(expr.MetaKeyIIF), equal(native(uint32(index)))) }
 
 // outBy matches what leaves by a device.
 func outBy(index int) []expr.Any { return join(meta(expr.MetaKeyOIF), equal(native(uint32(index)))) }
@@ -119,7 +130,7 @@ func untrackedRules(f family, tap int, ports []int) (rules [][]expr.Any) {
 
 // untrackedRule matches what goes from one device to another. The slow lookup comes last.
 func untrackedRule(f family, from, to int) []expr.Any {
-	return join(meta(expr.MetaKeyIIF), equal(native(uint32(from))), f.routed(),
+	return join(inBy(from), f.routed(),
 		[]expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultOIF: true}}, equal(native(uint32(to))), notrack())
 }
 

@@ -196,7 +196,7 @@ func (p *plan) filter(w Wanted, uplinks []Uplink) {
 	forward := forwardChain(ownedInet)
 	if len(captured.keys) > 0 {
 		p.sets = append(p.sets, captured)
-		forward.rules = append(throughRules(w.TAPIndex, noneOf(known)), noTransitRule())
+		forward.rules = append(throughRules(w.TAPIndex, fromNoUplink(w.Turned, known)...), noTransitRule())
 	}
 	for _, f := range families {
 		p.guard(&forward, f, uplinks, f.routed(), w)
