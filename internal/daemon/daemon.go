@@ -130,8 +130,8 @@ type Daemon struct {
 	stopped      chan struct{} // closed when the control loop has ended
 }
 
-// gcPercent is half of what is usual: sessions lie elsewhere, so the heap is small and soon collected, while garbage stays resident.
-const gcPercent = 50
+// gcPercent is a quarter of what is usual: sessions lie elsewhere, so the heap is small and soon collected, while garbage stays resident.
+const gcPercent = 25
 
 // Run is the gateway until ctx ends; then it returns nil with the host as it was before.
 func Run(ctx context.Context, o Options) error {
