@@ -38,6 +38,9 @@ func TestHostUntracked(t *testing.T) {
 		}
 	}
 	goOn()
+	nftablesRules(t, w.Gateway, uplinkRules)
+	goOn()
+	expect("that rules for other devices change nothing", false)
 	nftablesRules(t, w.Gateway, firewalldRules)
 	expect("that all is tracked behind a firewall", true)
 	goOn()
@@ -58,7 +61,8 @@ func (w world) isTracked(t testing.TB, ns *lab.Namespace) (tracked bool) {
 	labtest.Must(t, w.Gateway.Do(func() error {
 		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
 		for _, f := range flows {
-			tracked = tracked || f.Forward.SrcPort == port && f.Forward.DstPort == lab.PortTCPEcho
+			from, to := f.Forward.SrcPort, f.Forward.DstPort // or as if it had begun with an answer
+			tracked = tracked || from == port && to == lab.PortTCPEcho || from == lab.PortTCPEcho && to == port
 		}
 		return err
 	}))

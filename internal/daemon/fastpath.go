@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -54,7 +55,7 @@ func (d *Daemon) loadFastPath(n, v6 *nat.Config) error {
 	}
 	c := fastpath.Config{
 		Seed: n.Seed, MaxSessions: n.MaxSessions, Secret: wire.GiveBackMAC(d.seed, 0),
-		TAPAddress: packet.HostOrder(d.cfg().TAP.Address.Addr()), TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
+		TAPMAC: tapMAC, GatewayMAC: gatewayMAC, UpcallMAC: upcallMAC,
 	}
 	if v6 != nil {
 		c.MaxSessionsV6 = v6.MaxSessions
@@ -170,12 +171,20 @@ func (d *Daemon) setRerouted() error {
 	return d.fast.SetRerouted(d.pumps.clock.tick())
 }
 
-// setHost tells the kernel which address of IPv6 the host has on the TAP.
+// setHost tells the kernel of which packets for the host itself go on from the uplink.
 func (d *Daemon) setHost() error {
 	if d.fast == nil {
 		return nil
 	}
-	return d.fast.SetHost(d.hostOn(uplinks.IPv6))
+	var errs []error
+	for _, f := range uplinks.Families {
+		addr := netip.Addr{}
+		if d.untracked.onward[f] {
+			addr = d.hostOn(f)
+		}
+		errs = append(errs, d.fast.SetHost(f, addr))
+	}
+	return errors.Join(errs...)
 }
 
 // setUplinks tells the kernel at once what the uplinks are now; sessions of another generation, or of an uplink that

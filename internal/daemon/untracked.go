@@ -7,16 +7,18 @@ import (
 
 	"tapgw/configs"
 	"tapgw/uplinks"
+	"tapgw/uplinks/nft"
 )
 
 // untracked is whose packets by the TAP stay out of the kernel's connection tracking, as nobody's rules meet them.
 type untracked struct {
-	host [len(uplinks.Families)]bool
-	lan  [len(uplinks.Families)][]int // interface indexes
+	host   [len(uplinks.Families)]bool
+	onward [len(uplinks.Families)]bool  // nobody's rules meet what is for the host where it comes in by an uplink, either
+	lan    [len(uplinks.Families)][]int // interface indexes
 }
 
 func (u *untracked) equal(o *untracked) bool {
-	return u.host == o.host && slices.EqualFunc(u.lan[:], o.lan[:], slices.Equal[[]int])
+	return u.host == o.host && u.onward == o.onward && slices.EqualFunc(u.lan[:], o.lan[:], slices.Equal[[]int])
 }
 
 // findUntracked looks whose packets nobody's rules meet; what cannot be read is tracked.
@@ -26,8 +28,9 @@ func (d *Daemon) findUntracked() (u untracked, err error) {
 			continue
 		}
 		host, hostErr := d.isUnmet(f)
+		onward, onwardErr := d.goesOnward(f)
 		lan, lanErr := d.untrackedPorts(f)
-		u.host[f], u.lan[f], err = host, lan, errors.Join(err, hostErr, lanErr)
+		u.host[f], u.onward[f], u.lan[f], err = host, onward, lan, errors.Join(err, hostErr, onwardErr, lanErr)
 	}
 	return u, err
 }
@@ -60,10 +63,34 @@ func (d *Daemon) isUnmet(f uplinks.Family) (bool, error) {
 	return len(chains) == 0, nil
 }
 
-// followUntracked makes applyRules follow what others have.
+// goesOnward reports whether nobody's rules would meet packets of known sessions that go on to the host itself from an uplink, with
+// an address that such rules need not know.
+func (d *Daemon) goesOnward(f uplinks.Family) (bool, error) {
+	if d.fast == nil {
+		return false, nil
+	}
+	path, err := d.path()
+	if err != nil {
+		return false, err
+	}
+	look := d.foreign.MetAtUplinks
+	if f == uplinks.IPv6 {
+		look = d.foreign.MetAtUplinksV6
+	}
+	chains, err := look(path.Uplinks)
+	if errors.Is(err, nft.ErrNoDevice) {
+		return false, nil // messages tell of that, too
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for rules at the uplinks: %w", err)
+	}
+	return len(chains) == 0, nil
+}
+
+// followUntracked makes applyRules, and the kernel's datapath, follow what others have.
 func (d *Daemon) followUntracked() (err error) {
 	d.untracked, err = d.findUntracked()
-	return err
+	return errors.Join(err, d.setHost())
 }
 
 // trackingIsStale reports whether others' rules want another answer than followUntracked found. Rules that cannot be read just now

@@ -17,7 +17,6 @@ type Config struct {
 
 	MaxSessionsV6 int // of IPv6; 0 leaves IPv6 to the host
 
-	TAPAddress uint32  // IPv4 address of the host on the TAP, host order
 	TAPMAC     [6]byte // of the device that captures outbound packets and gets the replies
 	GatewayMAC [6]byte // of the imaginary router behind it
 	UpcallMAC  [6]byte // of the device by which packets come to Go and go back

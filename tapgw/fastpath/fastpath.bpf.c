@@ -16,7 +16,6 @@
 #define HOST 0                 // __sk_buff.pkt_type of what is sent to us
 #define GIVEN_BACK 0x74617067  // mark of a packet without Ethernet header that comes back from Go
 
-const volatile __u32 tap_addr;   // of the host on the TAP, IPv4
 const volatile __u32 uplink_id;  // of the uplink that a program is attached to
 
 // is_ipv6 reports whether a packet is of the second family, and that ours to carry.
@@ -176,13 +175,7 @@ static __always_inline int not_a_hit(enum family f, struct __sk_buff *skb, __u32
 	return TC_ACT_UNSPEC;
 }
 
-// is_here reports whether an address is that of the host on the TAP.
-static __always_inline int is_here(enum family f, const struct uplink *u, struct addr a)
-{
-	return f == V4 ? (__u32)a.lo == tap_addr : is_same(u->host, a);
-}
-
-// received_hit handles a packet of a session that came in by the uplink. What is for the host itself goes on from here, as by
+// received_hit handles a packet of a session that came in by the uplink. What is for the host itself may go on from here, as by
 // the TAP it would have to queue once more.
 static __always_inline int received_hit(enum family f, struct __sk_buff *skb, __u32 l2)
 {
@@ -209,7 +202,7 @@ static __always_inline int received_hit(enum family f, struct __sk_buff *skb, __
 	if (done != TC_ACT_OK)
 		return done;
 	count(c, &p, gso, tick(u->clock));
-	if (!h && is_here(f, u, e.to_addr) && HOP(id) != HOP_DEVICE)
+	if (!h && is_same(u->host, e.to_addr) && HOP(id) != HOP_DEVICE)
 		return TC_ACT_OK;
 	if (!l2 && bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return TC_ACT_SHOT;

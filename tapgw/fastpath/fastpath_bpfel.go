@@ -152,7 +152,6 @@ const (
 	fastpathVarSecret                   = "secret"
 	fastpathVarSeed0                    = "seed0"
 	fastpathVarSeed1                    = "seed1"
-	fastpathVarTapAddr                  = "tap_addr"
 	fastpathVarTapMac                   = "tap_mac"
 	fastpathVarUpcallMac                = "upcall_mac"
 	fastpathVarUplinkId                 = "uplink_id"
@@ -243,7 +242,6 @@ type fastpathVariableSpecs struct {
 	Secret     *ebpf.VariableSpec `ebpf:"secret"`
 	Seed0      *ebpf.VariableSpec `ebpf:"seed0"`
 	Seed1      *ebpf.VariableSpec `ebpf:"seed1"`
-	TapAddr    *ebpf.VariableSpec `ebpf:"tap_addr"`
 	TapMac     *ebpf.VariableSpec `ebpf:"tap_mac"`
 	UpcallMac  *ebpf.VariableSpec `ebpf:"upcall_mac"`
 	UplinkId   *ebpf.VariableSpec `ebpf:"uplink_id"`
@@ -326,7 +324,6 @@ type fastpathVariables struct {
 	Secret     *ebpf.Variable `ebpf:"secret"`
 	Seed0      *ebpf.Variable `ebpf:"seed0"`
 	Seed1      *ebpf.Variable `ebpf:"seed1"`
-	TapAddr    *ebpf.Variable `ebpf:"tap_addr"`
 	TapMac     *ebpf.Variable `ebpf:"tap_mac"`
 	UpcallMac  *ebpf.Variable `ebpf:"upcall_mac"`
 	UplinkId   *ebpf.Variable `ebpf:"uplink_id"`

@@ -98,7 +98,7 @@ func prepare(cfg Config) (*ebpf.CollectionSpec, error) {
 	buckets6 := resize(spec, "6", cfg.MaxSessionsV6)
 	return spec, setConstants(spec, map[string]any{
 		"seed0": cfg.Seed[0], "seed1": cfg.Seed[1], "buckets": buckets, "buckets6": buckets6,
-		"tap_addr": cfg.TAPAddress, "tap_mac": cfg.TAPMAC, "gateway_mac": cfg.GatewayMAC, "upcall_mac": cfg.UpcallMAC, "secret": cfg.Secret,
+		"tap_mac": cfg.TAPMAC, "gateway_mac": cfg.GatewayMAC, "upcall_mac": cfg.UpcallMAC, "secret": cfg.Secret,
 	})
 }
 

@@ -79,7 +79,7 @@ struct uplink {
 	__u32 answered;    // tick of when Go last got an answer to a SYN; written by the programs alone
 	__u32 unused2;
 	__u64 clock;       // nanoseconds from CLOCK_MONOTONIC to the clock of the sessions
-	struct addr host;  // address of the host on the TAP
+	struct addr host;  // address of the host on the TAP for which packets go on from the uplink, :: for none
 };
 
 // hop is where packets to a part of the LAN go next. 0 when they take the way through the host's stack.

@@ -140,11 +140,13 @@ func (u *Uplink) flags() (flags uint32) {
 	return flags
 }
 
-// SetHost says which address of IPv6 the host has on the TAP: what is for it goes on from the uplink, and for all others by the
-// TAP.
-func (p *Programs) SetHost(a netip.Addr) error {
+// SetHost says for which address of a family that the host has on the TAP packets go on from the uplink; for all others, and with
+// the zero Addr for all, they come by the TAP.
+func (p *Programs) SetHost(f uplinks.Family, a netip.Addr) error {
 	return p.whileOpen(func() error {
-		p.shared.everyUplink(func(w *uplinkWords) { w.host.store(packet.AddrOf(a)) })
+		for id := range uint8(uplinks.MaxUplinks) {
+			p.shared.uplink(id, f).host.store(packet.AddrOf(a))
+		}
 		return nil
 	})
 }

@@ -122,6 +122,29 @@ func (f *Foreign) metByHost(of family, tap int) ([]string, error) {
 	return append(f.rules.metByHost(of, ends[0]), legacy...), err
 }
 
+// MetAtUplinks lists likewise the chains that may act on IPv4 packets of known connections that come in for this host itself by one
+// of the uplinks, given by interface index.
+func (f *Foreign) MetAtUplinks(uplinks []int) ([]string, error) {
+	return f.metAtUplinks(ofIPv4, uplinks)
+}
+
+// MetAtUplinksV6 is MetAtUplinks for packets of IPv6.
+func (f *Foreign) MetAtUplinksV6(uplinks []int) ([]string, error) {
+	return f.metAtUplinks(ofIPv6, uplinks)
+}
+
+func (f *Foreign) metAtUplinks(of family, uplinks []int) ([]string, error) {
+	ends, err := f.findDevices(uplinks)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.refresh(); err != nil {
+		return nil, err
+	}
+	legacy, err := legacyChains(of, hostHooks)
+	return append(f.rules.metAtUplinks(of, ends), legacy...), err
+}
+
 // device is one end of the way.
 type device struct {
 	name     string

@@ -314,11 +314,44 @@ func TestMetByHost(t *testing.T) {
 	h.expectMet(ofIPv4, "inet g in drops by default", "inet g out"+has, "ip g post"+has, "ip g pre"+has)
 }
 
+// TestMetAtUplinks: the chains that packets of connections meet that come in by an uplink, and no others.
+func TestMetAtUplinks(t *testing.T) {
+	h := newForeignHost(t)
+	drop := rules(drop())
+	atUplink := rules(join(from("wan0"), count()))
+	h.add(
+		testChain{id: "inet f forward", hook: nftables.ChainHookForward, rules: drop},
+		testChain{id: "inet f out", hook: nftables.ChainHookOutput, rules: drop},
+		testChain{id: "inet f tap", hook: nftables.ChainHookInput, rules: rules(join(from("tapgw0"), count()))},
+		testChain{id: "ip f pre", hook: nftables.ChainHookPrerouting, kind: "nat", rules: atUplink},
+		testChain{id: "netdev f lan", hook: nftables.ChainHookIngress, device: "lan0", rules: drop},
+		testChain{id: "ip6 f in", hook: nftables.ChainHookInput, rules: drop},
+	)
+	h.expectAtUplinks(ofIPv4)
+	h.expectAtUplinks(ofIPv6, "ip6 f in"+has)
+	h.add(
+		testChain{id: "inet g in", hook: nftables.ChainHookInput, rules: atUplink},
+		testChain{id: "ip g raw", hook: nftables.ChainHookPrerouting, drops: true},
+		testChain{id: "netdev g wan", hook: nftables.ChainHookIngress, device: "wan0", rules: drop},
+	)
+	h.expectAtUplinks(ofIPv4, "inet g in"+has, "ip g raw drops by default", "netdev g wan"+has)
+}
+
+func (h *foreignHost) expectAtUplinks(of family, want ...string) {
+	h.t.Helper()
+	h.expectChains(want, func() ([]string, error) { return h.foreign.metAtUplinks(of, []int{h.index("wan0")}) })
+}
+
 // expectMet compares what the host's own packets of a family meet, and expectMissed tells what no forwarded packet does.
 func (h *foreignHost) expectMet(of family, want ...string) {
 	h.t.Helper()
+	h.expectChains(want, func() ([]string, error) { return h.foreign.metByHost(of, h.tap) })
+}
+
+func (h *foreignHost) expectChains(want []string, find func() ([]string, error)) {
+	h.t.Helper()
 	var got []string
-	h.do(func() (err error) { got, err = h.foreign.metByHost(of, h.tap); return err })
+	h.do(func() (err error) { got, err = find(); return err })
 	for i := range want {
 		want[i] = "nftables: chain " + want[i]
 	}

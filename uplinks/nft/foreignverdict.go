@@ -146,6 +146,11 @@ func (r ruleset) metByHost(of family, tap device) (list []string) {
 	return r.acting(of, func(c baseChain) []passage { return c.hostPassages(tap) })
 }
 
+// metAtUplinks names the chains that may act on what of a family comes in for the host itself by one of the uplinks.
+func (r ruleset) metAtUplinks(of family, uplinks []device) (list []string) {
+	return r.acting(of, func(c baseChain) []passage { return c.receivedPassages(uplinks) })
+}
+
 // acting names the chains that may act on packets of a family at one of their passages.
 func (r ruleset) acting(of family, passages func(baseChain) []passage) (list []string) {
 	for _, c := range r.bases {
@@ -207,6 +212,20 @@ func (c baseChain) hostPassages(tap device) []passage {
 		return []passage{{in: &tap}}
 	}
 	return []passage{{out: &tap}}
+}
+
+// receivedPassages are the packets of known connections of the host itself that a chain sees come in. Translation is done with first
+// packets.
+func (c baseChain) receivedPassages(uplinks []device) (list []passage) {
+	if c.nat || !c.atDevices() && c.hook != unix.NF_INET_PRE_ROUTING && c.hook != unix.NF_INET_LOCAL_IN {
+		return nil
+	}
+	for _, d := range uplinks {
+		if p := c.passageAt(d); p.in != nil && (!c.atDevices() || c.at(d.name)) {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // atHost tells the chains that see nothing but what the host itself sends or receives.

@@ -42,16 +42,27 @@ func (p *plan) turn(w Wanted, uplinks []Uplink, ports []PortRange) {
 		return
 	}
 	p.netdev(ownedTurn, ports, sets...)
-	p.chains = append(p.chains, chain{
-		table: ownedTurn, name: "untracked", kind: "filter", hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: w.TAP,
-		rules: append(append(p.untrackedHost(w), strangersBy(family.from, uplinks)...), notrack()), needs: "nft_ct and nf_tables with CONFIG_NF_TABLES_NETDEV",
-	})
+	ofHost := p.untrackedHost(w)
+	p.chains = append(p.chains, untrackedAt("untracked", w.TAP, slices.Concat(ofHost, strangersBy(family.from, uplinks), [][]expr.Any{notrack()})))
+	for _, u := range uplinks {
+		if u.Taken && len(ofHost) > 0 {
+			p.chains = append(p.chains, untrackedAt(fmt.Sprintf("untracked_%d", u.Index), u.Name, ofHost))
+		}
+	}
 	for _, d := range w.Turned {
 		p.chains = append(p.chains, chain{
 			table: ownedTurn, name: fmt.Sprintf("turn_%d", d.Index), kind: "filter",
 			hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: d.Name,
 			rules: slices.Concat(strangersBy(family.to, uplinks), stayRules(d.GiveBackMAC), rules), needs: "nft_fwd_netdev and nf_tables with CONFIG_NF_TABLES_NETDEV",
 		})
+	}
+}
+
+// untrackedAt is a chain that keeps some of what comes in by a device out of conntrack.
+func untrackedAt(name, device string, rules [][]expr.Any) chain {
+	return chain{
+		table: ownedTurn, name: name, kind: "filter", hook: unix.NF_NETDEV_INGRESS, priority: priorityIngress, device: device,
+		rules: rules, needs: "nft_ct and nf_tables with CONFIG_NF_TABLES_NETDEV",
 	}
 }
 

@@ -69,12 +69,18 @@ func TestUntrackedHost(t *testing.T) {
 	w.route(w.host, sinkAddr)
 	wanted := w.wanted()
 	wanted.UntrackedHost, wanted.Address, wanted.Turned = true, netip.MustParseAddr(tap), w.turning().Turned
+	wanted.Uplinks[0].Taken = true
 	r := w.apply(wanted)
 	exchanges := []exchange{
 		{w.host, w.sink, internet, false}, {w.sink, w.host, tap, false}, {w.lan, w.sink, internet, true},
 		{w.lan, w.host, tap, true}, {w.host, w.isp1, isp1Addr, true}, {w.isp1, w.host, hostOnISP1, true}, {w.host, w.host, tap, true},
 	}
 	w.expectTracked(exchanges)
+	w.deliver(w.isp1, isp1Addr, tap, poolPort+1) // what the kernel has changed already goes on from there
+	w.deliver(w.isp2, isp2Addr, tap, poolPort+2)
+	if tracked := w.connections(unix.AF_INET); tracked[poolPort+1] || !tracked[poolPort+2] {
+		t.Error("what comes in for the host by an uplink is tracked where the kernel carries packets, or is not elsewhere")
+	}
 	wanted.UntrackedHost = false
 	w.must(r.Apply(wanted))
 	w.thereAndBack(w.host, w.sink, internet, poolPort)
