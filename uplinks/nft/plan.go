@@ -248,7 +248,8 @@ func (p *plan) untrackedHost(w Wanted) (in [][]expr.Any) {
 	return in
 }
 
-// output refuses what would leave by an uplink with an address on the TAP.
+// output refuses what would leave by an uplink with an address on the TAP. What leaves by the TAP, nearly all, is told first, as that
+// takes no lookup.
 func (p *plan) output(w Wanted) {
 	var rules [][]expr.Any
 	for _, f := range families {
@@ -257,12 +258,16 @@ func (p *plan) output(w Wanted) {
 			rules = append(rules, untranslatedRule(f))
 		}
 	}
-	if len(rules) > 0 {
-		p.chains = append(p.chains, chain{
-			table: ownedInet, name: "output", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, priority: priorityForward, needs: "nf_tables",
-			rules: rules,
-		})
+	if len(rules) == 0 {
+		return
 	}
+	if w.TAPIndex != 0 {
+		rules = slices.Insert(rules, 0, join(outBy(w.TAPIndex), accept()))
+	}
+	p.chains = append(p.chains, chain{
+		table: ownedInet, name: "output", kind: "filter", hook: unix.NF_INET_LOCAL_OUT, priority: priorityForward, needs: "nf_tables",
+		rules: rules,
+	})
 }
 
 // guard lets a host on which we switched forwarding on forward from an uplink only what belongs to connections from
