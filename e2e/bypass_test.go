@@ -39,14 +39,14 @@ var sides = []side{
 }
 
 // TestBypasses: the status lists exactly that of what others put at the uplinks and the TAP which known sessions, of the host or
-// of the LAN, do not meet, and nothing of our own.
+// of the LAN, do not meet, and nothing of our own. With the kernel's datapath replies to the host meet what is at the ingress of the TAP
+// only while others have a chain at the uplink's.
 func TestBypasses(t *testing.T) {
 	for datapath, past := range map[string][]string{
 		api.DatapathKernel: {
-			"nftables: chain netdev user_tapgw0 ingress at the ingress of tapgw0", "nftables: chain netdev user_wan1 egress at the egress of wan1",
-			"nftables: chain netdev user_wan1 ingress at the ingress of wan1", "tc: filters at the egress of tapgw0",
-			"tc: filters at the ingress of tapgw0", "tc: filters at the ingress of wan1", "tc: queue pfifo at the egress of tapgw0",
-			"tcx: programs at the egress of tapgw0", "tcx: programs at the ingress of tapgw0", "tcx: programs at the ingress of wan1",
+			"nftables: chain netdev user_wan1 egress at the egress of wan1", "nftables: chain netdev user_wan1 ingress at the ingress of wan1",
+			"tc: filters at the egress of tapgw0", "tc: filters at the ingress of wan1", "tc: queue pfifo at the egress of tapgw0",
+			"tcx: programs at the egress of tapgw0", "tcx: programs at the ingress of wan1",
 		},
 		api.DatapathUserspace: {
 			"nftables: chain netdev user_wan1 ingress at the ingress of wan1", "tc: filters at the ingress of wan1", "tcx: programs at the ingress of wan1",
@@ -56,28 +56,41 @@ func TestBypasses(t *testing.T) {
 			t.Parallel()
 			w := beginOn(t, lab.Options{Uplinks: []lab.UplinkOptions{{}}}, datapath, shortcut(false))
 			w.expectPast()
-			var spots []spot
-			remove := make(map[string]func())
-			for _, device := range []string{"wan1", "tapgw0"} {
-				more, undo := w.occupy(device)
-				spots, remove[device] = append(spots, more...), undo
-			}
-			w.expectPast(past...)
-			met := w.metSpots(spots)
-			for _, s := range spots {
-				// What the daemon reads at an uplink is seen there all the same: see TestPolicerIsTooLate.
-				copied := datapath == api.DatapathUserspace && strings.HasPrefix(s.line, "tc") && strings.HasSuffix(s.line, "ingress of wan1")
-				if listed := slices.Contains(past, s.line); listed == met[s.line] && !copied {
-					t.Errorf("%s: meets all packets: %t, listed: %t", s.line, met[s.line], listed)
-				}
-			}
-			if out, _ := w.tapgw("status"); !contains(out, "! Known sessions bypass nftables: chain netdev user_wan1 ingress") {
+			ofTAP, leaveTAP := w.occupy("tapgw0")
+			w.expectSpots(datapath, ofTAP, pastTAP[datapath])
+			ofUplink, leaveUplink := w.occupy("wan1")
+			w.expectSpots(datapath, append(ofUplink, ofTAP...), past)
+			if out, _ := w.tapgw("status"); !contains(out, "! Known sessions bypass nftables: chain netdev user_wan1 ") {
 				t.Errorf("status says:\n%s", out)
 			}
-			remove["wan1"]()
-			remove["tapgw0"]()
+			leaveUplink()
+			w.expectPast(pastTAP[datapath]...)
+			leaveTAP()
 			w.expectPast()
 		})
+	}
+}
+
+// pastTAP is what known sessions do not meet at the TAP while others have nothing at the uplink.
+var pastTAP = map[string][]string{
+	api.DatapathKernel: {
+		"nftables: chain netdev user_tapgw0 ingress at the ingress of tapgw0", "tc: filters at the egress of tapgw0",
+		"tc: filters at the ingress of tapgw0", "tc: queue pfifo at the egress of tapgw0",
+		"tcx: programs at the egress of tapgw0", "tcx: programs at the ingress of tapgw0",
+	},
+}
+
+// expectSpots fails the test unless known sessions meet all spots but those that the status lists.
+func (w world) expectSpots(datapath string, spots []spot, past []string) {
+	w.t.Helper()
+	w.expectPast(past...)
+	met := w.metSpots(spots)
+	for _, s := range spots {
+		// What the daemon reads at an uplink is seen there all the same: see TestPolicerIsTooLate.
+		copied := datapath == api.DatapathUserspace && strings.HasPrefix(s.line, "tc") && strings.HasSuffix(s.line, "ingress of wan1")
+		if listed := slices.Contains(past, s.line); listed == met[s.line] && !copied {
+			w.t.Errorf("%s: meets all packets: %t, listed: %t", s.line, met[s.line], listed)
+		}
 	}
 }
 

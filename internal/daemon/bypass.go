@@ -52,7 +52,9 @@ func (d *Daemon) followBypass(everything bool) error {
 
 // path is where packets of known sessions pass.
 func (d *Daemon) path() (p nft.Datapath, err error) {
-	p = nft.Datapath{TAP: d.pumps.tap.Load().Index(), Kernel: d.fast != nil, IPv6: d.carriesIPv6()}
+	p = nft.Datapath{
+		TAP: d.pumps.tap.Load().Index(), Kernel: d.fast != nil, IPv6: d.carriesIPv6(), Onward: slices.Contains(d.untracked.onward[:], true),
+	}
 	for _, u := range d.snapshot.Load().Uplinks {
 		if u.Index != 0 {
 			p.Uplinks = append(p.Uplinks, u.Index)

@@ -50,7 +50,7 @@ func (d *Daemon) takeRules(ctx context.Context) error {
 	if missing || stale {
 		err = errors.Join(err, d.converge(ctx))
 	}
-	return errors.Join(err, d.followBypass(false))
+	return errors.Join(err, d.followBypass(stale))
 }
 
 // checkRules reports whether rules of ours are missing. To put them back is the next converge's, and no more often than

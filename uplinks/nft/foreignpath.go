@@ -16,13 +16,14 @@ type Datapath struct {
 	TAP     int              // interface index
 	Uplinks []int            // interface indexes
 	Kernel  bool             // programs carry them; else the daemon does, with sockets on the uplinks
+	Onward  bool             // what is for the host itself goes on from the uplink, past the ingress of the TAP
 	IPv6    bool             // there are sessions of IPv6 as well
 	Own     []ebpf.ProgramID // those programs
 }
 
 // PastChains lists, in lines as Bypassed does, the chains of nftables that others have where packets of known sessions pass
-// unseen or too early: at the ingress of an uplink, and with the programs at its egress, and at the ingress of the TAP,
-// where those of the host's own sessions are missing. It reads the rules only when they changed.
+// unseen or too early: at the ingress of an uplink, and with the programs at its egress, and at the ingress of the TAP where those
+// of the host's own sessions go past it. It reads the rules only when they changed.
 func (f *Foreign) PastChains(d Datapath) (list []string, err error) {
 	tap, uplinks, err := f.devices(d)
 	if err != nil {
@@ -37,7 +38,7 @@ func (f *Foreign) PastChains(d Datapath) (list []string, err error) {
 			list = append(list, f.rules.chainsAt(d.families(), u, egress)...)
 		}
 	}
-	if d.Kernel {
+	if d.Onward {
 		list = append(list, f.rules.chainsAt(d.families(), tap, ingress)...)
 	}
 	return list, nil
@@ -55,8 +56,10 @@ func (f *Foreign) PastQueues(d Datapath) (list []string, err error) {
 	for _, u := range uplinks {
 		note(f.past(u, ingress, d.Own))
 	}
-	if d.Kernel {
+	if d.Onward {
 		note(f.past(tap, ingress, d.Own))
+	}
+	if d.Kernel {
 		note(f.past(tap, egress, d.Own))
 		note(f.queue(tap))
 	}

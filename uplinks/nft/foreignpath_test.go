@@ -86,9 +86,12 @@ func TestPastChains(t *testing.T) {
 		testChain{id: "inet f input", hook: nftables.ChainHookInput, drops: true},
 	)
 	h.ingress("wan0")
-	h.expectPast(Datapath{Kernel: true},
+	h.expectPast(Datapath{Kernel: true, Onward: true},
 		"nftables: chain netdev n wan-in at the ingress of wan0", "nftables: chain inet devices wan0 at the ingress of wan0",
 		"nftables: chain netdev n wan-out at the egress of wan0", "nftables: chain netdev n tap-in at the ingress of tapgw0")
+	h.expectPast(Datapath{Kernel: true},
+		"nftables: chain netdev n wan-in at the ingress of wan0", "nftables: chain inet devices wan0 at the ingress of wan0",
+		"nftables: chain netdev n wan-out at the egress of wan0")
 	h.expectPast(Datapath{},
 		"nftables: chain netdev n wan-in at the ingress of wan0", "nftables: chain inet devices wan0 at the ingress of wan0")
 }
@@ -100,14 +103,14 @@ func TestPastChainsLeavesOutOurs(t *testing.T) {
 	defer h.foreign.Close()
 	h.tap = h.index("tapgw0")
 	h.expectPast(Datapath{})
-	h.expectPast(Datapath{Kernel: true})
+	h.expectPast(Datapath{Kernel: true, Onward: true})
 }
 
 func TestPastPrograms(t *testing.T) {
 	h := newForeignHost(t)
 	ours, id := nothing(t)
 	theirs, _ := nothing(t)
-	kernel := Datapath{Kernel: true, Own: []ebpf.ProgramID{id}}
+	kernel := Datapath{Kernel: true, Onward: true, Own: []ebpf.ProgramID{id}}
 	h.tcx("wan0", ebpf.AttachTCXIngress, ours, nil)
 	h.tcx("tapgw0", ebpf.AttachTCXEgress, ours, nil)
 	h.expectPast(kernel)
@@ -121,6 +124,8 @@ func TestPastPrograms(t *testing.T) {
 	h.tcx("tapgw0", ebpf.AttachTCXEgress, behind, nil)
 	h.tcx("tapgw0", ebpf.AttachTCXIngress, behind, nil)
 	h.expectPast(kernel, "tcx: programs at the ingress of wan0", "tcx: programs at the ingress of tapgw0", "tcx: programs at the egress of tapgw0")
+	kernel.Onward = false
+	h.expectPast(kernel, "tcx: programs at the ingress of wan0", "tcx: programs at the egress of tapgw0")
 }
 
 func TestPastFilters(t *testing.T) {
@@ -130,20 +135,20 @@ func TestPastFilters(t *testing.T) {
 		h.clsact(device)
 	}
 	h.filter("wan0", netlink.HANDLE_MIN_EGRESS, "user", program)
-	h.expectPast(Datapath{Kernel: true})
+	h.expectPast(Datapath{Kernel: true, Onward: true})
 	h.filter("wan0", netlink.HANDLE_MIN_INGRESS, "tapgw/uplink_ingress", program)
 	h.filter("tapgw0", netlink.HANDLE_MIN_EGRESS, "tapgw+clsact/tap_egress", program)
-	h.expectPast(Datapath{Kernel: true})
+	h.expectPast(Datapath{Kernel: true, Onward: true})
 	h.clsact("lan0")
 	h.filter("lan0", netlink.HANDLE_MIN_INGRESS, "user", program)
-	h.expectPast(Datapath{Kernel: true})
+	h.expectPast(Datapath{Kernel: true, Onward: true})
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
 		attrs := netlink.FilterAttrs{LinkIndex: h.tap, Parent: parent, Priority: 2, Protocol: unix.ETH_P_IP}
 		labtest.Must(t, h.ns.Handle().FilterAdd(&netlink.U32{FilterAttrs: attrs, ClassId: 1}))
 	}
 	attrs := netlink.FilterAttrs{LinkIndex: h.index("wan0"), Parent: netlink.HANDLE_MIN_INGRESS, Priority: 2, Protocol: unix.ETH_P_IP}
 	labtest.Must(t, h.ns.Handle().FilterAdd(&netlink.U32{FilterAttrs: attrs, ClassId: 1}))
-	h.expectPast(Datapath{Kernel: true, Own: []ebpf.ProgramID{id}},
+	h.expectPast(Datapath{Kernel: true, Onward: true, Own: []ebpf.ProgramID{id}},
 		"tc: filters at the ingress of wan0", "tc: filters at the ingress of tapgw0", "tc: filters at the egress of tapgw0")
 	h.expectPast(Datapath{}, "tc: filters at the ingress of wan0")
 }
@@ -154,13 +159,13 @@ func TestPastQueue(t *testing.T) {
 		l, err := h.ns.Handle().LinkByName(device)
 		labtest.Must(t, err)
 		labtest.Must(t, h.ns.Handle().LinkSetUp(l)) // which gives it the kernel's own choice
-		h.expectPast(Datapath{Kernel: true})
+		h.expectPast(Datapath{Kernel: true, Onward: true})
 	}
 	for _, device := range []string{"wan0", "tapgw0"} {
 		at := netlink.QdiscAttrs{LinkIndex: h.index(device), Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}
 		labtest.Must(t, h.ns.Handle().QdiscReplace(&netlink.GenericQdisc{QdiscType: "pfifo", QdiscAttrs: at}))
 	}
-	h.expectPast(Datapath{Kernel: true}, "tc: queue pfifo at the egress of tapgw0")
+	h.expectPast(Datapath{Kernel: true, Onward: true}, "tc: queue pfifo at the egress of tapgw0")
 	h.expectPast(Datapath{})
 }
 
