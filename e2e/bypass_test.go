@@ -60,7 +60,7 @@ func TestBypasses(t *testing.T) {
 			w.expectSpots(datapath, ofTAP, pastTAP[datapath])
 			ofUplink, leaveUplink := w.occupy("wan1")
 			w.expectSpots(datapath, append(ofUplink, ofTAP...), past)
-			if out, _ := w.tapgw("status"); !contains(out, "! Known sessions bypass nftables: chain netdev user_wan1 ") {
+			if out, _ := w.tapgw("status"); !contains(out, "! Known sessions bypass nftables: chain netdev user_wan1 ingress") {
 				t.Errorf("status says:\n%s", out)
 			}
 			leaveUplink()

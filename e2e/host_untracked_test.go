@@ -41,6 +41,7 @@ func TestHostUntracked(t *testing.T) {
 	nftablesRules(t, w.Gateway, uplinkRules)
 	goOn()
 	expect("that rules for other devices change nothing", false)
+	nftablesRules(t, w.Gateway, "delete table inet careful")
 	nftablesRules(t, w.Gateway, firewalldRules)
 	expect("that all is tracked behind a firewall", true)
 	goOn()

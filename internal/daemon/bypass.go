@@ -53,15 +53,21 @@ func (d *Daemon) followBypass(everything bool) error {
 // path is where packets of known sessions pass.
 func (d *Daemon) path() (p nft.Datapath, err error) {
 	p = nft.Datapath{
-		TAP: d.pumps.tap.Load().Index(), Kernel: d.fast != nil, IPv6: d.carriesIPv6(), Onward: slices.Contains(d.untracked.onward[:], true),
-	}
-	for _, u := range d.snapshot.Load().Uplinks {
-		if u.Index != 0 {
-			p.Uplinks = append(p.Uplinks, u.Index)
-		}
+		TAP: d.pumps.tap.Load().Index(), Uplinks: d.uplinkIndexes(),
+		Kernel: d.fast != nil, Onward: slices.Contains(d.untracked.onward[:], true), IPv6: d.carriesIPv6(),
 	}
 	p.Own, err = d.ownPrograms()
 	return p, err
+}
+
+// uplinkIndexes are the interface indexes of those whose devices exist.
+func (d *Daemon) uplinkIndexes() (indexes []int) {
+	for _, u := range d.snapshot.Load().Uplinks {
+		if u.Index != 0 {
+			indexes = append(indexes, u.Index)
+		}
+	}
+	return indexes
 }
 
 // ownPrograms are ours in the kernel, none in userspace.

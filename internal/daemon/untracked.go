@@ -7,7 +7,6 @@ import (
 
 	"tapgw/configs"
 	"tapgw/uplinks"
-	"tapgw/uplinks/nft"
 )
 
 // untracked is whose packets by the TAP stay out of the kernel's connection tracking, as nobody's rules meet them.
@@ -27,10 +26,9 @@ func (d *Daemon) findUntracked() (u untracked, err error) {
 		if d.tables[f] == nil {
 			continue
 		}
-		host, hostErr := d.isUnmet(f)
-		onward, onwardErr := d.goesOnward(f)
+		host, onward, hostErr := d.lookAtHost(f)
 		lan, lanErr := d.untrackedPorts(f)
-		u.host[f], u.onward[f], u.lan[f], err = host, onward, lan, errors.Join(err, hostErr, onwardErr, lanErr)
+		u.host[f], u.onward[f], u.lan[f], err = host, onward, lan, errors.Join(err, hostErr, lanErr)
 	}
 	return u, err
 }
@@ -50,41 +48,18 @@ func (d *Daemon) untrackedPorts(f uplinks.Family) ([]int, error) {
 	return d.lan.candidates, nil
 }
 
-// isUnmet reports whether nobody's rules meet what this host itself sends and receives by the TAP.
-func (d *Daemon) isUnmet(f uplinks.Family) (bool, error) {
+// lookAtHost reports whether nobody's rules meet what this host itself sends and receives by the TAP, and whether, in the kernel's
+// datapath, none would meet what goes on to it from an uplink, with an address that such rules need not know.
+func (d *Daemon) lookAtHost(f uplinks.Family) (unmet, onward bool, err error) {
 	look := d.foreign.MetByHost
 	if f == uplinks.IPv6 {
 		look = d.foreign.MetByHostV6
 	}
-	chains, err := look(d.pumps.tap.Load().Index())
+	atTAP, atUplinks, err := look(d.pumps.tap.Load().Index(), d.uplinkIndexes())
 	if err != nil {
-		return false, fmt.Errorf("look for rules that the host's packets meet: %w", err)
+		return false, false, fmt.Errorf("look for rules that the host's packets meet: %w", err)
 	}
-	return len(chains) == 0, nil
-}
-
-// goesOnward reports whether nobody's rules would meet packets of known sessions that go on to the host itself from an uplink, with
-// an address that such rules need not know.
-func (d *Daemon) goesOnward(f uplinks.Family) (bool, error) {
-	if d.fast == nil {
-		return false, nil
-	}
-	path, err := d.path()
-	if err != nil {
-		return false, err
-	}
-	look := d.foreign.MetAtUplinks
-	if f == uplinks.IPv6 {
-		look = d.foreign.MetAtUplinksV6
-	}
-	chains, err := look(path.Uplinks)
-	if errors.Is(err, nft.ErrNoDevice) {
-		return false, nil // messages tell of that, too
-	}
-	if err != nil {
-		return false, fmt.Errorf("look for rules at the uplinks: %w", err)
-	}
-	return len(chains) == 0, nil
+	return len(atTAP) == 0, d.fast != nil && len(atUplinks) == 0, nil
 }
 
 // followUntracked makes applyRules, and the kernel's datapath, follow what others have.

@@ -104,45 +104,34 @@ func (f *Foreign) bypassed(of family, tap int, ports []int, own []ebpf.ProgramID
 	return list, nil
 }
 
-// MetByHost lists likewise the chains that may act on IPv4 packets that this host itself sends or receives by tap.
-func (f *Foreign) MetByHost(tap int) ([]string, error) { return f.metByHost(ofIPv4, tap) }
+// MetByHost lists likewise the chains that may act on IPv4 packets that this host itself sends or receives by tap, and those that
+// may act on what of its known connections comes in by one of the uplinks; nothing does by an uplink that is gone.
+func (f *Foreign) MetByHost(tap int, uplinks []int) (atTAP, atUplinks []string, err error) {
+	return f.metByHost(ofIPv4, tap, uplinks)
+}
 
 // MetByHostV6 is MetByHost for packets of IPv6.
-func (f *Foreign) MetByHostV6(tap int) ([]string, error) { return f.metByHost(ofIPv6, tap) }
+func (f *Foreign) MetByHostV6(tap int, uplinks []int) (atTAP, atUplinks []string, err error) {
+	return f.metByHost(ofIPv6, tap, uplinks)
+}
 
-func (f *Foreign) metByHost(of family, tap int) ([]string, error) {
+func (f *Foreign) metByHost(of family, tap int, uplinks []int) (atTAP, atUplinks []string, err error) {
 	ends, err := f.findDevices([]int{tap})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	for _, index := range uplinks {
+		found, err := f.findDevices([]int{index})
+		if err != nil && !errors.Is(err, ErrNoDevice) {
+			return nil, nil, err
+		}
+		ends = append(ends, found...)
 	}
 	if err := f.refresh(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	legacy, err := legacyChains(of, hostHooks)
-	return append(f.rules.metByHost(of, ends[0]), legacy...), err
-}
-
-// MetAtUplinks lists likewise the chains that may act on IPv4 packets of known connections that come in for this host itself by one
-// of the uplinks, given by interface index.
-func (f *Foreign) MetAtUplinks(uplinks []int) ([]string, error) {
-	return f.metAtUplinks(ofIPv4, uplinks)
-}
-
-// MetAtUplinksV6 is MetAtUplinks for packets of IPv6.
-func (f *Foreign) MetAtUplinksV6(uplinks []int) ([]string, error) {
-	return f.metAtUplinks(ofIPv6, uplinks)
-}
-
-func (f *Foreign) metAtUplinks(of family, uplinks []int) ([]string, error) {
-	ends, err := f.findDevices(uplinks)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.refresh(); err != nil {
-		return nil, err
-	}
-	legacy, err := legacyChains(of, hostHooks)
-	return append(f.rules.metAtUplinks(of, ends), legacy...), err
+	return append(f.rules.metByHost(of, ends[0]), legacy...), append(f.rules.metAtUplinks(of, ends[1:]), legacy...), err
 }
 
 // device is one end of the way.

@@ -339,13 +339,20 @@ func TestMetAtUplinks(t *testing.T) {
 
 func (h *foreignHost) expectAtUplinks(of family, want ...string) {
 	h.t.Helper()
-	h.expectChains(want, func() ([]string, error) { return h.foreign.metAtUplinks(of, []int{h.index("wan0")}) })
+	h.expectChains(want, func() (chains []string, err error) {
+		const gone = 1 << 20
+		_, chains, err = h.foreign.metByHost(of, h.tap, []int{gone, h.index("wan0")})
+		return chains, err
+	})
 }
 
 // expectMet compares what the host's own packets of a family meet, and expectMissed tells what no forwarded packet does.
 func (h *foreignHost) expectMet(of family, want ...string) {
 	h.t.Helper()
-	h.expectChains(want, func() ([]string, error) { return h.foreign.metByHost(of, h.tap) })
+	h.expectChains(want, func() (chains []string, err error) {
+		chains, _, err = h.foreign.metByHost(of, h.tap, nil)
+		return chains, err
+	})
 }
 
 func (h *foreignHost) expectChains(want []string, find func() ([]string, error)) {

@@ -131,7 +131,7 @@ func (h *foreignHost) expectLegacyMet(of family, hook int) {
 	if name := map[int]string{unix.NF_INET_LOCAL_IN: "INPUT", unix.NF_INET_LOCAL_OUT: "OUTPUT"}[hook]; name != "" {
 		want = []string{fmt.Sprintf("%s: chain %s of table filter drops by default", of.legacy.program, name)}
 	}
-	h.do(func() (err error) { got, err = h.foreign.metByHost(of, h.tap); return err })
+	h.do(func() (err error) { got, _, err = h.foreign.metByHost(of, h.tap, nil); return err })
 	if !slices.Equal(got, want) {
 		h.t.Errorf("%s: the host's own packets meet %q, want %q", of.legacy.program, got, want)
 	}
