@@ -236,8 +236,8 @@ func testResolvers(t *testing.T, g *gateway, topology *lab.Topology, of func(*la
 		t.Error("the resolver of a dead uplink is asked")
 	}
 	w.events.none(0, begun, isRepair)
-	labtest.Must(t, fail(w.Uplinks[1], false))
 	healed := time.Now()
+	labtest.Must(t, fail(w.Uplinks[1], false))
 	w.familyIs(w.Uplinks[1], api.StateUp, healed)
 	eventually(t, "the first resolver being asked again", func() bool { // the status names the new state before the rules follow
 		w.resolves("with all uplinks again", file, w.lan, w.Gateway)

@@ -107,8 +107,8 @@ func testBlackhole(t *testing.T, set func(u *lab.Uplink, on bool) error) {
 	visits := keepVisiting(t, w.lan)
 	visits.by(first.Addr(), time.Now())
 
-	labtest.Must(t, set(first, true))
 	begun := time.Now()
+	labtest.Must(t, set(first, true))
 	down := w.events.state("wan1", api.StateDown, begun)
 	took := down.Time.Sub(begun)
 	t.Logf("seen after %s: %s", took, down.Message)
@@ -117,8 +117,8 @@ func testBlackhole(t *testing.T, set func(u *lab.Uplink, on bool) error) {
 	}
 	visits.by(w.Uplinks[1].Addr(), down.at.Add(visitPace))
 
-	labtest.Must(t, set(first, false))
 	healed := time.Now()
+	labtest.Must(t, set(first, false))
 	w.events.state("wan1", api.StateUp, healed)
 	if took := visits.by(first.Addr(), healed).Sub(healed); took > returnBound {
 		t.Errorf("new sessions returned only after %s", took)

@@ -109,4 +109,6 @@ func discard(conn net.Conn) {
 	}
 }
 
-func local(c net.Conn) netip.AddrPort { return netip.MustParseAddrPort(c.LocalAddr().String()) }
+func local(c interface{ LocalAddr() net.Addr }) netip.AddrPort {
+	return netip.MustParseAddrPort(c.LocalAddr().String())
+}

@@ -51,8 +51,8 @@ func TestMW12_ProbesOfTwins(t *testing.T) {
 		labtest.Must(t, u.Silence(true))
 		w.events.state(u.Device, api.StateDown, begun)
 		online(t, w.lan)
-		labtest.Must(t, u.Silence(false))
 		healed := time.Now()
+		labtest.Must(t, u.Silence(false))
 		w.events.state(u.Device, api.StateUp, healed)
 		w.events.none(0, begun, func(e api.Event) bool { return e.Uplink == other.Device && leaves(api.StateUp)(e) })
 	}
