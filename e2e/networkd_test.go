@@ -22,7 +22,7 @@ func manageByNetworkd(m *machine, topology *lab.Topology) {
 			fmt.Sprintf("\n[Route]\nGateway=%s\nMetric=%d\n", u.NextHop(), u.Metric()))
 	}
 	m.write("/etc/systemd/network/80-taps.network", "[Match]\nKind=tun\n[Network]\nDHCP=yes\n")
-	m.run("systemctl", "start", "systemd-networkd")
+	m.run("systemctl", "enable", "--now", "systemd-networkd") // whoever calls an enabled one on the bus waits until it is there
 	m.run("networkctl", "reconfigure", "wan1", "wan2") // removes the routes of the laboratory's
 }
 

@@ -11,15 +11,34 @@ import (
 )
 
 // KeepNeighbour makes the kernel resolve a gateway's MAC address now and, from Linux 5.16 on, keep it fresh by itself. Call
-// it for each gateway every few seconds: older kernels only re-check it then.
+// it for each gateway every few seconds, as older kernels only re-check it then, and when addresses have changed: a gateway that was
+// asked before the link had one does not answer, and the kernel waits a second until it asks again.
 func (k *Kernel) KeepNeighbour(index int, gateway netip.Addr) error {
-	if pinned, err := k.isPinned(index, gateway); pinned || err != nil {
+	return k.resolve(index, gateway, false)
+}
+
+// RenewNeighbour forgets a gateway's MAC address and has the kernel ask anew: a router that was replaced without a word is
+// otherwise believed for up to a minute.
+func (k *Kernel) RenewNeighbour(index int, gateway netip.Addr) error {
+	return k.resolve(index, gateway, true)
+}
+
+func (k *Kernel) resolve(index int, gateway netip.Addr, anew bool) error {
+	const unresolved = netlink.NUD_INCOMPLETE | netlink.NUD_FAILED
+	is, err := k.entry(index, gateway)
+	kept := is.FlagsExt&netlink.NTF_EXT_MANAGED != 0 && is.State&unresolved == 0
+	pinned := is.State&netlink.NUD_PERMANENT != 0 // by the user, perhaps since the facts were read: whoever asks takes that away
+	if err != nil || pinned || kept && !anew {
 		return err
 	}
-	n := &netlink.Neigh{LinkIndex: index, Family: familyOf(gateway), IP: toIP(gateway), Flags: netlink.NTF_USE,
-		FlagsExt: netlink.NTF_EXT_MANAGED}
-	err := k.h.NeighSet(n)
-	if err != nil {
+	n := &netlink.Neigh{LinkIndex: index, Family: familyOf(gateway), IP: toIP(gateway)}
+	if anew || is.State&unresolved != 0 {
+		if err := k.h.NeighDel(n); err != nil && !gone(err) {
+			return fmt.Errorf("forget gateway %s on interface %d: %w", gateway, index, err)
+		}
+	}
+	n.Flags, n.FlagsExt = netlink.NTF_USE, netlink.NTF_EXT_MANAGED
+	if err = k.h.NeighSet(n); err != nil {
 		n.FlagsExt = 0
 		err = k.h.NeighSet(n)
 	}
@@ -29,29 +48,18 @@ func (k *Kernel) KeepNeighbour(index int, gateway netip.Addr) error {
 	return nil
 }
 
-// isPinned reports whether the user has entered a gateway's MAC address himself, perhaps since the facts were read: whoever has the
-// kernel resolve it takes that away.
-func (k *Kernel) isPinned(index int, gateway netip.Addr) (bool, error) {
+// entry is what the kernel knows of a gateway, zero where that is nothing.
+func (k *Kernel) entry(index int, gateway netip.Addr) (netlink.Neigh, error) {
 	list, err := k.h.NeighList(index, familyOf(gateway))
 	if err != nil {
-		return false, fmt.Errorf("neighbours of interface %d: %w", index, err)
+		return netlink.Neigh{}, fmt.Errorf("neighbours of interface %d: %w", index, err)
 	}
-	return slices.ContainsFunc(list, func(n netlink.Neigh) bool {
-		return n.State&netlink.NUD_PERMANENT != 0 && n.IP.Equal(toIP(gateway))
-	}), nil
-}
-
-// RenewNeighbour forgets a gateway's MAC address and has the kernel ask anew: a router that was replaced without a word is
-// otherwise believed for up to a minute.
-func (k *Kernel) RenewNeighbour(index int, gateway netip.Addr) error {
-	if pinned, err := k.isPinned(index, gateway); pinned || err != nil {
-		return err
+	for _, n := range list {
+		if n.IP.Equal(toIP(gateway)) {
+			return n, nil
+		}
 	}
-	n := &netlink.Neigh{LinkIndex: index, Family: familyOf(gateway), IP: toIP(gateway)}
-	if err := k.h.NeighDel(n); err != nil && !gone(err) {
-		return fmt.Errorf("forget gateway %s on interface %d: %w", gateway, index, err)
-	}
-	return k.KeepNeighbour(index, gateway)
+	return netlink.Neigh{}, nil
 }
 
 // ReleaseNeighbour ends what KeepNeighbour asked for; the entry ages like any other.

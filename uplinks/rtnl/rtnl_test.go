@@ -211,6 +211,24 @@ func TestGatewayMACChangeIsFollowed(t *testing.T) {
 	})
 }
 
+// TestGatewayIsAskedAgainOnceThereIsAnAddress: before, it is asked from another device's, and does not answer.
+func TestGatewayIsAskedAgainOnceThereIsAnAddress(t *testing.T) {
+	w := newWorld(t)
+	index := w.veth("wan0", "", "192.0.2.1")
+	w.must(w.isps.Sysctl("net/ipv4/conf/all/rp_filter", "1")) // as most routers answer only whom they would reach there
+	w.must(w.host.Sysctl("net/ipv4/neigh/wan0/retrans_time_ms", "60000"))
+	w.must(w.h.AddrAdd(w.link("lo"), parse("10.9.9.9/32")))
+	notify := w.watch()
+	gateway := netip.MustParseAddr("192.0.2.1")
+	w.must(w.k.KeepNeighbour(index, gateway))
+	if n, err := w.k.entry(index, gateway); n.State != netlink.NUD_INCOMPLETE {
+		t.Fatalf("%+v (%v), the test proves nothing", n, err)
+	}
+	w.must(w.h.AddrAdd(w.link("wan0"), parse("192.0.2.10/24")))
+	w.must(w.k.KeepNeighbour(index, gateway))
+	w.await(notify, "ARP", func(f uplinks.Facts) bool { return hasMAC(f, index, gateway) })
+}
+
 func TestApplyCapturesAndCleanupRestores(t *testing.T) {
 	w := newWorld(t)
 	tr, c := gatewayWorld(w)
