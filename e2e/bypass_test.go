@@ -42,6 +42,7 @@ var sides = []side{
 // of the LAN, do not meet, and nothing of our own. With the kernel's datapath replies to the host meet what is at the ingress of the TAP
 // only while others have a chain at the uplink's.
 func TestBypasses(t *testing.T) {
+	t.Parallel()
 	for datapath, past := range map[string][]string{
 		api.DatapathKernel: {
 			"nftables: chain netdev user_wan1 egress at the egress of wan1", "nftables: chain netdev user_wan1 ingress at the ingress of wan1",
@@ -241,6 +242,7 @@ func (w world) attachLast(index int, at ebpf.AttachType, program *ebpf.Program) 
 
 // TestPolicerIsTooLate: what drops all packets at the ingress of an uplink stops no known session, in userspace neither.
 func TestPolicerIsTooLate(t *testing.T) {
+	t.Parallel()
 	for _, datapath := range []string{api.DatapathKernel, api.DatapathUserspace} {
 		t.Run(datapath, func(t *testing.T) {
 			t.Parallel()

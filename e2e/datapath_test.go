@@ -281,6 +281,7 @@ func paces(flows map[string]*flow, over time.Duration) map[string]int {
 
 // TestStoppedDaemon: while the daemon does not run at all, known sessions go on at full speed both ways.
 func TestStoppedDaemon(t *testing.T) {
+	t.Parallel()
 	for name, on := range map[string]bool{"with the shortcut": true, "without": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -315,6 +316,7 @@ func TestStoppedDaemon(t *testing.T) {
 // TestFlowsOfDeadUplink: datagrams that flow move to the other uplink within the time that it takes to see the failure, and
 // from then on none leaves by the failed one.
 func TestFlowsOfDeadUplink(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		fail  func(w world, u *lab.Uplink) error
 		bound time.Duration

@@ -267,6 +267,7 @@ func recovering(how string) string {
 
 // TestFailover_Failback: what becomes of sessions on an uplink that stood in, when the better one works again.
 func TestFailover_Failback(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"keep", "drain", "move"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()

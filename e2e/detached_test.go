@@ -74,6 +74,7 @@ func beginWithoutTCX(t *testing.T, config string) world {
 // TestDetached: whoever takes our programs off a device, sessions go on, at first through the daemon or not at all, and soon
 // past it again.
 func TestDetached(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		begin  func(*testing.T, string) world
 		detach func(*netlink.Handle, int) error

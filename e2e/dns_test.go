@@ -132,6 +132,7 @@ const answeredSoon = 2 * time.Second
 // all while that is dead, wherever it stands in resolv.conf. It makes no difference whether the configuration names them or a DHCP
 // client has told resolvconf, nor whether they are behind the providers' routers or those themselves.
 func TestHostResolversOfISPs(t *testing.T) {
+	t.Parallel()
 	silence := (*lab.Uplink).Silence
 	t.Run("configured", func(t *testing.T) {
 		t.Parallel()

@@ -90,6 +90,7 @@ func TestMW6_WrongUplink(t *testing.T) {
 // the pool and beyond, also from the other provider's network and when it is down, as the answers of its probes come by the other as well;
 // closed ports are refused.
 func TestMW6_HostsServices(t *testing.T) {
+	t.Parallel()
 	for name, config := range map[string]string{"up": "probe: {interval: 1m}\n", "down": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -80,6 +80,7 @@ func flap(t testing.TB) {
 
 // TestFault02_03_04_Blackhole is faults 2–4: the link stays up while nothing comes back.
 func TestFault02_03_04_Blackhole(t *testing.T) {
+	t.Parallel()
 	faults := func(f ...lab.Fault) func(*lab.Uplink, bool) error {
 		return func(u *lab.Uplink, on bool) error {
 			if !on {

@@ -64,8 +64,9 @@ func familyOf(a netip.Addr) *family {
 	return overIPv4
 }
 
-// eachFamily runs a test over IPv4 and over IPv6 at the same time.
+// eachFamily runs a test over IPv4 and over IPv6, beside others.
 func eachFamily(t *testing.T, test func(t *testing.T, f *family)) {
+	t.Parallel()
 	for _, f := range []*family{overIPv4, overIPv6} {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()

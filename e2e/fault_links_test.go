@@ -84,6 +84,7 @@ const often = "probe: {interval: 50ms, timeout: 200ms}\n"
 
 // TestFault05_LossyUplink: an uplink that loses a lot in both directions is avoided but not called down; 5 % are nothing.
 func TestFault05_LossyUplink(t *testing.T) {
+	t.Parallel()
 	for _, percent := range []float64{5, 20, 50} {
 		t.Run(fmt.Sprintf("%g%%", percent), func(t *testing.T) {
 			t.Parallel()
@@ -138,6 +139,7 @@ func TestFault06_SlowUplink(t *testing.T) {
 // TestFault06_OurOwnQueues: what we fill ourselves, in both directions, with queues that grow to seconds, is neither degraded nor down, nor
 // suspect, whether its capacity is known or not.
 func TestFault06_OurOwnQueues(t *testing.T) {
+	t.Parallel()
 	deep := shaped(10)
 	deep.Queue = 2 * time.Second
 	for name, config := range map[string]string{

@@ -60,6 +60,7 @@ COMMIT
 // TestHostDocker: containers reach the Internet by every uplink, each other, and are reached by their published ports from
 // there and from the LAN, whether Docker or the gateway came first.
 func TestHostDocker(t *testing.T) {
+	t.Parallel()
 	for name, first := range map[string]bool{"Docker first": true, "gateway first": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

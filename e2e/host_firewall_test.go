@@ -186,6 +186,7 @@ table inet firewalld {
 // TestHostFirewall: with ufw's and firewalld's rules, there before us or loaded while we run, host and LAN are online, what is
 // let in comes in by each uplink, what is not stays out, and no packet of ours is taken for invalid.
 func TestHostFirewall(t *testing.T) {
+	t.Parallel()
 	for name, f := range firewalls {
 		for order, first := range map[string]bool{" first": true, " later": false} {
 			t.Run(name+order, func(t *testing.T) {

@@ -118,6 +118,7 @@ const libvirtNFTables = `table ip libvirt_network {
 // TestHostLibvirt: guests reach the Internet by every uplink, each other and the host, and nobody reaches them, also after libvirt has
 // stopped their network and started it again.
 func TestHostLibvirt(t *testing.T) {
+	t.Parallel()
 	for name, virt := range hypervisors {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -13,6 +13,7 @@ import (
 // TestHostTailscale: with Tailscale's rules, routes and marks, there before us or coming while we run, its peers, the hosts of the LAN that
 // it makes reachable, and a phone that goes out here are served, host and LAN use every uplink, and its going does no harm to ours.
 func TestHostTailscale(t *testing.T) {
+	t.Parallel()
 	for name, first := range map[string]bool{"Tailscale first": true, "gateway first": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -31,6 +31,7 @@ const (
 // TestInbound: services of the host and kernel port forwards to the LAN work by every uplink under each reverse path filter,
 // beside sessions from inside.
 func TestInbound(t *testing.T) {
+	t.Parallel()
 	for _, filter := range []int{1, 2} {
 		t.Run(fmt.Sprintf("rp_filter %d", filter), func(t *testing.T) {
 			t.Parallel()

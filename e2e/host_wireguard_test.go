@@ -47,6 +47,7 @@ var vpns = map[string]vpn{
 // TestHostWireGuard: the host's own tunnel carries host and LAN, whether it was there before us or comes later, and lives on by
 // the other uplink when the one it used dies.
 func TestHostWireGuard(t *testing.T) {
+	t.Parallel()
 	for name, v := range vpns {
 		for order, first := range map[string]bool{" first": true, " later": false} {
 			t.Run(name+order, func(t *testing.T) {

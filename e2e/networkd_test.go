@@ -23,12 +23,13 @@ func manageByNetworkd(m *machine, topology *lab.Topology) {
 	}
 	m.write("/etc/systemd/network/80-taps.network", "[Match]\nKind=tun\n[Network]\nDHCP=yes\n")
 	m.run("systemctl", "enable", "--now", "systemd-networkd") // whoever calls an enabled one on the bus waits until it is there
-	m.run("networkctl", "reconfigure", "wan1", "wan2") // removes the routes of the laboratory's
+	m.run("networkctl", "reconfigure", "wan1", "wan2")        // removes the routes of the laboratory's
 }
 
 // TestNetworkd: the real systemd-networkd leaves our devices alone. Routes and rules of ours that it removes, as it does with all that are
 // not its own when it configures an uplink, are put back at once, while host and LAN are online.
 func TestNetworkd(t *testing.T) {
+	t.Parallel()
 	for _, on := range []string{api.DatapathKernel, api.DatapathUserspace} {
 		t.Run(on, func(t *testing.T) {
 			t.Parallel()

@@ -90,6 +90,7 @@ func echoQUIC(t testing.TB, stream *quic.Stream, n int) {
 // TestRFC9000_QUICSurvivesFailover: a connection transfers by one uplink, and goes on by the other when that one fails: the
 // server sees another address and validates the path.
 func TestRFC9000_QUICSurvivesFailover(t *testing.T) {
+	t.Parallel()
 	for _, from := range []string{"lan", "host"} {
 		t.Run(from, func(t *testing.T) {
 			t.Parallel()
@@ -116,6 +117,7 @@ func TestRFC9000_QUICSurvivesFailover(t *testing.T) {
 // TestFailover_QUICAtFailback: a long connection that went on by the second uplink returns to the first when that is back, without the
 // application noticing, or stays, as on_recover says.
 func TestFailover_QUICAtFailback(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"keep", "move"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()

@@ -70,6 +70,7 @@ func TestShortcut(t *testing.T) {
 // TestShortcutAndFirewall: a forward rule switches it off at once and sees the packets, and connections live through that and
 // through its end.
 func TestShortcutAndFirewall(t *testing.T) {
+	t.Parallel()
 	for name, rules := range map[string][][]expr.Any{
 		"a counter": {{&expr.Counter{}}},
 		"a router's": {
@@ -222,6 +223,7 @@ func TestShortcutFollowsRoutes(t *testing.T) {
 
 // TestSessionTTL: the gateway is one hop for packets of known sessions too, both ways, and answers for what expires there.
 func TestSessionTTL(t *testing.T) {
+	t.Parallel()
 	for name, on := range map[string]bool{"with the shortcut": true, "without": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -26,6 +26,7 @@ func marked(p *lab.Packet) bool { return bytes.Contains(p.Data, marker) }
 // TestOpenRelay: a neighbour on a provider's segment gets nothing forwarded, neither to the Internet nor to the LAN, also
 // where the user has switched forwarding on; then the way into the LAN is the user's own choice.
 func TestOpenRelay(t *testing.T) {
+	t.Parallel()
 	for name, user := range map[string]bool{"forwarding by us": false, "forwarding by the user": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
