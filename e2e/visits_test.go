@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func keepVisitingOver(f *family, t testing.TB, ns *lab.Namespace) *visits {
 		defer pace.Stop()
 		for n := 0; ; n++ {
 			running.Go(func() {
-				v.end(visitFrom(uint16(firstVisit+n%numVisits), ns, f.servers[n%len(f.servers)], visitPatience))
+				v.end(visitFrom(uint16(firstVisit+visited.Add(1)%numVisits), ns, f.servers[n%len(f.servers)], visitPatience))
 			})
 			select {
 			case <-ctx.Done():
@@ -76,6 +77,9 @@ func (v *visits) end(one visit) {
 
 // Ports of visits in a row, below those that the kernel chooses: who used one before might be bound to where that was.
 const firstVisit, numVisits = 10_000, 22_000
+
+// visited counts the visits of all, as who visits again from the same host must not use his ports again.
+var visited atomic.Uint32
 
 func visitFor(ns *lab.Namespace, server netip.Addr, limit time.Duration) visit {
 	return visitFrom(0, ns, server, limit)
