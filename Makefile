@@ -52,10 +52,11 @@ lint: $(LINT) ## go vet, staticcheck and others
 	$(GO) vet ./...
 	$(LINT) run ./...
 
-# The simulation is arithmetic, which the race detector makes 18 times slower.
+# The whole simulation is arithmetic, which the race detector makes 18 times slower: it watches a short one.
 unit: ## tests of the packages, with the race detector
 	$(GO) test -race $(EXEC) $$($(GO) list ./... | grep -v -e /e2e -e /bench/balance)
 	$(GO) test ./bench/balance
+	$(GO) test -race -run Report ./bench/balance
 
 # Tests whose packets also take the other datapath; the rest is about something else, or about the kernel's.
 USERSPACE := Traffic|Unusual|OpenRelay|Hostile|Trailers|Thousand|TableFull|Large|Fragment|Inbound|SocketsIn|PortsNobody

@@ -78,7 +78,7 @@ func (v *visits) end(one visit) {
 // Ports of visits in a row, below those that the kernel chooses: who used one before might be bound to where that was.
 const firstVisit, numVisits = 10_000, 22_000
 
-// visited counts the visits of all, as who visits again from the same host must not use his ports again.
+// visited counts the visits of all tests, for no host to use a port twice.
 var visited atomic.Uint32
 
 func visitFor(ns *lab.Namespace, server netip.Addr, limit time.Duration) visit {

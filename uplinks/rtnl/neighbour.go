@@ -24,18 +24,19 @@ func (k *Kernel) RenewNeighbour(index int, gateway netip.Addr) error {
 }
 
 func (k *Kernel) resolve(index int, gateway netip.Addr, anew bool) error {
-	const unresolved = netlink.NUD_INCOMPLETE | netlink.NUD_FAILED
 	is, err := k.entry(index, gateway)
-	kept := is.FlagsExt&netlink.NTF_EXT_MANAGED != 0 && is.State&unresolved == 0
-	pinned := is.State&netlink.NUD_PERMANENT != 0 // by the user, perhaps since the facts were read: whoever asks takes that away
-	if err != nil || pinned || kept && !anew {
-		return err
-	}
 	n := &netlink.Neigh{LinkIndex: index, Family: familyOf(gateway), IP: toIP(gateway)}
-	if anew || is.State&unresolved != 0 {
+	switch {
+	case err != nil:
+		return err
+	case is.State&netlink.NUD_PERMANENT != 0: // by the user, perhaps since the facts were read: whoever asks takes that away
+		return nil
+	case anew || is.State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) != 0:
 		if err := k.h.NeighDel(n); err != nil && !gone(err) {
 			return fmt.Errorf("forget gateway %s on interface %d: %w", gateway, index, err)
 		}
+	case is.FlagsExt&netlink.NTF_EXT_MANAGED != 0: // the kernel keeps it by itself already
+		return nil
 	}
 	n.Flags, n.FlagsExt = netlink.NTF_USE, netlink.NTF_EXT_MANAGED
 	if err = k.h.NeighSet(n); err != nil {
